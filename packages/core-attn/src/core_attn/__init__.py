@@ -1,0 +1,1 @@
+"""One attention core: operators, kernels, taps, layers and training."""
