@@ -2,6 +2,8 @@
 
 from ._dispatch import Choice, Explanation, use_backend, why
 from .attention import attention, attention_mean, attention_row, attention_weights
+from .delta_rule import delta_rule
+from .linear_attention import bidirectional_linear_attention, linear_attention
 
 __all__ = [
     "Choice",
@@ -10,6 +12,9 @@ __all__ = [
     "attention_mean",
     "attention_row",
     "attention_weights",
+    "bidirectional_linear_attention",
+    "delta_rule",
+    "linear_attention",
     "use_backend",
     "why",
 ]

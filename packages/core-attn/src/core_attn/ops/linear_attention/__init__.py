@@ -1,0 +1,107 @@
+"""Linear attention: causal with a state, and over all keys at once."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from .._checks import check_broadcasts, check_float, check_scale
+from .._dispatch import Backend, dispatch
+from . import chunked, reference
+from .call import check
+
+BACKENDS = (
+    Backend("chunked", chunked.run, chunked.refuses),
+    Backend("reference", reference.run, reference.refuses),
+)
+
+
+def linear_attention(
+    q: Float[Tensor, "*batch heads tokens dim"],
+    k: Float[Tensor, "*batch heads tokens dim"],
+    v: Float[Tensor, "*batch heads tokens v_dim"],
+    *,
+    beta: Float[Tensor, "..."] | None = None,
+    decay: Float[Tensor, "..."] | None = None,
+    state: Float[Tensor, "*batch heads dim v_dim"] | None = None,
+    scale: float | None = None,
+) -> tuple[Float[Tensor, "*batch heads tokens v_dim"], Float[Tensor, "*batch heads dim v_dim"]]:
+    r"""Causal linear attention: S_t = decay_t S_{t-1} + beta_t k_t v_t^T, o_t = scale S_t^T q_t.
+
+    Each token is written before its own query reads. Chunked and stepwise backends agree; a
+    sequence cut in two, with the state handed on, gives the same as the whole.
+
+    Args:
+        q: queries; apply a feature map beforehand where there is one.
+        k: keys, shaped as the queries.
+        v: values.
+        beta: how strongly each token is written, broadcastable to (*batch, heads, tokens); 1.
+        decay: factor on the old state at each token, in (0, 1], broadcastable likewise; 1.
+        state: the state before the first token; zeros.
+        scale: factor on the outputs; 1/sqrt(dim) by default.
+
+    Returns:
+        The outputs in the dtype of `q`, and the state after the last token in at least float32;
+        both differentiable, any number of times, in every float argument.
+
+    Raises:
+        TypeError: an argument is not a floating tensor.
+        ValueError: shapes, dtypes, devices or values that do not fit, named with the rule.
+
+    Source: Katharopoulos et al., 2020, "Transformers are RNNs", arXiv 2006.16236, eqs. (18)-(20).
+
+    Example:
+        >>> import torch
+        >>> q, k, v = torch.randn(3, 1, 2, 7, 4).unbind(0)
+        >>> whole, _ = linear_attention(q, k, v)
+        >>> _, state = linear_attention(q[..., :5, :], k[..., :5, :], v[..., :5, :])
+        >>> rest, _ = linear_attention(q[..., 5:, :], k[..., 5:, :], v[..., 5:, :], state=state)
+        >>> whole[..., 5:, :].allclose(rest, atol=1e-5)
+        True
+    """
+    return dispatch("linear_attention", BACKENDS, check(q, k, v, beta, decay, state, scale))
+
+
+def bidirectional_linear_attention(
+    q: Float[Tensor, "*batch heads queries dim"],
+    k: Float[Tensor, "*batch heads keys dim"],
+    v: Float[Tensor, "*batch heads keys v_dim"],
+    *,
+    beta: Float[Tensor, "..."] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "*batch heads queries v_dim"]:
+    r"""Linear attention of every query over all keys: scale * Q (K^T diag(beta) V).
+
+    The product is taken in the cheaper of its two orders, so that neither many keys nor a large
+    dimension is materialised as a square matrix when the other is small.
+
+    Args:
+        q: queries.
+        k: keys; batch and head axes broadcast against those of `q`.
+        v: values, likewise.
+        beta: weight of each key, broadcastable to k's (*batch, heads, keys).
+        scale: factor on the outputs; 1/sqrt(dim) by default.
+
+    Raises:
+        TypeError: an argument is not a floating tensor.
+        ValueError: shapes, dtypes or devices that do not fit, named with the rule.
+
+    Source: Katharopoulos et al., 2020, "Transformers are RNNs", arXiv 2006.16236, eq. (6).
+
+    Example:
+        >>> import torch
+        >>> patterns = torch.randn(1, 3, 100).sign()
+        >>> bidirectional_linear_attention(patterns, patterns, patterns, scale=1 / 100).shape
+        torch.Size([1, 3, 100])
+    """
+    check_float(q=q, k=k, v=v, beta=beta)
+    if k.shape[-1] != q.shape[-1]:
+        raise ValueError(f"k has dim {k.shape[-1]}, q has {q.shape[-1]}; they must agree")
+    if v.shape[-2] != k.shape[-2]:
+        raise ValueError(f"v has {v.shape[-2]} tokens, k has {k.shape[-2]}; they must agree")
+    factor = check_scale(scale, q.shape[-1])
+    if beta is not None:
+        check_broadcasts("beta", beta.shape, k.shape[:-1], "(*batch, heads, keys)")
+        v = v * beta.unsqueeze(-1)
+    queries, keys, dim, v_dim = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
+    if queries * keys * (dim + v_dim) <= (queries + keys) * dim * v_dim:
+        return factor * ((q @ k.transpose(-1, -2)) @ v)
+    return factor * (q @ (k.transpose(-1, -2) @ v))

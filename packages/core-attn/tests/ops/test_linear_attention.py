@@ -1,0 +1,127 @@
+import pytest
+import torch
+
+from core_attn.ops import bidirectional_linear_attention, linear_attention, use_backend, why
+
+
+def inputs(*, tokens=67, dim=5, v_dim=3, batch=(2,), heads=2, dtype=torch.float64, grad=False):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape, uniform=False):
+        make = torch.rand if uniform else torch.randn
+        return make(*batch, heads, *shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    x = {
+        "q": draw(tokens, dim),
+        "k": draw(tokens, dim),
+        "v": draw(tokens, v_dim),
+        "beta": draw(tokens, uniform=True),
+        "decay": 0.5 + 0.5 * draw(tokens, uniform=True),
+        "state": draw(dim, v_dim),
+    }
+    return {name: t.requires_grad_(grad) for name, t in x.items()}
+
+
+@pytest.mark.parametrize("tokens", [2, 63, 64, 67, 130])
+@pytest.mark.parametrize("gates", [(), ("beta",), ("decay",), ("beta", "decay", "state")])
+def test_chunks_agree_with_the_recurrence_in_values_and_gradients(tokens, gates):
+    x = inputs(tokens=tokens, grad=True)
+    args = {name: t for name, t in x.items() if name in ("q", "k", "v", *gates)}
+    results = {}
+    for backend in ("reference", "chunked"):
+        with use_backend(backend):
+            out, state = linear_attention(**args)
+        loss = (out.sin()).sum() + (state.cos()).sum()
+        results[backend] = (out, state, *torch.autograd.grad(loss, list(args.values())))
+    for ours, expected in zip(results["chunked"], results["reference"], strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_without_gates_it_is_the_masked_product():
+    x = inputs(tokens=9)
+    out, state = linear_attention(x["q"], x["k"], x["v"], scale=0.5)
+    scores = (x["q"] @ x["k"].transpose(-1, -2)).tril()
+    torch.testing.assert_close(out, 0.5 * scores @ x["v"])
+    torch.testing.assert_close(state, x["k"].transpose(-1, -2) @ x["v"])
+
+
+@pytest.mark.parametrize("cut", [1, 5, 64])
+def test_a_sequence_cut_in_two_gives_the_same(cut):
+    x = inputs(tokens=70)
+    state = x.pop("state")
+    whole, last = linear_attention(**x, state=state)
+    first = {n: t[:, :, :cut] for n, t in x.items()}
+    second = {n: t[:, :, cut:] for n, t in x.items()}
+    a, state = linear_attention(**first, state=state)
+    b, state = linear_attention(**second, state=state)
+    torch.testing.assert_close(torch.cat((a, b), -2), whole)
+    torch.testing.assert_close(state, last)
+
+
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
+def test_gradients_and_second_derivatives(backend):
+    x = inputs(tokens=3, dim=2, v_dim=2, batch=(), heads=1, grad=True)
+    with use_backend(backend):
+        args = tuple(x.values())
+
+        def call(q, k, v, beta, decay, state):
+            return linear_attention(q, k, v, beta=beta, decay=decay, state=state)
+
+        assert torch.autograd.gradcheck(call, args)
+        assert torch.autograd.gradgradcheck(call, args)
+
+
+def test_one_token_takes_the_step():
+    x = inputs(tokens=1)
+    assert why(linear_attention, **x)[0].backend == "reference"
+    assert why(linear_attention, **inputs(tokens=2))[0].backend == "chunked"
+
+
+def test_no_tokens_leave_the_state_alone():
+    x = inputs(tokens=0)
+    out, state = linear_attention(**x)
+    assert out.shape == (2, 2, 0, 3)
+    assert state.equal(x["state"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_its_state_in_single(dtype):
+    x = inputs(dtype=dtype)
+    out, state = linear_attention(**x)
+    exact, _ = linear_attention(**{n: t.double() for n, t in x.items()})
+    assert out.dtype == dtype and state.dtype == torch.float32
+    assert (out.double() - exact).norm() < 0.01 * exact.norm()
+
+
+@pytest.mark.parametrize("queries, keys, dim", [(1, 3, 50), (40, 30, 2)])
+def test_both_orders_of_the_bidirectional_product(queries, keys, dim):
+    generator = torch.Generator().manual_seed(1)
+    q = torch.randn(2, 1, queries, dim, generator=generator, dtype=torch.float64)
+    k, v = torch.randn(2, 2, 1, keys, dim, generator=generator, dtype=torch.float64)
+    beta = torch.rand(keys, generator=generator, dtype=torch.float64)
+    out = bidirectional_linear_attention(q, k, v, beta=beta, scale=0.3)
+    expected = 0.3 * torch.einsum("bhqd,bhkd,k,bhke->bhqe", q, k, beta, v)
+    torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"k": torch.zeros(2, 2, 67, 4, dtype=torch.float64)}, "k has shape"),
+        ({"v": torch.zeros(2, 2, 66, 3, dtype=torch.float64)}, "v has shape"),
+        ({"state": torch.zeros(2, 2, 3, 5, dtype=torch.float64)}, "state must be"),
+        ({"beta": torch.zeros(5, dtype=torch.float64)}, "beta of shape"),
+        ({"decay": torch.zeros(67, dtype=torch.float64)}, r"decay must be in \(0, 1\]"),
+        ({"decay": torch.full((67,), 1.5, dtype=torch.float64)}, r"decay must be in \(0, 1\]"),
+        ({"q": torch.zeros(67, 5, dtype=torch.float64)}, "q must be"),
+        ({"scale": float("nan")}, "scale must be"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        linear_attention(**inputs() | change)
+
+
+def test_integers_are_refused():
+    with pytest.raises(TypeError, match="q must be float"):
+        linear_attention(**inputs() | {"q": torch.zeros(2, 2, 67, 5, dtype=torch.int64)})
