@@ -1,7 +1,8 @@
 """One attention core: operators, kernels, taps, layers and training."""
 
+from .layers import AttentionLayer, AuxiliaryLoss, KeyValueCache, MultiHeadAttention, losses
 from .ops import attention, attention_mean, attention_row, attention_weights, use_backend, why
-from .taps import Tap
+from .taps import Last, Mean, Tap, edit, record
 
 __all__ = [
     "attention",
@@ -11,4 +12,13 @@ __all__ = [
     "use_backend",
     "why",
     "Tap",
+    "record",
+    "edit",
+    "Last",
+    "Mean",
+    "AttentionLayer",
+    "MultiHeadAttention",
+    "KeyValueCache",
+    "AuxiliaryLoss",
+    "losses",
 ]

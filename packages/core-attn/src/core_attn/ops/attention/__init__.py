@@ -237,10 +237,15 @@ def _check(
             f"{(*batch, queries, heads)}, got {tuple(head_gate.shape)}"
         )
     return AttentionCall(
-        q, k, v, bias, mask, lengths, causal, window, check_scale(scale, dim),
-        check_dropout(dropout), check_head_map("k", k_head_map, heads, k.shape[-3]),
+        q, k, v, _at_least_2d(bias), _at_least_2d(mask), lengths, causal, window,
+        check_scale(scale, dim), check_dropout(dropout),
+        check_head_map("k", k_head_map, heads, k.shape[-3]),
         check_head_map("v", v_head_map, heads, v.shape[-3]), head_gate,
     )  # fmt: skip
+
+
+def _at_least_2d(x: Tensor | None) -> Tensor | None:
+    return x if x is None or x.dim() >= 2 else x.expand(1, -1) if x.dim() else x[None, None]
 
 
 def _check_lengths(lengths: Tensor, batch: tuple[int, ...], keys: int) -> None:

@@ -37,7 +37,7 @@ class AttentionCall(NamedTuple):
     def allowed(self, rows: slice = slice(None), *, with_causal: bool = True) -> Tensor | None:
         """Mask, lengths, causality and window as one mask for the given queries; None = all."""
         mask = self.mask
-        if mask is not None and mask.dim() >= 2 and mask.shape[-2] > 1:
+        if mask is not None and mask.shape[-2] > 1:
             mask = mask[..., rows, :]
         keys = torch.arange(self.k.shape[-2], device=self.q.device)
         if self.lengths is not None:

@@ -14,7 +14,7 @@ def weights(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
     scores = call.scale * (q.to(wide) @ k.to(wide).transpose(-1, -2))
     if call.bias is not None:
         bias = call.bias
-        if bias.dim() >= 2 and bias.shape[-2] > 1:
+        if bias.shape[-2] > 1:
             bias = bias[..., rows, :]
         scores = scores + bias.to(wide)
     allowed = call.allowed(rows)

@@ -1,0 +1,47 @@
+"""Losses that layers add to the task's own, as router balance."""
+
+from torch import Tensor, nn
+
+
+class AuxiliaryLoss(nn.Module):
+    """The place where a layer leaves a scalar loss, to be collected by `losses`.
+
+    Args:
+        weight: factor with which it enters the total.
+
+    Example:
+        >>> import torch
+        >>> class Router(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.balance = AuxiliaryLoss(weight=0.01)
+        ...     def forward(self, x):
+        ...         self.balance(x.mean().square())
+        ...         return x
+        >>> router = Router()
+        >>> _ = router(torch.ones(3))
+        >>> losses(router)
+        {'balance': tensor(0.0100)}
+    """
+
+    def __init__(self, weight: float):
+        super().__init__()
+        self.weight = weight
+        self.value: Tensor | None = None
+
+    def forward(self, value: Tensor) -> None:
+        """Keeps the loss of this forward pass, in training and evaluation alike."""
+        self.value = value
+
+
+def losses(model: nn.Module) -> dict[str, Tensor]:
+    """Takes the weighted auxiliary losses of the last forward pass, by module name.
+
+    Each is handed out once, so a loss of an earlier pass never enters a later step.
+    """
+    taken = {}
+    for name, module in model.named_modules():
+        if isinstance(module, AuxiliaryLoss) and module.value is not None:
+            taken[name] = module.weight * module.value
+            module.value = None
+    return taken

@@ -1,0 +1,154 @@
+"""Multi-head attention over tokens, self or cross."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from .attention_layer import AttentionLayer
+
+
+class KeyValueCache:
+    """Keys and values of the tokens already seen, for decoding step by step.
+
+    Args:
+        capacity: the most tokens it can hold; memory is taken at the first use.
+
+    Example:
+        >>> import torch
+        >>> layer, cache = MultiHeadAttention(8, heads=2).eval(), KeyValueCache(capacity=6)
+        >>> x = torch.randn(1, 6, 8)
+        >>> with torch.no_grad():
+        ...     steps = [layer(token, causal=True, cache=cache) for token in x.split(1, dim=1)]
+        ...     torch.cat(steps, 1).allclose(layer(x, causal=True), atol=1e-6)
+        True
+    """
+
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self.length = 0
+        self._k: Tensor | None = None
+        self._v: Tensor | None = None
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Appends (batch, heads, tokens, dim) and returns all keys and values so far.
+
+        Raises:
+            ValueError: the capacity is exceeded.
+        """
+        stop = self.length + k.shape[-2]
+        if stop > self.capacity:
+            raise ValueError(f"cache of capacity {self.capacity} cannot hold {stop} tokens")
+        if self._k is None or self._v is None:
+            self._k = k.new_empty(*k.shape[:-2], self.capacity, k.shape[-1])
+            self._v = v.new_empty(*v.shape[:-2], self.capacity, v.shape[-1])
+        self._k[..., self.length : stop, :] = k
+        self._v[..., self.length : stop, :] = v
+        self.length = stop
+        return self._k[..., :stop, :], self._v[..., :stop, :]
+
+
+class MultiHeadAttention(AttentionLayer):
+    """Multi-head attention with one projection for queries, keys and values.
+
+    Args:
+        dim: features of the tokens, in and out.
+        heads: query heads.
+        context_dim: features of the context in cross attention; None makes self attention.
+        head_dim: features per head; dim / heads by default.
+        kv_heads: key and value heads, each shared by heads / kv_heads query heads.
+        qkv_bias: whether queries, keys and values have a bias.
+        qk_norm: whether each head's queries and keys pass a LayerNorm.
+        dropout: probability of dropping a weight, in training.
+
+    Raises:
+        ValueError: `dim` or `heads` do not divide as needed.
+
+    Source: Vaswani et al., 2017, "Attention Is All You Need", arXiv 1706.03762, section 3.2.2.
+
+    Example:
+        >>> import torch
+        >>> cross = MultiHeadAttention(16, heads=4, context_dim=12)
+        >>> cross(torch.randn(2, 5, 16), torch.randn(2, 7, 12)).shape
+        torch.Size([2, 5, 16])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        context_dim: int | None = None,
+        head_dim: int | None = None,
+        kv_heads: int | None = None,
+        qkv_bias: bool = True,
+        qk_norm: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        if head_dim is None and (heads < 1 or dim % heads):
+            raise ValueError(f"dim {dim} is not divisible by heads {heads}; give head_dim")
+        self.num_heads, self.kv_heads = heads, kv_heads or heads
+        if heads % self.kv_heads:
+            raise ValueError(f"heads {heads} is not divisible by kv_heads {kv_heads}")
+        self.head_dim = head_dim or dim // heads
+        self.dropout = dropout
+        q_dim, kv_dim = heads * self.head_dim, 2 * self.kv_heads * self.head_dim
+        self.is_cross = context_dim is not None
+        if context_dim is None:
+            self.qkv = nn.Linear(dim, q_dim + kv_dim, bias=qkv_bias)
+        else:
+            self.q = nn.Linear(dim, q_dim, bias=qkv_bias)
+            self.kv = nn.Linear(context_dim, kv_dim, bias=qkv_bias)
+        self.q_norm = nn.LayerNorm(self.head_dim, eps=1e-6) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(self.head_dim, eps=1e-6) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(q_dim, dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch queries dim"],
+        context: Float[Tensor, "batch keys context_dim"] | None = None,
+        *,
+        mask: Bool[Tensor, "..."] | None = None,
+        bias: Float[Tensor, "..."] | None = None,
+        lengths: Int[Tensor, " batch"] | None = None,
+        causal: bool = False,
+        head_gate: Float[Tensor, "..."] | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Float[Tensor, "batch queries dim"]:
+        """Attends from `x` to `context`, or to `x` itself in self attention.
+
+        Args:
+            x: tokens that ask.
+            context: tokens that answer; required in cross attention, refused in self attention.
+            mask, bias, lengths, causal, head_gate: as in `core_attn.attention`.
+            cache: keys and values of earlier tokens; those of `x` are added. Self attention,
+                without gradients.
+
+        Raises:
+            ValueError: a context is missing or not expected, or as in `core_attn.attention`.
+        """
+        if self.is_cross != (context is not None):
+            kind = "cross attention needs" if self.is_cross else "self attention takes no"
+            raise ValueError(f"{kind} context; context_dim decides which of the two a layer is")
+        if x.shape[-1] != self.proj.out_features:
+            raise ValueError(
+                f"x has {x.shape[-1]} features, the layer expects {self.proj.out_features}"
+            )
+        if context is None:
+            sizes = [self.num_heads, self.kv_heads, self.kv_heads]
+            packed = rearrange(self.qkv(x), "b t (h d) -> b h t d", d=self.head_dim)
+            q, k, v = packed.split(sizes, dim=1)
+        else:
+            q = rearrange(self.q(x), "b t (h d) -> b h t d", d=self.head_dim)
+            k, v = rearrange(self.kv(context), "b t (n h d) -> n b h t d", n=2, d=self.head_dim)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if cache is not None:
+            if self.is_cross or torch.is_grad_enabled():
+                raise ValueError("cache serves self attention under torch.no_grad() only")
+            k, v = cache.extend(k, v)
+        heads = self.attend(
+            q, k, v, mask=mask, bias=bias, lengths=lengths, causal=causal, dropout=self.dropout,
+            head_gate=head_gate,
+        )  # fmt: skip
+        return self.proj(heads.flatten(-2))

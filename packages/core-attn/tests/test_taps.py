@@ -1,0 +1,93 @@
+import pytest
+import torch
+from torch import nn
+
+from core_attn import AuxiliaryLoss, Mean, MultiHeadAttention, edit, losses, record
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([MultiHeadAttention(8, 2) for _ in range(3)])
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+def test_taps_are_absent_from_the_state_dict():
+    assert not [name for name in Model().state_dict() if "pattern" in name or "heads" in name]
+
+
+def test_record_gives_each_layer_by_name_and_stops_after_the_context():
+    model = Model()
+    with record(model, "pattern") as seen:
+        model(torch.randn(2, 5, 8))
+    before = seen["blocks.1"]
+    model(torch.randn(2, 5, 8))
+    assert list(seen) == ["blocks.0", "blocks.1", "blocks.2"]
+    assert seen["blocks.1"] is before and before.shape == (2, 2, 5, 5)
+
+
+def test_recorded_patterns_are_differentiable():
+    model, x = Model(), torch.randn(2, 5, 8)
+    with record(model, "pattern", layers="blocks.2") as seen:
+        model(x)
+    seen["blocks.2"][..., 0].sum().backward()
+    assert model.blocks[0].qkv.weight.grad.abs().sum() > 0
+
+
+def test_mean_over_batches_equals_the_mean_over_all_samples():
+    model, data = Model(), torch.randn(7, 5, 8)
+    with record(model, "pattern") as whole:
+        model(data)
+    with record(model, "pattern", Mean) as streamed:
+        for batch in data.split(3):
+            model(batch)
+    torch.testing.assert_close(streamed["blocks.2"], whole["blocks.2"].mean(0))
+
+
+def test_edits_apply_where_the_pattern_fits():
+    model, x = Model(), torch.randn(1, 5, 8)
+    with edit(model, {"blocks.*.heads": torch.zeros_like}):
+        bias_only = model(x)
+    expected = x + sum(block.proj.bias for block in model.blocks)
+    torch.testing.assert_close(bias_only, expected)
+
+
+def test_editing_the_pattern_reroutes_attention():
+    layer, x = MultiHeadAttention(8, 2), torch.randn(1, 5, 8)
+    with edit(layer, {"pattern": lambda p: torch.eye(5).expand_as(p)}):
+        y = layer(x)
+    torch.testing.assert_close(y, layer.proj(layer.qkv(x)[..., 16:]))
+
+
+@pytest.mark.parametrize("mode", ["default", "compiled"])
+def test_a_compiled_model_is_recorded_too(mode):
+    model, x = Model().eval(), torch.randn(2, 5, 8)
+    run = torch.compile(model, backend="aot_eager") if mode == "compiled" else model
+    free = run(x)
+    with record(run, "pattern") as seen:
+        torch.testing.assert_close(run(x), free)
+    assert seen["blocks.0"].shape == (2, 2, 5, 5)
+    torch.testing.assert_close(run(x), free)
+
+
+def test_wrong_names_are_explained():
+    with pytest.raises(ValueError, match=r"no layer named '\*' has a tap 'patern'"):
+        record(Model(), "patern").__enter__()
+    with pytest.raises(ValueError, match=r"'blocks.9.heads'; did you mean 'blocks"):
+        edit(Model(), {"blocks.9.heads": torch.zeros_like}).__enter__()
+    with record(Model(), "heads") as seen, pytest.raises(ValueError, match="did not run"):
+        _ = seen["blocks.0"]
+
+
+def test_losses_are_weighted_and_handed_out_once():
+    model = Model()
+    model.router = AuxiliaryLoss(weight=0.5)
+    value = torch.tensor(3.0, requires_grad=True)
+    model.router(value)
+    taken = losses(model)
+    taken["router"].backward()
+    assert value.grad == 0.5 and losses(model) == {}
