@@ -1,7 +1,15 @@
 """One attention core: operators, kernels, taps, layers and training."""
 
 from .layers import AttentionLayer, AuxiliaryLoss, KeyValueCache, MultiHeadAttention, losses
-from .ops import attention, attention_mean, attention_row, attention_weights, use_backend, why
+from .ops import (
+    attention,
+    attention_mean,
+    attention_row,
+    attention_weights,
+    short_attention,
+    use_backend,
+    why,
+)
 from .taps import Last, Mean, Tap, edit, record
 
 __all__ = [
@@ -9,6 +17,7 @@ __all__ = [
     "attention_weights",
     "attention_row",
     "attention_mean",
+    "short_attention",
     "use_backend",
     "why",
     "Tap",
