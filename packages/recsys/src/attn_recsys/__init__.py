@@ -1,0 +1,1 @@
+"""Click models on core-attn."""

@@ -1,0 +1,297 @@
+"""AutoInt and AutoInt+: self-attention between the fields of a row."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core_attn.layers import AttentionLayer
+from core_attn.ops.short_attention import short_attention
+
+from ..layout import Layout
+from .deep import DeepPart
+from .embedding import FieldEmbedding
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """One interacting block's switches; the defaults are those of the official code.
+
+    Attributes:
+        heads: attention heads; they divide every block's width.
+        qkv_activation: "relu" on queries, keys and values, or "none".
+        qkv_bias: whether queries, keys, values and the residual map have biases.
+        scale: whether scores are divided by the root of the head width.
+        residual: "linear_relu" or "linear" maps the input to the block's width in every block,
+            "identity" does so only where the widths differ, "none" leaves the residual out.
+        norm: layer norm after the block's ReLU ("post"), before it ("pre_relu"), or "none".
+        norm_eps: its epsilon, inside the root.
+        attention_dropout: probability of dropping an attention weight, in training.
+    """
+
+    heads: int = 2
+    qkv_activation: Literal["relu", "none"] = "relu"
+    qkv_bias: bool = True
+    scale: bool = True
+    residual: Literal["linear_relu", "linear", "identity", "none"] = "linear_relu"
+    norm: Literal["post", "pre_relu", "none"] = "post"
+    norm_eps: float = 1e-8
+    attention_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class AutoIntConfig(BlockConfig):
+    """The whole model's switches.
+
+    Attributes:
+        dim: features of a field's embedding.
+        block_widths: features of a field after each block; their number is the depth.
+        embedding_dropout: probability of dropping an element of the embeddings, in training.
+        deep_widths: hidden widths of the deep part; any make the model AutoInt+.
+        deep_dropout: probability of dropping a hidden unit of the deep part, in training.
+        deep_norm: whether batch norm sits between its maps and their ReLU.
+        deep_join: the deep part gives a logit of its own ("logit"), or its last hidden layer
+            goes into the same linear map as the attention part ("concat").
+        linear_term: whether a first-order term w[index] * value is added to the logit.
+        numerical: numerical fields are embedded like the others ("embedded"), or their raw
+            values go into the deep part only, as in DeepCTR ("deep_only").
+        init: "official" draws the output biases from N(0, 1) and the deep biases like their
+            kernels; "zero" starts all biases at 0.
+    """
+
+    dim: int = 16
+    block_widths: tuple[int, ...] = (64, 64, 64)
+    embedding_dropout: float = 0.0
+    deep_widths: tuple[int, ...] = ()
+    deep_dropout: float = 0.0
+    deep_norm: bool = False
+    deep_join: Literal["logit", "concat"] = "logit"
+    linear_term: bool = False
+    numerical: Literal["embedded", "deep_only"] = "embedded"
+    init: Literal["official", "zero"] = "zero"
+
+    def __post_init__(self):
+        for name in ("block_widths", "deep_widths"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for width in self.block_widths:
+            if width < 1 or self.heads < 1 or width % self.heads:
+                raise ValueError(f"block width {width} is not divisible by heads {self.heads}")
+        for name in ("embedding_dropout", "attention_dropout", "deep_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.numerical == "deep_only" and not self.deep_widths:
+            raise ValueError("numerical='deep_only' needs a deep part; deep_widths is empty")
+
+
+PAPER = AutoIntConfig(
+    qkv_activation="none", qkv_bias=False, scale=False, residual="linear", norm="none"
+)
+PRESETS: dict[str, AutoIntConfig] = {
+    "official": AutoIntConfig(),
+    "official_plus": AutoIntConfig(deep_widths=(400, 400)),
+    "paper": PAPER,
+    "fuxictr": AutoIntConfig(
+        qkv_activation="none", qkv_bias=False, scale=False, residual="identity", norm="none",
+        norm_eps=1e-5,
+    ),
+    "deepctr_torch": AutoIntConfig(
+        qkv_activation="none", qkv_bias=False, scale=False, residual="linear", norm="none",
+        block_widths=(16, 16, 16), deep_widths=(256, 128), deep_join="concat", linear_term=True,
+        numerical="deep_only",
+    ),
+}  # fmt: skip
+
+
+class AutoInt(nn.Module):
+    """Click model whose feature interactions are attention between fields.
+
+    With a deep part (`deep_widths`) it is AutoInt+.
+
+    Args:
+        layout: the fields.
+        config: the switches.
+        sparse: whether the tables' gradients are sparse.
+
+    Source: Song et al., 2019, "AutoInt: Automatic Feature Interaction Learning via Self-Attentive
+    Neural Networks", arXiv 1810.11921, sections 4.2 to 4.5.
+
+    Example:
+        >>> model = AutoInt(Layout.plain(4, rows=10), AutoIntConfig(block_widths=(8, 8)))
+        >>> model(torch.randint(10, (5, 4)), torch.ones(5, 4)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, layout: Layout, config: AutoIntConfig, *, sparse: bool = False):
+        super().__init__()
+        self.layout, self.config = layout, config
+        raw = layout.numerical if config.numerical == "deep_only" else ()
+        self.attended = [i for i, name in enumerate(layout.names) if name not in raw]
+        self.raw_slots = [i for i, name in enumerate(layout.slot_names()) if name in raw]
+        fields = len(self.attended)
+        self.embedding = FieldEmbedding(layout, config.dim, sparse=sparse)
+        self.blocks = interacting_stack(config.dim, config.block_widths, config)
+        width = config.block_widths[-1] if config.block_widths else config.dim
+        self.deep = (
+            DeepPart(
+                fields * config.dim + len(self.raw_slots),
+                config.deep_widths,
+                dropout=config.deep_dropout,
+                norm=config.deep_norm,
+                logit=config.deep_join == "logit",
+            )
+            if config.deep_widths
+            else None
+        )
+        joined = config.deep_widths[-1] if self.deep and config.deep_join == "concat" else 0
+        self.out = nn.Linear(fields * width + joined, 1)
+        self.linear = FieldEmbedding(layout, 1, sparse=sparse) if config.linear_term else None
+        self.reset_output(config.init)
+
+    def reset_output(self, init: Literal["official", "zero"]) -> None:
+        """Draws the output layers and the deep part as the official code does, or with zero biases.
+
+        Source: official TensorFlow code, N(0, 2 / (fan_in + fan_out)) for kernels.
+        """
+        nn.init.normal_(self.out.weight, std=math.sqrt(2 / (self.out.in_features + 1)))
+        nn.init.normal_(self.out.bias) if init == "official" else nn.init.zeros_(self.out.bias)
+        if self.deep is not None:
+            self.deep.reset(init)
+
+    @property
+    def embeddings(self) -> list[FieldEmbedding]:
+        """The tables, which a sparse optimiser updates row by row."""
+        return [self.embedding] if self.linear is None else [self.embedding, self.linear]
+
+    def forward(
+        self, index: Int[Tensor, "batch slots"], value: Float[Tensor, "batch slots"]
+    ) -> Float[Tensor, " batch"]:
+        """Returns the logits of a click.
+
+        Args:
+            index: table rows, in the order of the layout's slots.
+            value: 1 for a category, the number of a numerical field, 0 where missing.
+        """
+        fields = self.embedding(index, value)
+        if len(self.attended) < self.layout.fields:
+            fields = fields[:, self.attended]
+        fields = F.dropout(fields, self.config.embedding_dropout, self.training)
+        found = self.blocks(fields).flatten(1)
+        logit = 0.0
+        if self.deep is not None:
+            seen = fields.flatten(1)
+            if self.raw_slots:
+                seen = torch.cat([seen, value[:, self.raw_slots]], 1)
+            deep = self.deep(seen)
+            if self.config.deep_join == "concat":
+                found = torch.cat([found, deep], 1)
+            else:
+                logit = deep.squeeze(-1)
+        logit = logit + self.out(found).squeeze(-1)
+        if self.linear is not None:
+            logit = logit + self.linear(index, value).sum((1, 2))
+        return logit
+
+
+def interacting_stack(
+    in_width: int, widths: tuple[int, ...], config: BlockConfig
+) -> "nn.Sequential":
+    """Blocks one after another; none gives the identity.
+
+    Example:
+        >>> interacting_stack(4, (8, 6), BlockConfig())(torch.randn(2, 3, 4)).shape
+        torch.Size([2, 3, 6])
+    """
+    return nn.Sequential(
+        *(
+            InteractingBlock(before, width, config)
+            for before, width in zip((in_width, *widths), widths, strict=False)
+        )
+    )
+
+
+class InteractingBlock(AttentionLayer):
+    """Every field attends to all fields: ReLU(concat_h softmax(Q K^T) V + R), with layer norm.
+
+    Queries, keys, values and residual are one product with stacked weights.
+
+    Args:
+        in_width: features of a field before the block.
+        width: features after it, over all heads.
+        config: the switches.
+
+    Source: Song et al., 2019, arXiv 1810.11921, eq. (5) to (8), and the official code's
+    activations, scale and norm.
+
+    Example:
+        >>> block = InteractingBlock(6, 8, BlockConfig(heads=4))
+        >>> block(torch.randn(2, 5, 6)).shape
+        torch.Size([2, 5, 8])
+    """
+
+    def __init__(self, in_width: int, width: int, config: BlockConfig):
+        super().__init__()
+        if config.heads < 1 or width % config.heads:
+            raise ValueError(f"block width {width} is not divisible by heads {config.heads}")
+        self.config, self.width = config, width
+        self.maps_residual = config.residual in ("linear", "linear_relu") or (
+            config.residual == "identity" and in_width != width
+        )
+        parts = 4 if self.maps_residual else 3
+        self.project = nn.Linear(in_width, parts * width, bias=config.qkv_bias)
+        for part in self.project.weight.split(width):
+            nn.init.xavier_uniform_(part)
+        if self.project.bias is not None:
+            nn.init.zeros_(self.project.bias)
+        self.norm = (
+            nn.LayerNorm(width, eps=config.norm_eps) if config.norm != "none" else nn.Identity()
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch fields in_width"]
+    ) -> Float[Tensor, "batch fields width"]:
+        """Returns the fields after one round of interaction."""
+        config = self.config
+        packed, residual = self._packed(x)
+        batch, fields, _ = packed.shape
+        q, k, v = packed.view(batch, fields, 3, config.heads, -1).permute(2, 0, 3, 1, 4)
+        heads = self._heads(q, k, v)
+        y = heads.flatten(-2)
+        if residual is not None:
+            y = y + residual
+        if config.norm == "post":
+            return self._normed(F.relu(y))
+        return F.relu(self._normed(y))
+
+    def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The heads' outputs (batch, fields, heads, head width), through the taps."""
+        scale = None if self.config.scale else 1.0
+        dropout = self.config.attention_dropout if self.training else 0.0
+        if self.pattern.listening:
+            return self.attend(q, k, v, scale=scale, dropout=dropout)
+        heads = short_attention(q, k, v, scale=scale, dropout=dropout)
+        return self.heads(heads.transpose(-2, -3))
+
+    def _packed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Queries, keys and values side by side, and what is added after the attention."""
+        y = self.project(x)
+        relu = self.config.qkv_activation == "relu"
+        if not self.maps_residual:
+            kept = x if self.config.residual == "identity" else None
+            return F.relu(y) if relu else y, kept
+        if relu and self.config.residual == "linear_relu":
+            packed, residual = F.relu(y).split((3 * self.width, self.width), -1)
+            return packed, residual
+        packed, residual = y.split((3 * self.width, self.width), -1)
+        if self.config.residual == "linear_relu":
+            residual = F.relu(residual)
+        return F.relu(packed) if relu else packed, residual
+
+    def _normed(self, y: Tensor) -> Tensor:
+        """Layer norm in float32: an epsilon of 1e-8 is lost in a half precision."""
+        if y.dtype in (torch.bfloat16, torch.float16):
+            return self.norm(y.float()).to(y.dtype)
+        return self.norm(y)

@@ -1,0 +1,74 @@
+"""One table for all fields."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..layout import Layout
+
+
+class FieldEmbedding(nn.Module):
+    """Looks up every field in one shared table and scales it by its value.
+
+    A missing field has value 0 and becomes the zero vector. A multi-valued field is the weighted
+    mean of its values, the zero vector where it has none.
+
+    Args:
+        layout: the fields.
+        dim: features of a field.
+        sparse: whether the table's gradient is sparse, for the optimisers that touch only the
+            rows of the batch.
+
+    Source: Song et al., 2019, "AutoInt", arXiv 1810.11921, eq. (2) to (4).
+
+    Example:
+        >>> embed = FieldEmbedding(Layout.plain(2, rows=5), dim=3)
+        >>> embed(torch.tensor([[1, 4]]), torch.tensor([[1.0, 0.0]]))[0, 1].abs().sum().item()
+        0.0
+    """
+
+    def __init__(self, layout: Layout, dim: int, *, sparse: bool = False):
+        super().__init__()
+        self.layout = layout
+        self.sparse = sparse
+        self.weight = nn.Parameter(torch.empty(layout.rows, dim))
+        nn.init.normal_(self.weight, std=0.01)
+
+    def forward(
+        self, index: Int[Tensor, "batch slots"], value: Float[Tensor, "batch slots"]
+    ) -> Float[Tensor, "batch fields dim"]:
+        """Returns the fields' vectors.
+
+        Raises:
+            TypeError: ids are floats.
+            ValueError: shapes differ from the layout.
+        """
+        if index.dtype.is_floating_point:
+            raise TypeError(f"index must be int32 or int64 ids, got {index.dtype}")
+        if index.shape[1:] != (self.layout.slots,) or value.shape != index.shape:
+            raise ValueError(
+                f"index and value must be (batch, {self.layout.slots}), got "
+                f"{tuple(index.shape)} and {tuple(value.shape)}"
+            )
+        value = value.to(self.weight.dtype)
+        slots = F.embedding(index, self.weight, sparse=self.sparse) * value[..., None]
+        if self.layout.fields == self.layout.slots:
+            return slots
+        return torch.stack(
+            [
+                part[:, 0] if width == 1 else _weighted_mean(part, weight)
+                for width, part, weight in zip(
+                    self.layout.widths,
+                    slots.split(self.layout.widths, 1),
+                    value.split(self.layout.widths, 1),
+                    strict=True,
+                )
+            ],
+            dim=1,
+        )
+
+
+def _weighted_mean(scaled: Tensor, weight: Tensor) -> Tensor:
+    total = weight.sum(1, keepdim=True)
+    return scaled.sum(1) / torch.where(total == 0, torch.ones_like(total), total)
