@@ -1,0 +1,93 @@
+"""Blocks of a vision transformer and the parts that can be exchanged in them."""
+
+from typing import Protocol
+
+from timm.layers import DropPath, LayerScale
+from torch import Tensor, nn
+
+from core_attn import MultiHeadAttention
+
+from .tokens import TokenState
+
+
+class Mixer(Protocol):
+    """A module that mixes tokens; it sees their layout and returns their new features."""
+
+    def __call__(self, state: TokenState) -> Tensor: ...  # noqa: D102
+
+
+class SelfAttention(MultiHeadAttention):
+    """Multi-head self attention over all tokens, as a mixer.
+
+    Example:
+        >>> import torch
+        >>> state = TokenState(torch.randn(2, 10, 8), grid=(3, 3), prefix=1)
+        >>> SelfAttention(8, heads=2)(state).shape
+        torch.Size([2, 10, 8])
+    """
+
+    def forward(self, state: TokenState) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Attends among the tokens of each image."""
+        return super().forward(state.tokens)
+
+
+class Mlp(nn.Module):
+    """Two linear maps with a GELU between them, on every token.
+
+    Example:
+        >>> import torch
+        >>> Mlp(8, hidden=16)(TokenState(torch.randn(2, 9, 8), grid=(3, 3))).shape
+        torch.Size([2, 9, 8])
+    """
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.drop = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, state: TokenState) -> Tensor:
+        """Returns the new features."""
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(state.tokens)))))
+
+
+class Block(nn.Module):
+    """Two pre-normed residual branches: x += mixer(norm1(x)); x += mlp(norm2(x)).
+
+    Args:
+        dim: features of a token.
+        mixer: what mixes tokens.
+        mlp: what acts on each token, with the same protocol.
+        norm_eps: epsilon of the layer norms.
+        layer_scale: initial per-feature scale of both branches; None for no scale.
+        drop_path: probability of skipping a branch for a sample, in training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        mixer: nn.Module,
+        mlp: nn.Module,
+        *,
+        norm_eps: float = 1e-6,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        self.norm1, self.norm2 = (nn.LayerNorm(dim, eps=norm_eps) for _ in range(2))
+        self.attn, self.mlp = mixer, mlp
+        self.ls1, self.ls2 = (
+            nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale) for _ in range(2)
+        )
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, state: TokenState) -> TokenState:
+        """Updates the tokens; their layout stays."""
+        for norm, branch, scale in (
+            (self.norm1, self.attn, self.ls1),
+            (self.norm2, self.mlp, self.ls2),
+        ):
+            change = scale(branch(state.with_tokens(norm(state.tokens))))
+            state = state.with_tokens(state.tokens + self.drop_path(change))
+        return state

@@ -1,0 +1,1 @@
+"""Converters from official checkpoints to the models of this package."""
