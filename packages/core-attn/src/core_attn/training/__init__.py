@@ -1,0 +1,37 @@
+"""The command line that the domain packages share, on pytorch-lightning.
+
+A domain package named `attn_x` has `attn_x.tasks` (subclasses of `Task`), `attn_x.data`
+(LightningDataModules whose loaders are `made by `loader`), a folder `recipes` of YAML files, and
+
+    def main() -> int:
+        return core_attn.training.main("attn_x", commands={"bench": bench})
+
+which gives `attn-x fit | validate | test | predict | recipes | report | export | bench`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .cli import main
+
+if TYPE_CHECKING:
+    from .checkpoint import load_checkpoint
+    from .data import data_folder, loader
+    from .task import Exhibit, Task
+
+__all__ = ["main", "Task", "Exhibit", "loader", "data_folder", "load_checkpoint"]
+
+# Lightning takes seconds to import; `recipes`, `--help` and a misspelt recipe need not wait.
+_LAZY = {
+    "Task": "task",
+    "Exhibit": "task",
+    "loader": "data",
+    "data_folder": "data",
+    "load_checkpoint": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

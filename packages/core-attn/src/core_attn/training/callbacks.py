@@ -1,0 +1,170 @@
+"""What every run does besides learning: it can be interrupted and resumed, and it is measured."""
+
+import random
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, Checkpoint
+from torch import distributed
+
+from .task import Task
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes `last.ckpt`, from which a run continues to the same numbers.
+
+    It is written at the end of each epoch, after every `every_n_steps` steps, and on Ctrl-C or
+    SIGTERM, when the current step, or the validation that follows it, is done. It holds the
+    random states of Python, NumPy and torch in every process.
+
+    Args:
+        path: the file.
+        every_n_steps: steps between checkpoints within an epoch; 0 for none.
+    """
+
+    def __init__(self, path: Path, every_n_steps: int = 0):
+        super().__init__()
+        self.path = path
+        self.every_n_steps = every_n_steps
+        self.interrupted = False
+        self._random: list[dict[str, Any]] | None = None
+        self._handler: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The random states of all processes; called in all of them at once."""
+        states: list[Any] = [_random_state()]
+        if distributed.is_initialized():
+            states = [None] * distributed.get_world_size()
+            distributed.all_gather_object(states, _random_state())
+        return {"random": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps the random states until training starts."""
+        self._random = state_dict["random"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restores the random states; from now on, Ctrl-C stops after the current step."""
+        if self._random is not None and len(self._random) == trainer.world_size:
+            _set_random_state(self._random[trainer.global_rank])
+        self._handler = signal.signal(signal.SIGINT, self._interrupt)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Saves where it is due. Where a validation follows, it comes first and is not lost."""
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if done == trainer.num_training_batches or _validation_follows(trainer, done):
+            return
+        stop = self._stop(trainer)
+        if stop or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
+            self._save(trainer)
+        if stop:
+            raise KeyboardInterrupt
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves at the end of each epoch."""
+        self._save(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops here if told so at the end of the last epoch, whose metrics are logged now."""
+        if self._stop(trainer):
+            raise KeyboardInterrupt
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gives Ctrl-C back to whoever had it."""
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            self._handler = None
+
+    def _save(self, trainer: Trainer) -> None:
+        if not getattr(trainer, "fast_dev_run", False):
+            trainer.save_checkpoint(self.path)
+            for logger in trainer.loggers:
+                logger.save()
+
+    def _stop(self, trainer: Trainer) -> bool:
+        wanted = self.interrupted or trainer.received_sigterm
+        self.interrupted = trainer.strategy.reduce_boolean_decision(wanted, all=False)
+        return self.interrupted
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        print("\nstopping after this step; Ctrl-C again stops at once, without saving", flush=True)
+
+
+class Throughput(Callback):
+    """Logs samples per second of training, all processes together, and the peak memory in MiB."""
+
+    def __init__(self):
+        self._samples = 0
+        self._since = self._validating = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._samples, self._since = 0, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Task, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts."""
+        self._samples += pl_module.samples(batch)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Holds the clock."""
+        self._validating = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets it run again."""
+        self._since += time.perf_counter() - self._validating
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs both figures."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+            peak = torch.cuda.max_memory_allocated(pl_module.device)
+        else:
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        pl_module.log_dict(
+            {
+                "train/samples_per_second": self._samples * trainer.world_size / seconds,
+                "train/peak_memory_mib": peak / 2**20,
+            },
+            rank_zero_only=True,
+        )
+
+
+def _validation_follows(trainer: Trainer, batches_done: int) -> bool:
+    every = trainer.val_check_batch
+    return bool(trainer.enable_validation and every and batches_done % every == 0)
+
+
+def _random_state() -> dict[str, Any]:
+    """In types that torch.load accepts with weights_only=True."""
+    numpy = dict(np.random.get_state(legacy=False))
+    key, position = numpy["state"]["key"], numpy["state"]["pos"]
+    return {
+        "python": random.getstate(),
+        "numpy": numpy | {"state": {"key": key.tolist(), "pos": position}},
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    numpy = state["numpy"]
+    key = np.array(numpy["state"]["key"], dtype=np.uint32)
+    np.random.set_state(numpy | {"state": {"key": key, "pos": numpy["state"]["pos"]}})
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,100 @@
+"""Checkpoint files: written atomically, self-describing, checked before they are loaded."""
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning import LightningDataModule
+from torch import nn
+
+from .task import Task
+
+
+def load_checkpoint(path: str | Path) -> tuple[Task, LightningDataModule]:
+    """The trained task, in eval mode on the CPU, and the data module, both as configured then.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint of this program, or does not fit its own model.
+    """
+    checkpoint = read_checkpoint(path)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Task, "model")
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    config = checkpoint["config"]
+    parts = parser.instantiate_classes(
+        parser.parse_object({"model": config["model"], "data": config["data"]})
+    )
+    task, data = parts["model"], parts["data"]
+    check_fits(task, checkpoint, path)
+    task.load_state_dict(checkpoint["state_dict"])
+    return task.eval(), data
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint, its tensors mapped from the file; no code in it is run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint of this program.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {path}: no such file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise ValueError(f"checkpoint {path} cannot be read: {error}".splitlines()[0]) from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "config"} <= checkpoint.keys():
+        raise ValueError(f"checkpoint {path} was not written by this program: it has no config")
+    return checkpoint
+
+
+def check_fits(task: nn.Module, checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Requires that the weights in `checkpoint` are those of `task`, by name and shape.
+
+    Raises:
+        ValueError: they are not; the message names both models and the keys that differ.
+    """
+    have, want = checkpoint["state_dict"], task.state_dict()
+    reshaped = [key for key in want if key in have and have[key].shape != want[key].shape]
+    problems = {
+        "missing": [key for key in want if key not in have],
+        "unknown": [key for key in have if key not in want],
+        "of another shape": [
+            f"{key} {tuple(have[key].shape)} instead of {tuple(want[key].shape)}"
+            for key in reshaped
+        ],
+    }
+    said = "; ".join(
+        f"{len(keys)} {problem} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
+        for problem, keys in problems.items()
+        if keys
+    )
+    if said:
+        model = checkpoint["config"]["model"]["class_path"].rpartition(".")[2]
+        raise ValueError(
+            f"checkpoint {path} holds a {model} (recipe {checkpoint.get('recipe')}) that does not "
+            f"fit this {type(task).__name__}; weights: {said}"
+        )
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, then renames: a file is either the old or the new one, whole."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Saves `checkpoint` as `path`."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        with part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)

@@ -1,0 +1,105 @@
+"""The command of a domain package: finds what is asked for and says in one line what is wrong."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from types import MappingProxyType
+
+from .errors import is_user_error, one_line
+from .recipes import description, recipe_files, resolve_configs
+
+LIGHTNING = {
+    "fit": "train a recipe, or continue with --ckpt_path last",
+    "validate": "measure a checkpoint on the validation data",
+    "test": "measure a checkpoint on the test data",
+    "predict": "write a checkpoint's predictions beside it",
+}
+Command = Callable[..., object]
+
+
+def main(
+    package: str,
+    argv: Sequence[str] | None = None,
+    *,
+    commands: Mapping[str, Command] = MappingProxyType({}),
+) -> int:
+    """Runs one command of a domain package and returns the exit code.
+
+    Where the package has a module `tasks`, it gets `fit`, `validate`, `test`, `predict`,
+    `recipes`, `report` and `export`; the classes in its modules `tasks` and `data` can be named
+    without their path in recipes and flags.
+
+    Args:
+        package: the import name, as "attn_vision"; the command is called "attn-vision".
+        argv: the words after the command's name; those of this process by default.
+        commands: further ones, as "bench". Each is a function with typed arguments, which become
+            flags, and a docstring, whose first line is the help.
+
+    Returns:
+        0, or 2 after an error of the user, told in one line (with `--traceback` or
+        ATTN_TRACEBACK=1, in full), or 130 after Ctrl-C.
+
+    Example:
+        >>> def bench(repeats: int = 3):
+        ...     "Compare with the peers installed."
+        ...     print("medians of", repeats)
+        >>> main("core_attn", ["bench", "--repeats", "5"], commands={"bench": bench})
+        medians of 5
+        0
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    in_full = "--traceback" in words or bool(os.environ.get("ATTN_TRACEBACK"))
+    words = [word for word in words if word != "--traceback"]
+    name = package.replace("_", "-")
+    try:
+        return _run(package, name, words, commands)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # the outermost boundary: here it is decided who is told what
+        if in_full or not is_user_error(error, package):
+            raise
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"{name}: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(package: str, name: str, words: list[str], commands: Mapping[str, Command]) -> int:
+    trains = find_spec(f"{package}.tasks") is not None
+    if trains:
+        from .export import export
+        from .report import report
+
+        commands = {"recipes": lambda: _list(package), "report": report, "export": export} | dict(
+            commands
+        )
+    helps = (LIGHTNING if trains else {}) | {
+        key: (command.__doc__ or "list what can be trained").splitlines()[0]
+        for key, command in commands.items()
+    }
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: {name} COMMAND [--help] [...]\n")
+        for key, text in helps.items():
+            print(f"  {key:<10} {text[0].lower() + text[1:].rstrip('.')}")
+        return 0
+    if words[0] not in helps:
+        raise ValueError(f"no command {words[0]!r}; there are {', '.join(helps)}")
+    if words[0] in commands:
+        from jsonargparse import auto_cli
+
+        code = auto_cli(
+            commands[words[0]], args=words[1:], as_positional=False, prog=f"{name} {words[0]}",
+            exit_on_error=False,
+        )  # fmt: skip
+        return code if isinstance(code, int) else 0
+    words, recipe = resolve_configs(package, words)
+    from .fit import run
+
+    return run(package, name, recipe, words)
+
+
+def _list(package: str) -> None:
+    recipes = recipe_files(package)
+    width = max(map(len, recipes), default=0)
+    for recipe, path in recipes.items():
+        print(f"{recipe:<{width}}  {description(path)}")

@@ -1,0 +1,51 @@
+"""Errors of the user in one line; errors of the program with their traceback."""
+
+import dis
+import re
+from argparse import ArgumentError
+from types import TracebackType
+
+RAISED_AT_BOUNDARIES = (ValueError, TypeError, NotImplementedError, OSError, ArgumentError)
+
+
+def is_user_error(error: BaseException, package: str) -> bool:
+    """Whether the message of `error` is enough: what was given is at fault, not the code.
+
+    That is so for files, for flags, for a wrong set-up of the trainer, and for a ValueError or
+    TypeError raised on purpose by this package or the domain's. One that comes out of an
+    operation gone wrong is a bug.
+    """
+    if isinstance(error, ArgumentError) or type(error).__name__ == "MisconfigurationException":
+        return True
+    if isinstance(error, OSError):
+        return error.filename is not None or _raised_by(error.__traceback__, package)
+    return isinstance(error, RAISED_AT_BOUNDARIES) and _raised_by(error.__traceback__, package)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` in one line, without the parser's talk of types."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    text = error.message if isinstance(error, ArgumentError) else str(error)
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    kept = [line for line in lines if line and not _NOISE.match(line)]
+    text = " ".join(kept) or type(error).__name__
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+
+
+_NOISE = re.compile(
+    r"Does not validate against any of the Union|Subtypes: |Errors:$|Given value type: |"
+    r"Expected a <class 'NoneType'>"
+)
+
+
+def _raised_by(traceback: TracebackType | None, package: str) -> bool:
+    """Whether the innermost frame is a `raise` statement in core_attn or in `package`."""
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    frame = traceback.tb_frame
+    module = frame.f_globals.get("__name__", "").partition(".")[0]
+    opcode = dis.opname[frame.f_code.co_code[traceback.tb_lasti]]
+    return module in ("core_attn", package, "__main__") and opcode == "RAISE_VARARGS"

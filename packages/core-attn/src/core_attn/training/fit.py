@@ -1,0 +1,223 @@
+"""`fit`, `validate`, `test`, `predict`: Lightning's command line with the defaults of a run."""
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
+from pytorch_lightning.plugins import CheckpointIO
+from pytorch_lightning.utilities.warnings import PossibleUserWarning
+
+from .callbacks import LastCheckpoint, Throughput
+from .checkpoint import AtomicCheckpointIO, check_fits, read_checkpoint
+from .runs import find_checkpoint, loggers, new_run
+from .task import Task
+
+
+def run(package: str, program: str, recipe: str | None, argv: list[str]) -> int:
+    """Runs one of Lightning's subcommands, `argv[0]`, and returns the exit code."""
+    _be_quiet()
+    for module in ("tasks", "data"):  # so that their classes are known by name
+        if find_spec(f"{package}.{module}"):
+            import_module(f"{package}.{module}")
+    words = [f"--ckpt_path{word[6:]}" if _is_ckpt(word) else word for word in argv]
+    if recipe is None and (stored := _stored_config(words)):
+        recipe, config = stored
+        words = [words[0], "--config", json.dumps(config), *words[1:]]
+    cli = DomainCLI(package, program, recipe, words)
+    return 130 if cli.last and cli.last.interrupted else 0
+
+
+class DomainCLI(LightningCLI):
+    """Lightning's command line with a run folder, resumable checkpoints and a stored config."""
+
+    def __init__(self, package: str, program: str, recipe: str | None, argv: list[str]):
+        self.package, self.program = package, program
+        self.recipe = recipe or "run"
+        self.folder: Path | None = None
+        self.last: LastCheckpoint | None = None
+        strict = {"exit_on_error": False, "allow_abbrev": False}
+        super().__init__(
+            Task,
+            LightningDataModule,
+            save_config_callback=StoreConfig,
+            save_config_kwargs={"overwrite": True, "recipe": self.recipe, "package": package},
+            trainer_defaults={"default_root_dir": "runs"},
+            seed_everything_default=0,
+            parser_kwargs={"prog": program} | strict | {key: strict for key in self.subcommands()},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=argv,
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser):
+        """Adds the flags that Lightning does not have."""
+        parser.add_argument(
+            "--compile", action="store_true", help="Compile the network with torch.compile."
+        )
+        parser.add_argument(
+            "--checkpoint_every_n_steps",
+            type=int,
+            default=0,
+            help="Write last.ckpt also within an epoch, after so many steps; 0 for never.",
+        )
+
+    def parse_arguments(self, parser, args):
+        """Parses `args`, without Lightning's warning that sys.argv has words too."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self):
+        # Lightning would take the hyperparameters out of the checkpoint; ours holds the config.
+        config = self.config[self.config.subcommand]
+        root = Path(config.trainer.default_root_dir)
+        if config.ckpt_path in ("last", "best"):
+            config.ckpt_path = str(find_checkpoint(root, self.recipe, config.ckpt_path))
+        if config.ckpt_path:
+            self.checkpoint = read_checkpoint(config.ckpt_path)
+            self.folder = Path(config.ckpt_path).parent
+        if self.config.subcommand == "fit":
+            if self.folder is None or not (self.folder / "metrics.csv").exists():
+                self.folder = new_run(root, self.recipe)
+        else:
+            self.save_config_callback = None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Adds loggers, callbacks and atomic files to what the recipe says of the trainer."""
+        config = self._get(self.config_init, "trainer")
+        resumed = getattr(self, "checkpoint", {}).get("global_step", 0)
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
+        plugins = [plugin for plugin in plugins if plugin is not None]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        kwargs["plugins"] = plugins
+        if self.subcommand == "fit" and self.folder is not None:
+            if config.logger in (None, True):
+                kwargs["logger"] = loggers(self.folder, resumed)
+            kwargs["callbacks"] = [*(config.callbacks or []), *self._callbacks(config)]
+        elif config.logger in (None, True):
+            kwargs["logger"] = False
+        return super().instantiate_trainer(**kwargs)
+
+    def _callbacks(self, trainer: Any) -> list:
+        callbacks: list = [Throughput()]
+        if trainer.enable_checkpointing is not False and self.folder is not None:
+            every = self._get(self.config_init, "checkpoint_every_n_steps")
+            self.last = LastCheckpoint(self.folder / "last.ckpt", every)
+            best = ModelCheckpoint(
+                self.folder, "best", self.model.monitor, mode=self.model.mode,
+                enable_version_counter=False,
+            )  # fmt: skip
+            callbacks += [best, self.last]
+        return callbacks
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if self.config[subcommand].ckpt_path and not is_lazy(self.model):
+            check_fits(self.model, self.checkpoint, self.config[subcommand].ckpt_path)
+        if self.config[subcommand].compile:
+            self.model.model.compile()
+        super()._run_subcommand(subcommand)
+
+    def fit(self, **kwargs: Any) -> None:
+        """Trains; says where the results lie and what can be done with them."""
+        try:
+            self.trainer.fit(**kwargs)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            if self.last is None or not self.last.interrupted:
+                raise
+            self._say(f"stopped; continue with: {self.program} fit --ckpt_path {self.last.path}")
+            return
+        best = self.trainer.checkpoint_callback
+        if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
+            self._say(f"best {best.monitor} {best.best_model_score:.4g}: {self.folder}/best.ckpt")
+            self._say(f"next: {self.program} report --ckpt {self.folder}/best.ckpt")
+
+    def after_validate(self) -> None:
+        """Keeps the metrics for the report."""
+        self._keep_metrics("validate")
+
+    def after_test(self) -> None:
+        """Keeps the metrics for the report."""
+        self._keep_metrics("test")
+
+    def predict(self, **kwargs: Any) -> None:
+        """Writes the predictions of this process as a list of batches."""
+        predictions = self.trainer.predict(**kwargs)
+        rank = f".{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
+        path = (self.folder or Path()) / f"predictions{rank}.pt"
+        torch.save(predictions, path)
+        self._say(f"predictions: {path}")
+
+    def _keep_metrics(self, name: str) -> None:
+        if self.folder is not None and self.trainer.is_global_zero:
+            metrics = {key: value.item() for key, value in self.trainer.callback_metrics.items()}
+            (self.folder / f"{name}.json").write_text(json.dumps(metrics, indent=2))
+
+    def _say(self, line: str) -> None:
+        if self.trainer.is_global_zero:
+            print(line, flush=True)
+
+
+class StoreConfig(SaveConfigCallback):
+    """Keeps the configuration in the run folder and in every checkpoint."""
+
+    def __init__(self, *args: Any, package: str, recipe: str, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.package, self.recipe = package, recipe
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds the configuration as plain data."""
+        text = self.parser.dump(self.config, skip_none=False)
+        checkpoint |= {
+            "config": yaml.safe_load(text), "recipe": self.recipe, "package": self.package,
+        }  # fmt: skip
+
+
+def is_lazy(task: LightningModule) -> bool:
+    """Whether the network is only built once training starts."""
+    return type(task).configure_model is not LightningModule.configure_model
+
+
+def _stored_config(words: list[str]) -> tuple[str, Mapping[str, Any]] | None:
+    """Recipe and configuration out of the checkpoint that `words` name, if they name a file."""
+    path = None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag == "--ckpt_path":
+            path = value if equals else following
+    if path in (None, "last", "best"):
+        return None
+    checkpoint = read_checkpoint(path)
+    config = checkpoint["config"]
+    if words[0] == "fit":
+        return checkpoint["recipe"], {
+            key: value for key, value in config.items() if key not in ("ckpt_path", "weights_only")
+        }
+    kept = {key: config[key] for key in ("model", "data", "seed_everything")}
+    return checkpoint["recipe"], kept | {"trainer": {"precision": config["trainer"]["precision"]}}
+
+
+def _is_ckpt(word: str) -> bool:
+    return word == "--ckpt" or word.startswith("--ckpt=")
+
+
+def _be_quiet() -> None:
+    """Keeps standard error for what the user should act on."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=PossibleUserWarning)
+    warnings.filterwarnings("ignore", message=".*(Checkpoint|Experiment logs) directory.*")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")  # Lightning with torch 2.14
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

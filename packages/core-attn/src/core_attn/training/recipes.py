@@ -1,0 +1,54 @@
+"""Recipes: YAML files of a domain package, known by name."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+
+
+def recipe_files(package: str) -> dict[str, Path]:
+    """The package's recipes by name, in alphabetical order."""
+    folder = Path(str(files(package))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def description(path: Path) -> str:
+    """The first line of the comment that a recipe begins with; empty if it has none."""
+    first = path.read_text(encoding="utf-8").lstrip().partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+def find_recipe(package: str, name: str) -> Path:
+    """The file of a recipe given by name, or by path to a YAML file of one's own.
+
+    Raises:
+        FileNotFoundError: there is none; the message names the nearest ones.
+    """
+    recipes = recipe_files(package)
+    if name in recipes:
+        return recipes[name]
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml", ".json") or "/" in name:
+        if path.is_file():
+            return path
+        raise FileNotFoundError(f"--config {name}: no such file")
+    near = get_close_matches(name, recipes, n=3, cutoff=0.5)
+    hint = f"nearest: {', '.join(near)}" if near else f"available: {', '.join(recipes) or 'none'}"
+    raise FileNotFoundError(f"--config {name}: no such recipe in {package}; {hint}")
+
+
+def resolve_configs(package: str, argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """Replaces the recipes in `argv` by their files; also returns the first one's name."""
+    resolved, first = [], None
+    follows = False
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        if follows or (flag in ("--config", "-c") and equals):
+            path = find_recipe(package, word if follows else value)
+            first = first or path.stem
+            word = str(path) if follows else f"{flag}={path}"
+            follows = False
+        else:
+            follows = word in ("--config", "-c")
+        resolved.append(word)
+    return resolved, first

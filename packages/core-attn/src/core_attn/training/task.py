@@ -1,0 +1,63 @@
+"""What a domain package trains: a network with its loss, its metrics and its pictures."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning.utilities.data import extract_batch_size
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Exhibit(NamedTuple):
+    """One picture or table of a report.
+
+    Attributes:
+        title: a few words.
+        caption: what to see in it, one or two sentences.
+        content: a matplotlib figure, or a table as rows with equal keys.
+    """
+
+    title: str
+    caption: str
+    content: "Figure | Sequence[Mapping[str, Any]]"
+
+
+class Task(LightningModule):
+    """A network with its loss, metrics and optimiser; the base class of every domain's tasks.
+
+    A subclass builds `self.model` in `__init__` (from typed arguments: they become flags and
+    recipe keys), and implements Lightning's `training_step`, `validation_step`, `test_step`,
+    `predict_step` and `configure_optimizers`. Metrics are logged as "train/…", "val/…", "test/…".
+
+    Attributes:
+        model: the network; what `--compile` compiles and `export` exports.
+        monitor: the logged metric that decides which checkpoint is `best.ckpt`.
+        mode: whether that metric should be small ("min") or large ("max").
+    """
+
+    model: nn.Module
+    monitor: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+
+    def figures(self, data: LightningDataModule) -> Iterable[Exhibit]:
+        """The pictures and tables of `report`, as attention maps from taps; none by default.
+
+        Args:
+            data: the recipe's data module, not yet prepared: call `prepare_data` and `setup`.
+        """
+        return ()
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Arguments of `self.model` for `export`, batch first, two or more samples.
+
+        Raises:
+            NotImplementedError: the task does not say; it cannot be exported.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define example_inputs")
+
+    def samples(self, batch: Any) -> int:
+        """The number of samples in a batch, for the throughput; the first tensor's length."""
+        return extract_batch_size(batch)

@@ -1,0 +1,1 @@
+"""A domain package as small as one can be."""
