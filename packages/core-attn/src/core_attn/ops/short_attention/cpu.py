@@ -1,0 +1,254 @@
+"""short_attention on a CPU: the kernel of kernel.c as operators of torch, differentiable twice."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import native
+from .call import ShortCall
+
+
+def run(call: ShortCall) -> Tensor:
+    """Brings the arguments to the kernel's form: one batch axis, bias and mask expanded."""
+    q, k, v, gate, offsets = call.q, call.k, call.v, call.head_gate, call.offsets
+    if offsets is None:
+        q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
+        if gate is not None:
+            per_query = gate.dim() == call.q.dim() - 1
+            gate = gate.transpose(-1, -2) if per_query else gate
+            gate = gate.reshape(-1, *call.q.shape[-3 : -1 if per_query else -2])
+    else:
+        offsets = offsets.long().contiguous()
+    bias, mask = _over_problems(call, call.bias), _over_problems(call, call.mask)
+    out = forward(q, k, v, bias, mask, gate, offsets, call.scale)
+    return out.reshape(*call.q.shape[:-1], v.shape[-1])
+
+
+def refuses(call: ShortCall) -> str | None:
+    """It takes float32 on a CPU with a C compiler, up to 128 tokens and 64 channels a head."""
+    q, k, v = call.q, call.k, call.v
+    if q.device.type != "cpu":
+        return f"the tensors are on {q.device.type}"
+    if q.dtype != torch.float32 or (call.bias is not None and call.bias.dtype != torch.float32):
+        return "it computes in float32 only"
+    if call.dropout:
+        return "it has no dropout"
+    for dim in (q.shape[-1], v.shape[-1]):
+        if not 8 <= dim <= 64:
+            return f"a head dim is {dim}, not within 8 to 64"
+    packed = call.offsets is not None
+    for tokens in (call.longest,) if packed else (q.shape[-2], k.shape[-2]):
+        if tokens is not None and not 2 <= tokens <= 128:
+            return f"a problem has {tokens} tokens, not within 2 to 128"
+    if q.numel() == 0:
+        return "there are no problems"
+    return native.missing()
+
+
+def _over_problems(call: ShortCall, x: Tensor | None) -> Tensor | None:
+    """A bias or mask as (problems, heads, queries, keys), 1 for problems where all share it."""
+    if x is None:
+        return None
+    if call.offsets is not None:
+        batch, queries = x.shape[:-3], call.longest or 0
+        shape = (call.q.shape[-2], queries, queries)
+    else:
+        batch = call.q.shape[:-3]
+        shape = (call.q.shape[-3], call.q.shape[-2], call.k.shape[-2])
+    x = x[(None,) * (3 - x.dim())]
+    if x.shape[:-3].numel() == 1:
+        return x.reshape(x.shape[-3:]).expand(1, *shape)
+    return x.expand(*batch, -1, -1, -1).reshape(-1, *x.shape[-3:]).expand(-1, *shape)
+
+
+# ---- the operators ----
+
+
+@torch.library.custom_op("core_attn::short_attention", mutates_args=(), device_types="cpu")
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    gate: Tensor | None,
+    offsets: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """Attention of q, k, v (problems, heads, tokens, dim), or packed (total, heads, dim)."""
+    out = _like(q, v)
+    call = _call(q, k, v, bias, mask, gate, offsets, scale)
+    call.out = _tokens(out)
+    native.solve(call, 0)
+    return out
+
+
+@torch.library.custom_op("core_attn::short_attention_backward", mutates_args=(), device_types="cpu")
+def backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    gate: Tensor | None,
+    offsets: Tensor | None,
+    scale: float,
+    with_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v, bias (empty unless `with_bias`) and gate (empty without one)."""
+    results = _gradients(q, k, v, bias, gate, offsets, with_bias)
+    grad = _with_rows(grad)
+    call = _call(q, k, v, bias, mask, gate, offsets, scale)
+    call.grad = _tokens(grad)
+    _set_gradients(call, results, q, offsets)
+    native.solve(call, 1)
+    return results
+
+
+@torch.library.custom_op("core_attn::short_attention_twice", mutates_args=(), device_types="cpu")
+def twice_backward(
+    tq: Tensor,
+    tk: Tensor,
+    tv: Tensor,
+    tbias: Tensor | None,
+    tgate: Tensor | None,
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    gate: Tensor | None,
+    offsets: Tensor | None,
+    scale: float,
+    with_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the arguments of `backward`, grad to gate, given those of its results."""
+    dgrad = _like(grad, v)
+    results = _gradients(q, k, v, bias, gate, offsets, with_bias)
+    tq, tk, tv, grad = map(_with_rows, (tq, tk, tv, grad))
+    call = _call(q, k, v, bias, mask, gate, offsets, scale)
+    call.tq, call.tk, call.tv = map(_tokens, (tq, tk, tv))
+    call.tbias, call.tgate = _scores(tbias), _gate(tgate, q, offsets)
+    call.grad, call.dgrad = _tokens(grad), _tokens(dgrad)
+    _set_gradients(call, results, q, offsets)
+    native.solve(call, 2)
+    return dgrad, *results
+
+
+@forward.register_fake
+def _(q, k, v, bias, mask, gate, offsets, scale):
+    return _like(q, v)
+
+
+@backward.register_fake
+def _(grad, q, k, v, bias, mask, gate, offsets, scale, with_bias):
+    return _gradients(q, k, v, bias, gate, offsets, with_bias)
+
+
+@twice_backward.register_fake
+def _(tq, tk, tv, tbias, tgate, grad, q, k, v, bias, mask, gate, offsets, scale, with_bias):
+    return _like(grad, v), *_gradients(q, k, v, bias, gate, offsets, with_bias)
+
+
+def _save_forward(ctx, inputs, output):
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _forward_backward(ctx, grad):
+    with_bias = ctx.needs_input_grad[3]
+    dq, dk, dv, dbias, dgate = backward(grad, *ctx.saved_tensors, ctx.scale, with_bias)
+    return dq, dk, dv, dbias if with_bias else None, None, _if_any(dgate), None, None
+
+
+def _save_backward(ctx, inputs, output):
+    *tensors, ctx.scale, ctx.with_bias = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward_backward(ctx, tq, tk, tv, tbias, tgate):
+    dgrad, dq, dk, dv, dbias, dgate = twice_backward(
+        tq, tk, tv, _if_any(tbias), _if_any(tgate), *ctx.saved_tensors, ctx.scale,
+        ctx.needs_input_grad[4],
+    )  # fmt: skip
+    return dgrad, dq, dk, dv, _if_any(dbias), None, _if_any(dgate), None, None, None
+
+
+def _if_any(x: Tensor) -> Tensor | None:
+    return x if x.numel() else None
+
+
+forward.register_autograd(_forward_backward, setup_context=_save_forward)
+backward.register_autograd(_backward_backward, setup_context=_save_backward)
+for _operator in (forward, backward, twice_backward):
+    _operator.register_autocast("cpu", torch.float32)
+
+
+# ---- describing tensors to the kernel ----
+
+
+def _like(x: Tensor, values: Tensor) -> Tensor:
+    """Memory laid out like x, as wide as `values`: heads inside of tokens after a head split."""
+    if x.dim() == 4 and x.stride(1) < x.stride(2):
+        problems, heads, tokens, _ = x.shape
+        return x.new_empty(problems, tokens, heads, values.shape[-1]).transpose(1, 2)
+    return x.new_empty(*x.shape[:-1], values.shape[-1])
+
+
+def _gradients(q, k, v, bias, gate, offsets, with_bias):
+    """Memory for the gradients of q, k, v, bias and gate."""
+    # Packed problems leave parts of a bias untouched, and an empty one its gate.
+    new = q.new_empty if offsets is None else q.new_zeros
+    dbias = new(bias.shape) if with_bias else q.new_empty(0)
+    dgate = q.new_empty(0) if gate is None else new(gate.shape)
+    return _like(q, q), _like(k, k), _like(v, v), dbias, dgate
+
+
+def _with_rows(x: Tensor) -> Tensor:
+    """x with contiguous rows, copied only where they are not."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _call(q, k, v, bias, mask, gate, offsets, scale) -> native.Call:
+    call = native.Call(scale=scale, heads=q.shape[1], dim=q.shape[-1], v_dim=v.shape[-1])
+    if offsets is None:
+        call.problems, call.queries, call.keys = q.shape[0], q.shape[2], k.shape[2]
+    else:
+        call.problems, call.offsets = offsets.shape[0] - 1, offsets.data_ptr()
+    call.q, call.k, call.v = map(_tokens, (q, k, v))
+    call.bias, call.mask, call.gate = _scores(bias), _scores(mask), _gate(gate, q, offsets)
+    return call
+
+
+def _set_gradients(call: native.Call, results: Sequence[Tensor], q, offsets) -> None:
+    dq, dk, dv, dbias, dgate = results
+    call.dq, call.dk, call.dv = map(_tokens, (dq, dk, dv))
+    call.dbias, call.dgate = _scores(_if_any(dbias)), _gate(_if_any(dgate), q, offsets)
+
+
+def _tokens(x: Tensor) -> native.View:
+    return _view(x, "problem head row column" if x.dim() == 4 else "row head column")
+
+
+def _scores(x: Tensor | None) -> native.View:
+    return _view(x, "problem head row column")
+
+
+def _gate(x: Tensor | None, q: Tensor, offsets: Tensor | None) -> native.View:
+    per_token = x is not None and offsets is not None and x.shape[0] == q.shape[0]
+    return _view(x, "row head" if per_token else "problem head row")
+
+
+def _view(x: Tensor | None, axes: str) -> native.View:
+    """The strides of an array whose axes have these names; axes of size 1 need none."""
+    if x is None:
+        return native.View()
+    strides = {
+        axis: stride
+        for axis, size, stride in zip(axes.split(), x.shape, x.stride(), strict=False)
+        if size > 1
+    }
+    return native.View(data=x.data_ptr(), **strides)

@@ -1,0 +1,611 @@
+/* Attention for many small problems: forward, backward and the derivative of the backward.
+ *
+ * One (problem, head) pair is solved at a time, on chip. Scores are kept transposed, keys down and
+ * queries across the vector lanes, so that maximum, sum and every other reduction of the softmax
+ * runs down the rows without a horizontal step. All products go through one routine, `multiply`,
+ * which holds a block of up to 4 x 3 vectors in registers: 12 multiply-adds for 7 loads.
+ *
+ * Per pair of n tokens and d channels the forward does 4 n n d operations, the backward 10 n n d
+ * and its derivative 24 n n d, for 16 n d, 28 n d and 56 n d bytes; with n >= 16 the arithmetic
+ * is the bound, not the memory.
+ *
+ * Plain C with GCC / clang vector extensions. No reference to torch or Python.
+ */
+#include <math.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+#define TILE (LANES < 8 ? 4 : 8) /* rows and columns transposed at once */
+#define LOG2E 1.44269504088896340736f
+#define LN2 0.69314718055994530942f
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float tile __attribute__((vector_size(4 * TILE), aligned(4), may_alias));
+typedef int64_t isize;
+
+/* An array with the strides, in elements, of its problem, head, row (token) and column axes. */
+typedef struct {
+    void *data;
+    isize problem, head, row, column;
+} View;
+
+/* Mirrored by cpu.py. Absent arrays have data NULL. A name with `d` before it is a gradient, one
+ * with `t` before it a direction (the gradient that reaches a gradient). */
+typedef struct {
+    isize problems, heads, queries, keys, dim, v_dim;
+    const isize *offsets; /* packed: queries and keys of a problem start here, else NULL */
+    float scale;
+    View q, k, v, bias, mask, gate, out;
+    View grad, dq, dk, dv, dbias, dgate;
+    View tq, tk, tv, tbias, tgate, dgrad;
+} Call;
+
+/* What one thread works in, and the problem it works on. */
+typedef struct {
+    const Call *call;
+    isize problem, head, start, queries, keys, width; /* width: queries rounded up to LANES */
+    float *qt, *gt, *tqt;           /* transposed operands, (dim, width) */
+    float *scores, *dp, *ds, *w;    /* (keys, width) */
+    float *packed[2];               /* operands and results by rows, padded to whole vectors */
+    float *row[4];                  /* (width): one number per query */
+    float *bias_sum;                /* (keys, width), where all problems share the bias */
+} Work;
+
+static inline isize round_up(isize n, isize step) { return (n + step - 1) / step * step; }
+static inline vec load(const float *p) { return *(const vec *)p; }
+static inline void store(float *p, vec x) { *(vec *)p = x; }
+static inline vec splat(float x) { return x - (vec){0}; }
+static inline vec pick(ivec yes, vec a, vec b) { return (vec)((yes & (ivec)a) | (~yes & (ivec)b)); }
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+static inline vec larger(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX__)
+#include <immintrin.h>
+static inline vec larger(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+#else
+static inline vec larger(vec a, vec b) { return pick(a > b, a, b); }
+#endif
+
+/* 2^x for x <= 0, relative error 2e-7; exactly 0 from -126 down, NaN stays NaN. */
+static inline vec exp2_vec(vec x) {
+    const float round = 12582912.0f; /* 1.5 * 2^23: its last bit is worth one */
+    vec shifted = x + round;
+    vec f = x - (shifted - round);
+    vec p = f * 1.3276471e-3f + 9.6755410e-3f;
+    p = p * f + 5.5507131e-2f;
+    p = p * f + 2.4022120e-1f;
+    p = p * f + 6.9314694e-1f;
+    p = p * f + 1.0000001f;
+    ivec scaled = (ivec)p + ((ivec)shifted << 23);
+    return (vec)(scaled & ~(ivec)(x <= splat(-126.0f)));
+}
+
+static inline void transpose(tile t[TILE]) {
+#if TILE == 8
+#define MIX(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+    tile u[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+        u[i] = MIX(t[i], t[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        u[i + 1] = MIX(t[i], t[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+        t[i] = MIX(u[i], u[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+        t[i + 1] = MIX(u[i], u[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        t[i + 2] = MIX(u[i + 1], u[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
+        t[i + 3] = MIX(u[i + 1], u[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        u[i] = MIX(t[i], t[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        u[i + 4] = MIX(t[i], t[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+    memcpy(t, u, sizeof u);
+#undef MIX
+#else
+    for (int i = 0; i < TILE; i++)
+        for (int j = 0; j < i; j++) {
+            float x = t[i][j];
+            t[i][j] = t[j][i];
+            t[j][i] = x;
+        }
+#endif
+}
+
+/* ---- the product ---- */
+
+/* C[r][n] (+)= factor[r] * sum over c of A[r][c] * B[c][n], n over whole vectors; A has any strides. */
+typedef struct {
+    const float *a;
+    isize a_row, a_depth;
+    const float *b;
+    isize b_depth;
+    float *c;
+    isize c_row;
+    const float *factor;
+    isize factor_row, depth;
+    int add;
+} Product;
+
+#define BLOCK(R, N)                                                                               \
+    static void block_##R##_##N(const Product *p, const float *a, const float *b, float *c,       \
+                                const float *factor) {                                            \
+        vec sum[R][N] = {0};                                                                      \
+        const isize a_row = p->a_row, a_depth = p->a_depth, b_depth = p->b_depth;                 \
+        for (isize depth = p->depth; depth > 0; depth--, a += a_depth, b += b_depth) {            \
+            vec x[N];                                                                             \
+            _Pragma("GCC unroll 4") for (int n = 0; n < N; n++) x[n] = load(b + n * LANES);       \
+            _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                 \
+                vec y = splat(a[r * a_row]);                                                      \
+                _Pragma("GCC unroll 4") for (int n = 0; n < N; n++) sum[r][n] += y * x[n];        \
+            }                                                                                     \
+        }                                                                                         \
+        _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                     \
+            vec y = splat(factor[r * p->factor_row]);                                             \
+            float *row = c + r * p->c_row;                                                        \
+            _Pragma("GCC unroll 4") for (int n = 0; n < N; n++) {                                 \
+                vec x = sum[r][n] * y;                                                            \
+                if (p->add) x += load(row + n * LANES);                                           \
+                store(row + n * LANES, x);                                                        \
+            }                                                                                     \
+        }                                                                                         \
+    }
+
+BLOCK(1, 1) BLOCK(2, 1) BLOCK(3, 1) BLOCK(4, 1) BLOCK(5, 1) BLOCK(6, 1) BLOCK(7, 1) BLOCK(8, 1)
+BLOCK(1, 2) BLOCK(2, 2) BLOCK(3, 2) BLOCK(4, 2) BLOCK(5, 2) BLOCK(6, 2)
+BLOCK(1, 3) BLOCK(2, 3) BLOCK(3, 3) BLOCK(4, 3)
+BLOCK(1, 4) BLOCK(2, 4) BLOCK(3, 4)
+
+typedef void (*Block)(const Product *, const float *, const float *, float *, const float *);
+static const Block blocks[4][8] = {
+    {block_1_1, block_2_1, block_3_1, block_4_1, block_5_1, block_6_1, block_7_1, block_8_1},
+    {block_1_2, block_2_2, block_3_2, block_4_2, block_5_2, block_6_2},
+    {block_1_3, block_2_3, block_3_3, block_4_3},
+    {block_1_4, block_2_4, block_3_4},
+};
+
+/* Cuts C into register blocks of nearly equal sizes. */
+static void multiply(const Product *p, isize rows, isize vecs) {
+    static const isize most[4] = {8, 6, 4, 3};
+    for (isize n = 0; n < vecs;) {
+        isize strips = (vecs - n + 3) / 4, wide = (vecs - n + strips - 1) / strips;
+        for (isize r = 0; r < rows;) {
+            isize left = (rows - r + most[wide - 1] - 1) / most[wide - 1];
+            isize high = (rows - r + left - 1) / left;
+            blocks[wide - 1][high - 1](p, p->a + r * p->a_row, p->b + n * LANES,
+                                       p->c + r * p->c_row + n * LANES,
+                                       p->factor + r * p->factor_row);
+            r += high;
+        }
+        n += wide;
+    }
+}
+
+/* ---- moving a problem in and out ---- */
+
+static inline float *at(const Work *w, const View *x, isize row) {
+    return (float *)x->data + w->problem * x->problem + w->head * x->head +
+           (w->start + row) * x->row;
+}
+
+/* to[column][row] = factor * x[row][column]; rows are padded with zeros to whole vectors. */
+static void pack_transposed(const Work *w, const View *x, isize columns, float factor, float *to) {
+    static const float zeros[TILE];
+    const float *from = at(w, x, 0);
+    isize rows = w->queries, whole = columns / TILE * TILE;
+    for (isize i = 0; i < round_up(rows, LANES); i += TILE) {
+        for (isize j = 0; j < whole; j += TILE) {
+            tile t[TILE];
+            for (isize r = 0; r < TILE; r++)
+                t[r] = *(const tile *)(i + r < rows ? from + (i + r) * x->row + j : zeros) * factor;
+            transpose(t);
+            for (isize r = 0; r < TILE; r++) *(tile *)(to + (j + r) * w->width + i) = t[r];
+        }
+        for (isize j = whole; j < columns; j++)
+            for (isize r = 0; r < TILE; r++)
+                to[j * w->width + i + r] = i + r < rows ? from[(i + r) * x->row + j] * factor : 0;
+    }
+}
+
+/* Rows of x for the right side of a product: in place where they are whole vectors and close
+ * together (far ones fall into few cache sets), else copied to `to` and padded with zeros. */
+static const float *by_rows(const Work *w, const View *x, isize rows, isize columns, float *to,
+                            isize *stride) {
+    const float *from = at(w, x, 0);
+    *stride = x->row;
+    if (columns % LANES == 0 && x->row <= 256) return from;
+    *stride = round_up(columns, LANES);
+    for (isize i = 0; i < rows; i++, to += *stride, from += x->row) {
+        for (isize j = columns / LANES * LANES; j < *stride; j++) to[j] = j < columns ? from[j] : 0;
+        for (isize j = 0; j + LANES <= columns; j += LANES) store(to + j, load(from + j));
+    }
+    return to - rows * *stride;
+}
+
+/* x[rows][columns] (+)= factor * A B for a result that leaves the chip. */
+static void multiply_out(const Work *w, const View *x, isize rows, isize columns, Product p) {
+    float *out = at(w, x, 0);
+    isize whole = round_up(columns, LANES);
+    p.c = out;
+    p.c_row = x->row;
+    if (columns == whole) {
+        multiply(&p, rows, whole / LANES);
+        return;
+    }
+    p.c = w->packed[1];
+    p.c_row = whole;
+    if (p.add)
+        for (isize i = 0; i < rows; i++)
+            memcpy(p.c + i * whole, out + i * x->row, columns * sizeof(float));
+    multiply(&p, rows, whole / LANES);
+    for (isize i = 0; i < rows; i++)
+        memcpy(out + i * x->row, p.c + i * whole, columns * sizeof(float));
+}
+
+/* scores[key][query] += factor * bias[query][key], and -inf where the mask forbids. */
+static void add_bias(const Work *w, const View *bias, const View *mask, float factor,
+                     float *scores) {
+    typedef uint8_t bytes __attribute__((vector_size(TILE), aligned(1), may_alias));
+    typedef int32_t itile __attribute__((vector_size(4 * TILE)));
+    const float *b = (const float *)bias->data;
+    const uint8_t *m = (const uint8_t *)mask->data;
+    if (!b && !m) return;
+    if (b) b += w->problem * bias->problem + w->head * bias->head;
+    if (m) m += w->problem * mask->problem + w->head * mask->head;
+    if ((!b || bias->row == 0) && (!m || mask->row == 0)) { /* the same for every query */
+        for (isize j = 0; j < w->keys; j++) {
+            float x = (b ? factor * b[j * bias->column] : 0) + (m && !m[j * mask->column] ? -INFINITY : 0);
+            if (x != 0)
+                for (isize i = 0; i < w->queries; i += LANES)
+                    store(scores + j * w->width + i, load(scores + j * w->width + i) + x);
+        }
+        return;
+    }
+    for (isize first = 0; first < w->keys; first += TILE) {
+        /* The last tile starts early, to stay inside the rows of the bias. */
+        isize j0 = first + TILE <= w->keys || w->keys < TILE ? first : w->keys - TILE;
+        int inside = j0 + TILE <= w->keys;
+        for (isize i0 = 0; i0 < w->queries; i0 += TILE) {
+            tile t[TILE];
+            for (isize r = 0; r < TILE; r++) {
+                isize i = i0 + r < w->queries ? i0 + r : w->queries - 1;
+                t[r] = (tile){0};
+                if (b && inside && bias->column == 1)
+                    t[r] = *(const tile *)(b + i * bias->row + j0) * factor;
+                else if (b)
+                    for (isize c = 0; c < TILE && j0 + c < w->keys; c++)
+                        t[r][c] = b[i * bias->row + (j0 + c) * bias->column] * factor;
+                itile seen = {0};
+                if (m && inside && mask->column == 1)
+                    seen = __builtin_convertvector(*(const bytes *)(m + i * mask->row + j0), itile);
+                else if (m)
+                    for (isize c = 0; c < TILE && j0 + c < w->keys; c++)
+                        seen[c] = m[i * mask->row + (j0 + c) * mask->column];
+                if (m) t[r] += (tile)((seen == 0) & (int32_t)0xff800000);
+            }
+            transpose(t);
+            for (isize c = first - j0; c < TILE && j0 + c < w->keys; c++) {
+                tile *to = (tile *)(scores + (j0 + c) * w->width + i0);
+                *to += t[c];
+            }
+        }
+    }
+}
+
+/* bias[query][key] = ds[key][query] */
+static void write_bias(const Work *w, const View *bias, const float *ds) {
+    float *b = (float *)bias->data + w->problem * bias->problem + w->head * bias->head;
+    for (isize first = 0; first < w->keys; first += TILE) {
+        isize j0 = first + TILE <= w->keys || w->keys < TILE ? first : w->keys - TILE;
+        isize columns = w->keys < TILE ? w->keys : TILE;
+        for (isize i0 = 0; i0 < w->queries; i0 += TILE) {
+            tile t[TILE] = {0};
+            for (isize c = 0; c < columns; c++) t[c] = *(tile *)(ds + (j0 + c) * w->width + i0);
+            transpose(t);
+            for (isize r = 0; r < TILE && i0 + r < w->queries; r++)
+                memcpy(b + (i0 + r) * bias->row + j0, &t[r], columns * sizeof(float));
+        }
+    }
+}
+
+/* Adds ds to the sum over problems, or writes it to the bias gradient of this problem. */
+static void finish_bias(const Work *w, const float *ds) {
+    if (w->bias_sum)
+        for (isize j = 0; j < w->keys; j++)
+            for (isize i = j * w->width; i < j * w->width + w->queries; i += LANES)
+                store(w->bias_sum + i, load(w->bias_sum + i) + load(ds + i));
+    else if (w->call->dbias.data)
+        write_bias(w, &w->call->dbias, ds);
+}
+
+static const float one = 1.0f;
+
+/* to[row of x][query] (+)= factor * sum over columns of x * transposed */
+static void score(const Work *w, const View *x, isize columns, const float *transposed,
+                  const float *factor, int add, float *to) {
+    Product p = {at(w, x, 0), x->row, 1, transposed, w->width, to, w->width, factor, 0, columns, add};
+    multiply(&p, w->keys, round_up(w->queries, LANES) / LANES);
+}
+
+/* Fills scores with exp(s - max) and inverse with 1 / sum, 0 for a query that sees no key. */
+static void softmax(const Work *w, float *scores, float *inverse) {
+    for (isize i = 0; i < w->queries; i += LANES) {
+        float *s = scores + i;
+        vec most = splat(-INFINITY), sum = {0};
+        for (isize j = 0; j < w->keys; j++) most = larger(most, load(s + j * w->width));
+        most = (vec)((ivec)most & (ivec)(most != splat(-INFINITY)));
+        for (isize j = 0; j < w->keys; j++) {
+            vec e = exp2_vec(load(s + j * w->width) - most);
+            store(s + j * w->width, e);
+            sum += e;
+        }
+        store(inverse + i, pick(sum == 0, sum, 1.0f / sum));
+    }
+}
+
+/* The unnormalised weights of the problem in w->scores, 1 / sum in row[0], the gate in row[1]. */
+static void weigh(const Work *w) {
+    const Call *c = w->call;
+    pack_transposed(w, &c->q, c->dim, c->scale * LOG2E, w->qt);
+    score(w, &c->k, c->dim, w->qt, &one, 0, w->scores);
+    add_bias(w, &c->bias, &c->mask, LOG2E, w->scores);
+    softmax(w, w->scores, w->row[0]);
+    for (isize i = 0; i < w->width; i++)
+        w->row[1][i] = !c->gate.data ? 1.0f : i < w->queries ? *at(w, &c->gate, i) : 0.0f;
+}
+
+static void write_gate(const Work *w, const View *gate, const float *x) {
+    float sum = 0;
+    if (gate->row)
+        for (isize i = 0; i < w->queries; i++) *at(w, gate, i) = x[i];
+    else {
+        for (isize i = 0; i < w->queries; i++) sum += x[i];
+        *at(w, gate, 0) = sum;
+    }
+}
+
+/* ---- the three passes over one problem ---- */
+
+static void forward(const Work *w) {
+    const Call *c = w->call;
+    weigh(w);
+    float *factor = w->row[0];
+    for (isize i = 0; i < w->width; i++) factor[i] *= w->row[1][i];
+    isize stride;
+    const float *v = by_rows(w, &c->v, w->keys, c->v_dim, w->packed[0], &stride);
+    Product p = {w->scores, 1, w->width, v, stride, 0, 0, factor, 1, w->keys, 0};
+    multiply_out(w, &c->out, w->queries, c->v_dim, p);
+}
+
+/* With h = gate * grad, P the weights: dV = P^T h; dP = grad V^T; delta = sum P dP, which is also
+ * the gradient of the gate; dS = gate P (dP - delta); dQ = scale dS K; dK = scale dS^T Q. */
+static void backward(const Work *w) {
+    const Call *c = w->call;
+    weigh(w);
+    pack_transposed(w, &c->grad, c->v_dim, 1.0f, w->gt);
+    score(w, &c->v, c->v_dim, w->gt, &one, 0, w->dp);
+    isize n = w->width;
+    for (isize i = 0; i < w->queries; i += LANES) {
+        vec inverse = load(w->row[0] + i), gate = load(w->row[1] + i), delta = {0};
+        for (isize j = 0; j < w->keys; j++)
+            delta += load(w->scores + j * n + i) * load(w->dp + j * n + i);
+        delta *= inverse;
+        store(w->row[2] + i, delta);
+        inverse *= gate;
+        for (isize j = 0; j < w->keys; j++) {
+            vec weight = load(w->scores + j * n + i) * inverse;
+            store(w->scores + j * n + i, weight);
+            store(w->dp + j * n + i, weight * (load(w->dp + j * n + i) - delta));
+        }
+    }
+    isize stride;
+    const float *x = by_rows(w, &c->grad, w->queries, c->v_dim, w->packed[0], &stride);
+    Product dv = {w->scores, n, 1, x, stride, 0, 0, &one, 0, w->queries, 0};
+    multiply_out(w, &c->dv, w->keys, c->v_dim, dv);
+    x = by_rows(w, &c->q, w->queries, c->dim, w->packed[0], &stride);
+    Product dk = {w->dp, n, 1, x, stride, 0, 0, &c->scale, 0, w->queries, 0};
+    multiply_out(w, &c->dk, w->keys, c->dim, dk);
+    x = by_rows(w, &c->k, w->keys, c->dim, w->packed[0], &stride);
+    Product dq = {w->dp, 1, n, x, stride, 0, 0, &c->scale, 0, w->keys, 0};
+    multiply_out(w, &c->dq, w->queries, c->dim, dq);
+    finish_bias(w, w->dp);
+    if (c->dgate.data) write_gate(w, &c->dgate, w->row[2]);
+}
+
+/* The derivative of the backward along directions tq, tk, tv, tbias, tgate of its five results:
+ * with tS = scale (tQ K^T + Q tK^T) + tbias, W = grad tV^T and u = sum P tS, the number
+ * differentiated is sum gate P ((tS - u) dP + W) + tgate delta. */
+static void backward_backward(const Work *w) {
+    static const float ln2 = LN2;
+    static const View absent;
+    const Call *c = w->call;
+    isize n = w->width;
+    weigh(w);
+    pack_transposed(w, &c->grad, c->v_dim, 1.0f, w->gt);
+    pack_transposed(w, &c->tq, c->dim, c->scale, w->tqt);
+    score(w, &c->v, c->v_dim, w->gt, &one, 0, w->dp);
+    score(w, &c->tv, c->v_dim, w->gt, &one, 0, w->w);
+    score(w, &c->k, c->dim, w->tqt, &one, 0, w->ds);
+    score(w, &c->tk, c->dim, w->qt, &ln2, 1, w->ds);
+    add_bias(w, &c->tbias, &absent, 1.0f, w->ds);
+    for (isize i = 0; i < n; i++)
+        w->row[3][i] = c->tgate.data && i < w->queries ? *at(w, &c->tgate, i) : 0.0f;
+    for (isize i = 0; i < w->queries; i += LANES) {
+        vec inverse = load(w->row[0] + i), gate = load(w->row[1] + i), tgate = load(w->row[3] + i);
+        vec u = {0}, delta = {0}, both = {0}, direct = {0};
+        for (isize j = 0; j < w->keys; j++) {
+            vec p = load(w->scores + j * n + i), dp = load(w->dp + j * n + i);
+            vec pts = p * load(w->ds + j * n + i);
+            u += pts;
+            delta += p * dp;
+            both += pts * dp;
+            direct += p * load(w->w + j * n + i);
+        }
+        u *= inverse, delta *= inverse;
+        vec dgate = (both + direct) * inverse - u * delta;
+        vec mean = gate * (dgate - u * delta) + tgate * delta;
+        store(w->row[2] + i, dgate);
+        for (isize j = 0; j < w->keys; j++) {
+            vec p = load(w->scores + j * n + i) * inverse, dp = load(w->dp + j * n + i);
+            vec ts = load(w->ds + j * n + i), direct = load(w->w + j * n + i);
+            store(w->scores + j * n + i, gate * p);
+            store(w->dp + j * n + i, gate * p * (dp - delta));
+            store(w->ds + j * n + i, p * (gate * (ts - u) + tgate));
+            store(w->w + j * n + i,
+                  p * (gate * ((ts - u) * dp - ts * delta + direct) + tgate * dp - mean));
+        }
+    }
+    isize stride;
+    const float *x = by_rows(w, &c->tk, w->keys, c->dim, w->packed[0], &stride);
+    Product dq = {w->dp, 1, n, x, stride, 0, 0, &c->scale, 0, w->keys, 0};
+    multiply_out(w, &c->dq, w->queries, c->dim, dq);
+    dq.a = w->w, dq.add = 1;
+    dq.b = by_rows(w, &c->k, w->keys, c->dim, w->packed[0], &dq.b_depth);
+    multiply_out(w, &c->dq, w->queries, c->dim, dq);
+
+    x = by_rows(w, &c->tq, w->queries, c->dim, w->packed[0], &stride);
+    Product dk = {w->dp, n, 1, x, stride, 0, 0, &c->scale, 0, w->queries, 0};
+    multiply_out(w, &c->dk, w->keys, c->dim, dk);
+    dk.a = w->w, dk.add = 1;
+    dk.b = by_rows(w, &c->q, w->queries, c->dim, w->packed[0], &dk.b_depth);
+    multiply_out(w, &c->dk, w->keys, c->dim, dk);
+
+    x = by_rows(w, &c->grad, w->queries, c->v_dim, w->packed[0], &stride);
+    Product dv = {w->ds, n, 1, x, stride, 0, 0, &one, 0, w->queries, 0};
+    multiply_out(w, &c->dv, w->keys, c->v_dim, dv);
+
+    x = by_rows(w, &c->v, w->keys, c->v_dim, w->packed[0], &stride);
+    Product dgrad = {w->ds, 1, n, x, stride, 0, 0, &one, 0, w->keys, 0};
+    multiply_out(w, &c->dgrad, w->queries, c->v_dim, dgrad);
+    dgrad.a = w->scores, dgrad.add = 1;
+    dgrad.b = by_rows(w, &c->tv, w->keys, c->v_dim, w->packed[0], &dgrad.b_depth);
+    multiply_out(w, &c->dgrad, w->queries, c->v_dim, dgrad);
+    finish_bias(w, w->w);
+    if (c->dgate.data) write_gate(w, &c->dgate, w->row[2]);
+}
+
+/* ---- all problems, over threads ---- */
+
+typedef void (*Parallel)(void (*run)(void *), void *data, unsigned threads, unsigned flags);
+
+typedef struct {
+    const Call *call;
+    void (*solve)(const Work *);
+    isize longest_queries, longest_keys, chunks, next; /* next: taken by whoever is free */
+    float *bias_sums;                                  /* (chunks, heads, keys, width) or NULL */
+    int failed;
+} Job;
+
+static void solve_chunks(void *data) {
+    Job *job = data;
+    const Call *c = job->call;
+    isize width = round_up(job->longest_queries, LANES), keys = job->longest_keys;
+    isize tokens = keys > width ? keys : width;
+    isize dim = round_up(c->dim > c->v_dim ? c->dim : c->v_dim, LANES);
+    Work w = {.call = c, .width = width};
+    float **arrays[] = {&w.qt, &w.gt, &w.tqt, &w.scores, &w.dp, &w.ds, &w.w, &w.packed[0],
+                        &w.packed[1], &w.row[0], &w.row[1], &w.row[2], &w.row[3]};
+    isize sizes[] = {dim * width, dim * width, dim * width, keys * width, keys * width,
+                     keys * width, keys * width, tokens * dim, tokens * dim, width, width, width,
+                     width};
+    isize total = 16, count = sizeof sizes / sizeof *sizes;
+    for (isize i = 0; i < count; i++) total += sizes[i];
+    float *memory = malloc(total * sizeof(float));
+    if (!memory) {
+        job->failed = 1;
+        return;
+    }
+    float *free_from = (float *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
+    for (isize i = 0; i < count; i++, free_from += sizes[i - 1]) *arrays[i] = free_from;
+    isize items = c->problems * c->heads;
+    for (;;) {
+        isize chunk = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED);
+        if (chunk >= job->chunks) break;
+        isize end = items * (chunk + 1) / job->chunks;
+        for (isize item = items * chunk / job->chunks; item < end; item++) {
+            w.problem = item / c->heads, w.head = item % c->heads;
+            w.start = c->offsets ? c->offsets[w.problem] : 0;
+            w.queries = c->offsets ? c->offsets[w.problem + 1] - w.start : c->queries;
+            w.keys = c->offsets ? w.queries : c->keys;
+            if (job->bias_sums)
+                w.bias_sum = job->bias_sums + (chunk * c->heads + w.head) * keys * width;
+            if (w.queries > 0 && w.keys > 0) job->solve(&w);
+        }
+    }
+    free(memory);
+}
+
+static void *solve_in_thread(void *job) {
+    solve_chunks(job);
+    return NULL;
+}
+
+/* Adds up what the chunks gave for a bias shared by all problems. */
+static void write_bias_sum(Job *job) {
+    const Call *c = job->call;
+    isize width = round_up(job->longest_queries, LANES), size = job->longest_keys * width;
+    for (isize head = 0; head < c->heads; head++) {
+        float *sum = job->bias_sums + head * size;
+        for (isize chunk = 1; chunk < job->chunks; chunk++)
+            for (isize i = 0; i < size; i++) sum[i] += sum[chunk * c->heads * size + i];
+        Work w = {.call = c, .head = head, .width = width, .queries = job->longest_queries,
+                  .keys = job->longest_keys};
+        write_bias(&w, &c->dbias, sum);
+    }
+}
+
+/* Runs pass 0 (forward), 1 (backward) or 2 (its derivative); `parallel` is GOMP_parallel of the
+ * OpenMP runtime at hand, or NULL for threads of our own. Chunks, and with them every sum, do not
+ * depend on the number of threads. Returns 0, or 1 where memory ran out. */
+int core_attn_short_attention(const Call *call, int pass, int threads, Parallel parallel) {
+    static void (*const passes[])(const Work *) = {forward, backward, backward_backward};
+    Job job = {.call = call, .solve = passes[pass], .longest_queries = call->queries,
+               .longest_keys = call->keys};
+    isize items = call->problems * call->heads;
+    if (call->offsets) {
+        job.longest_queries = 0;
+        for (isize p = 0; p < call->problems; p++) {
+            isize tokens = call->offsets[p + 1] - call->offsets[p];
+            if (tokens > job.longest_queries) job.longest_queries = tokens;
+        }
+        job.longest_keys = job.longest_queries;
+    }
+    if (items == 0 || job.longest_queries == 0) return 0;
+    int shared = call->dbias.data && call->dbias.problem == 0;
+    isize most = shared ? 32 : 256;
+    job.chunks = items < most ? items : most;
+    if (shared) {
+        isize size = job.longest_keys * round_up(job.longest_queries, LANES);
+        job.bias_sums = calloc(job.chunks * call->heads * size, sizeof(float));
+        if (!job.bias_sums) return 1;
+    }
+    if (threads > job.chunks) threads = job.chunks;
+    if (threads > 1 && parallel) {
+        parallel(solve_chunks, &job, threads, 0);
+    } else {
+        pthread_t team[threads > 1 ? threads - 1 : 1];
+        int started = 0;
+        while (started < threads - 1 &&
+               pthread_create(&team[started], NULL, solve_in_thread, &job) == 0)
+            started++;
+        solve_chunks(&job);
+        for (int i = 0; i < started; i++) pthread_join(team[i], NULL);
+    }
+    if (shared) {
+        write_bias_sum(&job);
+        free(job.bias_sums);
+    }
+    return job.failed;
+}

@@ -1,0 +1,129 @@
+"""Compiles kernel.c with the C compiler at hand, once per machine, and loads it."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+SOURCE = Path(__file__).with_name("kernel.c")
+FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+SWITCH = "CORE_ATTN_NATIVE"
+
+
+class View(ctypes.Structure):
+    """An array and its strides, in elements; `View` of kernel.c."""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("problem", "head", "row", "column")),
+    ]
+
+
+VIEWS = (
+    "q", "k", "v", "bias", "mask", "gate", "out",
+    "grad", "dq", "dk", "dv", "dbias", "dgate",
+    "tq", "tk", "tv", "tbias", "tgate", "dgrad",
+)  # fmt: skip
+
+
+class Call(ctypes.Structure):
+    """The arguments of a pass; `Call` of kernel.c."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in ("problems", "heads", "queries", "keys", "dim", "v_dim")
+        ),
+        ("offsets", ctypes.c_void_p),
+        ("scale", ctypes.c_float),
+        *((name, View) for name in VIEWS),
+    ]
+
+
+def solve(call: Call, pass_number: int) -> None:
+    """Runs pass 0 (forward), 1 (backward) or 2 (its derivative) on torch's number of threads.
+
+    Raises:
+        MemoryError: the kernel found no memory to work in.
+    """
+    function, _ = _load()
+    if function is None or function(call, pass_number, torch.get_num_threads(), _parallel()):
+        raise MemoryError("short_attention: no memory for the scores of one problem per thread")
+
+
+@torch.compiler.assume_constant_result
+def missing() -> str | None:
+    """Why there is no kernel on this machine; None where there is one."""
+    return _load()[1]
+
+
+@cache
+def _load() -> tuple[Callable[..., int] | None, str | None]:
+    """The kernel's entry, or why there is none."""
+    if os.environ.get(SWITCH, "1") == "0":
+        return None, f"{SWITCH}=0 in the environment"
+    compiler = shutil.which(os.environ.get("CC", "cc").split()[0])
+    if compiler is None:
+        return None, f"there is no C compiler {os.environ.get('CC', 'cc')!r}"
+    try:
+        function = ctypes.CDLL(str(_compiled(compiler))).core_attn_short_attention
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        return None, f"compiling kernel.c failed: {reason.strip().splitlines()[-1]}"
+    function.argtypes = [ctypes.POINTER(Call), ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
+    return function, None
+
+
+def _compiled(compiler: str) -> Path:
+    """The shared library for this source, compiler and processor, built where it is missing."""
+    binary = Path(compiler).resolve()
+    key = hashlib.sha256()
+    for part in (SOURCE.read_bytes(), binary, binary.stat().st_mtime_ns, FLAGS, _processor()):
+        key.update(part if isinstance(part, bytes) else repr(part).encode())
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(root) / "core_attn"
+    library = folder / f"short_attention-{key.hexdigest()[:20]}.so"
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        built = Path(scratch) / library.name
+        command = [compiler, *FLAGS, "-pthread", str(SOURCE), "-o", str(built)]
+        try:
+            _run([*command, "-march=native"])
+        except subprocess.CalledProcessError:  # some compilers for ARM know only -mcpu
+            _run(command)
+        built.replace(library)  # atomic: another process sees all of it or nothing
+    return library
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+
+
+def _processor() -> str:
+    """What -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+@cache
+def _parallel() -> ctypes.c_void_p | None:
+    """GOMP_parallel of the OpenMP runtime torch runs on, so that its threads are shared."""
+    for path in sorted((Path(torch.__file__).parent / "lib").glob("lib*omp*")):
+        try:
+            return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p)
+        except (OSError, AttributeError):
+            continue
+    return None

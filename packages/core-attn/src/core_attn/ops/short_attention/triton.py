@@ -1,0 +1,144 @@
+"""The Triton backend of `short_attention`: what it refuses, and the operators that torch sees."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._triton_host import arch_of, one_batch_axis, refuses_device, rows_like
+from .call import ShortCall
+
+INPUTS = (
+    "Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? mask, Tensor? offsets, Tensor? gate, "
+    "Tensor? seed, int longest, float scale, float dropout"
+)
+
+
+def run(call: ShortCall) -> Tensor:
+    """Brings the arguments to the kernels' form: four axes, of which packed problems use three."""
+    gate, seed = call.head_gate, None
+    if call.dropout > 0:
+        seed = torch.randint(2**62, (1,), device=call.q.device)
+    if call.offsets is None:
+        full = (*call.q.shape[:-1], call.k.shape[-2])
+        q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (call.q, call.k, call.v))
+        if gate is not None:
+            gate = gate[..., None] if gate.dim() == len(full) - 2 else gate.transpose(-1, -2)
+            gate = gate.reshape(-1, *gate.shape[-2:])
+    else:
+        full = (call.offsets.shape[0] - 1, call.q.shape[1], call.longest, call.longest)
+        q, k, v = (x.transpose(0, 1)[None] for x in (call.q, call.k, call.v))
+        if gate is not None:
+            per_token = gate.shape[0] == call.q.shape[0]
+            gate = gate.transpose(0, 1)[None] if per_token else gate[..., None]
+    out = torch.ops.core_attn.short_attention_triton(
+        q, k, v, one_batch_axis(call.bias, full), one_batch_axis(call.mask, full), call.offsets,
+        gate, seed, max(full[-2:]), call.scale, call.dropout,
+    )  # fmt: skip
+    if call.offsets is None:
+        return out.reshape(*full[:-1], out.shape[-1])
+    return out[0].transpose(0, 1)
+
+
+def refuses(call: ShortCall) -> str | None:
+    """It takes 16- and 32-bit floats on a GPU, 2 to 128 tokens and 8 to 64 channels a head."""
+    if (reason := refuses_device("short_attention", call.q)) is not None:
+        return reason
+    q, k, v, bias = call.q, call.k, call.v, call.bias
+    for dim in (q.shape[-1], v.shape[-1]):
+        if not 8 <= dim <= 64:
+            return f"a head dim is {dim}, not within 8 to 64"
+    packed = call.offsets is not None
+    for tokens in (call.longest,) if packed else (q.shape[-2], k.shape[-2]):
+        if tokens is None:
+            return "the tokens of the longest problem are not known while tracing"
+        if not 2 <= tokens <= 128:
+            return f"a problem has {tokens} tokens, not within 2 to 128"
+    if q.numel() == 0:
+        return "there are no problems"
+    if bias is not None and bias.dtype == torch.float64:
+        return "the kernels have no float64"
+    if bias is not None and bias.requires_grad and torch.are_deterministic_algorithms_enabled():
+        return "the gradient of the bias is summed by atomic additions, in no fixed order"
+    return None
+
+
+@torch.library.custom_op(
+    "core_attn::short_attention_triton", mutates_args=(), schema=f"({INPUTS}) -> Tensor"
+)
+def _forward(*inputs: Any) -> Tensor:
+    from .triton_kernels import Inputs, plan_forward
+
+    launch, out = plan_forward(Inputs(*inputs), arch_of(inputs[0].device))
+    launch()
+    return out
+
+
+@_forward.register_fake
+def _(*inputs: Any) -> Tensor:
+    q, v = inputs[0], inputs[2]
+    return rows_like(q, q.shape[1], v.shape[3])
+
+
+@torch.library.custom_op(
+    "core_attn::short_attention_triton_backward",
+    mutates_args=(),
+    schema=f"(Tensor dout, bool with_bias, {INPUTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _backward(dout: Tensor, with_bias: bool, *inputs: Any) -> tuple[Tensor, ...]:
+    """Returns the gradients of q, k, v, bias and gate; empty for those that are not there."""
+    from .triton_kernels import Inputs, plan_backward
+
+    x = Inputs(*inputs)
+    launch, (dq, dk, dv, dbias, dgate) = plan_backward(dout, x, with_bias, arch_of(dout.device))
+    launch()
+    dbias = dq.new_empty(0) if dbias is None else dbias.to(x.bias.dtype)
+    if x.gate is None:
+        return dq, dk, dv, dbias, dq.new_empty(0)
+    if x.gate.shape != dgate.shape:
+        dgate = _per_problem(dgate, x.offsets)
+    return dq, dk, dv, dbias, dgate.to(x.gate.dtype)
+
+
+def _per_problem(per_query: Tensor, offsets: Tensor | None) -> Tensor:
+    """Sums (problems, heads, queries), or packed (1, heads, total), over each problem's queries."""
+    if offsets is None:
+        return per_query.sum(2, keepdim=True)
+    problems, total = offsets.shape[0] - 1, per_query.shape[2]
+    place = torch.arange(total, device=per_query.device)
+    problem = torch.searchsorted(offsets, place, right=True) - 1
+    summed = per_query.new_zeros(problems, per_query.shape[1])
+    return summed.index_add_(0, problem, per_query[0].transpose(0, 1))[..., None]
+
+
+@_backward.register_fake
+def _(dout: Tensor, with_bias: bool, *inputs: Any) -> tuple[Tensor, ...]:
+    bias, gate = inputs[3], inputs[6]
+    dq, dk, dv = (rows_like(x, x.shape[1], x.shape[3]) for x in inputs[:3])
+    dbias = bias.new_empty(bias.shape) if with_bias else dq.new_empty(0)
+    return dq, dk, dv, dbias, dq.new_empty(0) if gate is None else gate.new_empty(gate.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:8])
+    ctx.rest = inputs[8:]
+
+
+def _differentiate(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+    with_bias, gated = ctx.needs_input_grad[3], ctx.saved_tensors[6] is not None
+    dq, dk, dv, dbias, dgate = torch.ops.core_attn.short_attention_triton_backward(
+        dout, with_bias, *ctx.saved_tensors, *ctx.rest
+    )
+    dbias, dgate = dbias if with_bias else None, dgate if gated else None
+    return dq, dk, dv, dbias, None, None, dgate, *[None] * 4
+
+
+def _refuse_second_derivative(ctx: Any, *_: Any) -> None:
+    raise NotImplementedError(
+        "the triton backend of short_attention has no second derivatives; compute the forward pass "
+        'under core_attn.use_backend("reference"), which has them'
+    )
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+_backward.register_autograd(_refuse_second_derivative)

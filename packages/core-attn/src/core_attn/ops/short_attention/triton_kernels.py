@@ -1,0 +1,273 @@
+"""The kernels of `short_attention`: a program solves several whole problems of one head on chip."""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .._triton_common import (
+    LOG2E,
+    Launch,
+    Plane,
+    Rows,
+    dot,
+    dropout_factor,
+    load_rows,
+    precision,
+    store_rows,
+)
+from .._triton_host import rows_like
+from .triton_tiles import tiles_for
+
+
+class Inputs(NamedTuple):
+    """The arguments of a call, as the operators pass them on.
+
+    q, k, v are (problems, heads, tokens, dim), or (1, heads, total, dim) where packed; `bias` and
+    `mask` (problems, heads, queries, keys) and `gate` (problems, heads, queries) or, per token of
+    packed problems, (1, heads, total), may have any axis 1; `seed` is there where weights are
+    dropped.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    bias: Tensor | None
+    mask: Tensor | None
+    offsets: Tensor | None
+    gate: Tensor | None
+    seed: Tensor | None
+    longest: int
+    scale: float
+    dropout: float
+
+    @property
+    def plane(self) -> tuple[int, int, int, int]:
+        """The shape of the scores, padded."""
+        if self.offsets is not None:
+            return self.offsets.shape[0] - 1, self.q.shape[1], self.longest, self.longest
+        return *self.q.shape[:3], self.k.shape[2]
+
+    def launch(self, kernel: Any, name: str, arch: str, **outputs: Any) -> Launch:
+        """`kernel` over all problems and heads."""
+        problems, heads, queries, keys = self.plane
+        dim, v_dim = self.q.shape[3], self.v.shape[3]
+        width = 32 if max(dim, v_dim) <= 32 else 64
+        tiles = tiles_for(name, arch, self.q.element_size(), self.longest, width)
+        together = tiles.keys // self.longest
+        gate = self.gate
+        if gate is not None:
+            per_problem = gate.shape[0] == problems and gate.shape[2] == 1
+            gate = Rows(gate, *gate.stride()[:2], None if per_problem else gate.stride(2))
+        args = {
+            "q": Rows.of(self.q),
+            "k": Rows.of(self.k),
+            "v": Rows.of(self.v),
+            "bias": _whole_plane(self.bias, self.plane),
+            "mask": _whole_plane(self.mask, self.plane),
+            "offsets": self.offsets,
+            "gate": gate,
+            "seed": self.seed,
+            "problems": problems,
+            "head_count": heads,
+            "queries": queries,
+            "keys": keys,
+            "together": together,
+            "scale": self.scale,
+            "dropout": self.dropout,
+            "DIM": dim,
+            "V_DIM": v_dim,
+            "PRECISION": precision(arch),
+            **outputs,
+            **tiles.options(width),
+        }
+        return Launch(kernel, triton.cdiv(problems, together) * heads, args)
+
+
+def _whole_plane(x: Tensor | None, full: tuple[int, ...]) -> Plane | None:
+    return None if x is None else Plane(x, *x.expand(full).stride())
+
+
+def plan_forward(x: Inputs, arch: str) -> tuple[Launch, Tensor]:
+    """The launch of the forward pass and the output it will fill."""
+    out = rows_like(x.q, x.q.shape[1], x.v.shape[3])
+    return x.launch(short_forward, "forward", arch, out=Rows.of(out)), out
+
+
+def plan_backward(
+    dout: Tensor, x: Inputs, with_bias: bool, arch: str
+) -> tuple[Launch, tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]]:
+    """The launch of the backward pass and what it will fill: dq, dk, dv, dbias, dgate.
+
+    dbias is float32, or None unless `with_bias`; dgate is float32, one number per query.
+    """
+    dq, dk, dv = (rows_like(y, y.shape[1], y.shape[3]) for y in (x.q, x.k, x.v))
+    dgate = torch.empty(x.q.shape[:3], dtype=torch.float32, device=dout.device)
+    dbias = None
+    if with_bias and x.bias is not None:
+        dbias = torch.zeros(x.bias.shape, dtype=torch.float32, device=dout.device)
+    launch = x.launch(
+        short_backward, "backward", arch,
+        dout=Rows.of(dout), dq=Rows.of(dq), dk=Rows.of(dk), dv=Rows.of(dv),
+        dbias=_whole_plane(dbias, x.plane), dgate=Rows(dgate, *dgate.stride()),
+        SHARED_BIAS=x.bias is not None and tuple(x.bias.shape) != x.plane,
+    )  # fmt: skip
+    return launch, (dq, dk, dv, dbias, dgate)
+
+
+@triton.jit
+def locate(row, group, tokens, together, problems, offsets):
+    """For rows of a group of problems: problem, token, where it lies, and whether it exists.
+
+    It lies at (batch, place) of the tensors, which have one batch where problems are packed.
+    """
+    if offsets is None:
+        problem = group * together + row // tokens
+        token = row % tokens
+        return problem, token, problem, token, (row < together * tokens) & (problem < problems)
+    else:
+        first = group * together
+        last = tl.minimum(first + together, problems)
+        place = tl.load(offsets + first).to(tl.int32) + row
+        problem = first + row * 0
+        for later in range(first + 1, last):
+            problem += (place >= tl.load(offsets + later)).to(tl.int32)
+        token = place - tl.load(offsets + problem).to(tl.int32)
+        return problem, token, row * 0, place, place < tl.load(offsets + last)
+
+
+@triton.jit
+def whole_plane_pointers(x, problem, head, i, j):
+    """Pointers (queries, keys) to a plane with the problem and query of each row."""
+    start = x.data + head.to(tl.int64) * x.head + problem.to(tl.int64) * x.batch
+    return (start + i * x.query)[:, None] + (j * x.key)[None, :]
+
+
+@triton.jit
+def softmax(s, problem, head, i, j, same, bias, mask):
+    """Weights from scores in units of log 2; rows that may see nothing are 0."""
+    if bias is not None:
+        at = whole_plane_pointers(bias, problem, head, i, j)
+        s += tl.load(at, mask=same, other=0.0).to(tl.float32) * LOG2E
+    if mask is not None:
+        same &= tl.load(whole_plane_pointers(mask, problem, head, i, j), mask=same, other=0) != 0
+    s = tl.where(same, s, float("-inf"))
+    top = tl.max(s, 1)
+    p = tl.exp2(s - tl.where(top == float("-inf"), 0.0, top)[:, None])
+    total = tl.sum(p, 1)
+    return p / tl.where(total == 0.0, 1.0, total)[:, None]
+
+
+@triton.jit
+def load_gate(gate, problem, batch, head, place, exists):
+    """The gate of each row."""
+    if gate.token is None:
+        at = gate.data + head * gate.head + problem.to(tl.int64) * gate.batch
+    else:
+        at = gate.data + head * gate.head + batch.to(tl.int64) * gate.batch + place * gate.token
+    return tl.load(at, mask=exists, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def short_forward(
+    q, k, v, bias, mask, offsets, gate, seed, out,
+    problems, head_count, queries, keys, together, scale, dropout,
+    DIM: tl.constexpr, V_DIM: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Writes `out` for `together` problems whose keys share one tile; queries come in strips.
+
+    Scores between problems are computed and masked: that costs up to BLOCK_K / tokens times the
+    FLOPs but keeps rows of memory whole. Useful FLOPs 2 T^2 (D + Dv) and bytes 2 (D + Dv) T per
+    head, T / 2 FLOPs a byte at 16 bits: bound by memory on every GPU in the table.
+    Source: Vaswani et al., 2017, arXiv 1706.03762, eq. (1).
+    """
+    head = tl.program_id(0) % head_count
+    group = tl.program_id(0) // head_count
+    rows = tl.arange(0, BLOCK_K)
+    key_problem, j, k_batch, k_place, is_key = locate(
+        rows, group, keys, together, problems, offsets
+    )
+    key = load_rows(k, k_batch, head, k_place, is_key, DIM, BLOCK_D)
+    value = load_rows(v, k_batch, head, k_place, is_key, V_DIM, BLOCK_D)
+    for first in range(0, BLOCK_K, BLOCK_Q):
+        problem, i, batch, place, exists = locate(
+            first + tl.arange(0, BLOCK_Q), group, queries, together, problems, offsets
+        )
+        query = load_rows(q, batch, head, place, exists, DIM, BLOCK_D)
+        s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
+        same = exists[:, None] & is_key[None, :] & (problem[:, None] == key_problem[None, :])
+        p = softmax(s, problem, head, i, j, same, bias, mask)
+        if seed is not None:
+            which = (problem * head_count + head)[:, None]
+            p *= dropout_factor(seed, dropout, which, i[:, None], j[None, :])
+        attended = dot(p.to(value.dtype), value, None, PRECISION)
+        if gate is not None:
+            attended *= load_gate(gate, problem, batch, head, place, exists)[:, None]
+        store_rows(out, attended, batch, head, place, exists, V_DIM, BLOCK_D)
+
+
+@triton.jit
+def short_backward(
+    q, k, v, bias, mask, offsets, gate, seed, dout, dq, dk, dv, dbias, dgate,
+    problems, head_count, queries, keys, together, scale, dropout,
+    DIM: tl.constexpr, V_DIM: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+    SHARED_BIAS: tl.constexpr,
+):  # fmt: skip
+    """Writes dq, dk, dv and dgate; adds to dbias. Nothing but the inputs is read: P is recomputed.
+
+    With P the weights and g the gate, dgate = sum_j P (dout v^T) and dS = g P (dout v^T - dgate).
+    Useful FLOPs 2 T^2 (3 D + 2 Dv) and bytes 2 (4 D + 3 Dv) / (D + Dv) of the forward's per head:
+    bound by memory, and with a shared bias by its T^2 atomic additions per head.
+    Source: Dao, 2023, "FlashAttention-2", arXiv 2307.08691, algorithm 2.
+    """
+    head = tl.program_id(0) % head_count
+    group = tl.program_id(0) // head_count
+    rows = tl.arange(0, BLOCK_K)
+    key_problem, j, k_batch, k_place, is_key = locate(
+        rows, group, keys, together, problems, offsets
+    )
+    key = load_rows(k, k_batch, head, k_place, is_key, DIM, BLOCK_D)
+    value = load_rows(v, k_batch, head, k_place, is_key, V_DIM, BLOCK_D)
+    d_key = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
+    d_value = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
+    for first in range(0, BLOCK_K, BLOCK_Q):
+        problem, i, batch, place, exists = locate(
+            first + tl.arange(0, BLOCK_Q), group, queries, together, problems, offsets
+        )
+        query = load_rows(q, batch, head, place, exists, DIM, BLOCK_D)
+        s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
+        same = exists[:, None] & is_key[None, :] & (problem[:, None] == key_problem[None, :])
+        p = softmax(s, problem, head, i, j, same, bias, mask)
+        d_out = load_rows(dout, batch, head, place, exists, V_DIM, BLOCK_D)
+        dp = dot(d_out, tl.trans(value), None, PRECISION)
+        dropped = p
+        if seed is not None:
+            which = (problem * head_count + head)[:, None]
+            factor = dropout_factor(seed, dropout, which, i[:, None], j[None, :])
+            dropped = p * factor
+            dp *= factor
+        mean = tl.sum(p * dp, 1)
+        if gate is not None:
+            at = dgate.data + head * dgate.head + batch.to(tl.int64) * dgate.batch + place
+            tl.store(at, mean, mask=exists)
+            g = load_gate(gate, problem, batch, head, place, exists)[:, None]
+            p *= g
+            dropped *= g
+        d_value = dot(tl.trans(dropped.to(d_out.dtype)), d_out, d_value, PRECISION)
+        ds = p * (dp - mean[:, None])
+        if dbias is not None:
+            at = whole_plane_pointers(dbias, problem, head, i, j)
+            if SHARED_BIAS:
+                tl.atomic_add(at, ds, mask=same, sem="relaxed")
+            else:
+                tl.store(at, ds, mask=same)
+        ds = ds.to(query.dtype)
+        d_key = dot(tl.trans(ds), query, d_key, PRECISION)
+        d_query = dot(ds, key, None, PRECISION)
+        store_rows(dq, d_query * scale, batch, head, place, exists, DIM, BLOCK_D)
+    store_rows(dk, d_key * scale, k_batch, head, k_place, is_key, DIM, BLOCK_D)
+    store_rows(dv, d_value, k_batch, head, k_place, is_key, V_DIM, BLOCK_D)
