@@ -1,0 +1,281 @@
+"""Batches straight from the row groups of Parquet shards."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ..layout import Layout
+from ..schema import PreparedSchema
+
+
+class Batch(TypedDict):
+    """What a model and its task read."""
+
+    index: Int[Tensor, "batch slots"]
+    value: Float[Tensor, "batch slots"]
+    label: Float[Tensor, " batch"]
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of one file."""
+
+    path: Path
+    number: int
+    rows: int
+
+
+class ShardDataset(IterableDataset):
+    """Batches of the shards in a folder, in an order that depends on (seed, epoch) only.
+
+    Row groups are dealt to processes and workers, shuffled, read `buffer` at a time, and the rows
+    of a buffer are shuffled; a batch may straddle buffers. Memory holds one buffer per worker.
+
+    Args:
+        folder: with part-*.parquet.
+        prepared: their schema.
+        batch_size: rows of a batch.
+        shuffle: whether to shuffle.
+        seed: of the order.
+        buffer: row groups of a buffer.
+        drop_last: leave out each worker's last, smaller batch.
+
+    Raises:
+        ValueError: there is nothing to read, or less than one batch with `drop_last`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        prepared: PreparedSchema,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        buffer: int = 4,
+        drop_last: bool = False,
+    ):
+        if batch_size < 1 or buffer < 1:
+            raise ValueError(f"batch_size and buffer must be >= 1, got {batch_size} and {buffer}")
+        self.layout, self.prepared = prepared.layout, prepared
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.buffer, self.drop_last = buffer, drop_last
+        self.epoch = self.skip = 0
+        self.groups = []
+        for path in sorted(Path(folder).glob("part-*.parquet")):
+            metadata = pq.read_metadata(path)
+            for i in range(metadata.num_row_groups):
+                self.groups.append(RowGroup(path, i, metadata.row_group(i).num_rows))
+        parallel = distributed.is_available() and distributed.is_initialized()
+        self.rank = distributed.get_rank() if parallel else 0
+        self.world = distributed.get_world_size() if parallel else 1
+        rows = sum(group.rows for group in self.groups)
+        if not rows:
+            raise ValueError(f"{folder} holds no rows")
+        if drop_last and not self.batches(workers=1):
+            raise ValueError(
+                f"part has {rows:,} rows, batch {batch_size:,}, drop_last=True: nothing would be "
+                "trained"
+            )
+
+    def dealt(self, worker: int, workers: int) -> list[RowGroup]:
+        """The row groups of one worker of this process."""
+        return self._dealt(self.rank, worker, workers)
+
+    def _dealt(self, rank: int, worker: int, workers: int) -> list[RowGroup]:
+        return self.groups[rank * workers + worker :: self.world * workers]
+
+    def _batches_of(self, rank: int, worker: int, workers: int) -> int:
+        rows = sum(group.rows for group in self._dealt(rank, worker, workers))
+        return rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
+
+    def batches(self, workers: int) -> int:
+        """Batches of an epoch in this process; the same in every process, so that none waits."""
+        workers = max(workers, 1)
+        return min(
+            sum(self._batches_of(rank, worker, workers) for worker in range(workers))
+            for rank in range(self.world)
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        skip = self._skipped(worker, workers)
+        groups = self.dealt(worker, workers)
+        if self.shuffle:
+            order = self._random(worker, 0).permutation(len(groups))
+            groups = [groups[i] for i in order]
+        yield from self._stream(groups, skip * self.batch_size, worker)
+
+    def _skipped(self, worker: int, workers: int) -> int:
+        """How many of the first `skip` batches of the epoch came from this worker, in turns."""
+        left = [self._batches_of(self.rank, w, workers) for w in range(workers)]
+        given = [0] * workers
+        skip, turn = self.skip, 0
+        while skip and any(left):
+            if left[turn]:
+                left[turn] -= 1
+                given[turn] += 1
+                skip -= 1
+            turn = (turn + 1) % workers
+        return given[worker]
+
+    def _random(self, worker: int, number: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.epoch, self.rank, worker, number])
+
+    def _stream(self, groups: list[RowGroup], skip: int, worker: int) -> Iterator[Batch]:
+        carried: Batch | None = None
+        for number, start in enumerate(range(0, len(groups), self.buffer)):
+            chosen = groups[start : start + self.buffer]
+            rows = sum(group.rows for group in chosen)
+            if skip >= rows:
+                skip -= rows
+                continue
+            part = _joined([read_group(group, self.prepared) for group in chosen])
+            if self.shuffle:
+                order = torch.from_numpy(self._random(worker, 1 + number).permutation(rows))
+                part = _rows(part, order)
+            if skip:
+                part, skip = _rows(part, slice(skip, None)), 0
+            if carried is not None:
+                part = _joined([carried, part])
+            size, whole = self.batch_size, len(part["label"]) // self.batch_size
+            for i in range(whole):
+                yield _rows(part, slice(i * size, (i + 1) * size))
+            left = slice(whole * size, None)
+            carried = _rows(part, left) if whole * size < len(part["label"]) else None
+        if carried is not None and not self.drop_last:
+            yield carried
+
+
+class ShardLoader(DataLoader):
+    """Loads a `ShardDataset`, with workers that read ahead, and continues mid-epoch.
+
+    Args:
+        dataset: the shards.
+        num_workers: processes that read ahead; 0 reads in this one.
+
+    Its state is the number of batches given out in the epoch; whoever trains sets the epoch by
+    `set_epoch`.
+    """
+
+    def __init__(self, dataset: ShardDataset, num_workers: int = 0):
+        super().__init__(dataset, batch_size=None, num_workers=num_workers)
+        self.shards = dataset
+        self._given = self._skip = 0
+
+    @property
+    def sampler_epoch(self) -> int:
+        """The epoch that decides the order."""
+        return self.shards.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch that decides the order."""
+        self.shards.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.shards.batches(self.num_workers)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.shards.skip = self._given = self._skip
+        self._skip = 0
+        for batch in super().__iter__():
+            if self._given == len(self):
+                break
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of this epoch were given out."""
+        return {"batches": self._given % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Lets the next iteration begin after the batches given out."""
+        self._skip = state["batches"]
+
+
+def read_group(group: RowGroup, prepared: PreparedSchema) -> Batch:
+    """Reads one row group as ids, values and labels."""
+    table = pq.ParquetFile(group.path).read_row_group(group.number)
+    return to_batch(table, prepared)
+
+
+def to_batch(table: pa.Table, prepared: PreparedSchema) -> Batch:
+    """Ids, values and labels of encoded rows; labels are -1 where there is no such column."""
+    layout, size = prepared.layout, len(table)
+    index = np.empty((size, layout.slots), np.int64)
+    value = np.ones((size, layout.slots), np.float32)
+    slot = 0
+    for name, width, first in zip(layout.names, layout.widths, layout.firsts, strict=True):
+        column = table.column(name).combine_chunks()
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            _fill_lists(column, index[:, slot : slot + width], value[:, slot : slot + width])
+        elif name in layout.numerical:
+            _fill_numbers(column, prepared, name, first, index[:, slot], value[:, slot])
+        else:
+            if column.null_count:
+                value[:, slot] = column.is_valid().to_numpy(zero_copy_only=False)
+                column = column.fill_null(first)
+            index[:, slot] = column.to_numpy()
+        slot += width
+    label = (
+        table.column("label").to_numpy().astype(np.float32)
+        if "label" in table.column_names
+        else np.full(size, -1, np.float32)
+    )
+    return {
+        "index": torch.from_numpy(index),
+        "value": torch.from_numpy(value),
+        "label": torch.from_numpy(label),
+    }
+
+
+def _fill_numbers(
+    column: pa.Array,
+    prepared: PreparedSchema,
+    name: str,
+    first: int,
+    index: np.ndarray,
+    value: np.ndarray,
+) -> None:
+    index[:] = first
+    if not column.null_count:
+        value[:] = column.to_numpy()
+        return
+    value[:] = column.fill_null(0).to_numpy(zero_copy_only=False)
+    if name in prepared.missing:
+        absent = column.is_null().to_numpy(zero_copy_only=False)
+        index[absent], value[absent] = prepared.missing[name], 1
+
+
+def _fill_lists(column: pa.ListArray, index: np.ndarray, value: np.ndarray) -> None:
+    """Writes each list from the left; the rest is padding, id 0 with value 0."""
+    index[:], value[:] = 0, 0
+    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    starts = np.cumsum(lengths) - lengths
+    places = np.arange(len(rows)) - np.repeat(starts, lengths)
+    index[rows, places] = column.flatten().to_numpy(zero_copy_only=False)
+    value[rows, places] = 1
+
+
+def _rows(batch: Batch, which: slice | Tensor) -> Batch:
+    return {key: x[which] for key, x in batch.items()}  # type: ignore[return-value]
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    if len(parts) == 1:
+        return parts[0]
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}  # type: ignore
+
+
+__all__ = ["Batch", "Layout", "RowGroup", "ShardDataset", "ShardLoader", "read_group", "to_batch"]

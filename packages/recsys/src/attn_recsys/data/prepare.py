@@ -1,0 +1,295 @@
+"""Two passes over a table of any size: values are counted, then shards of table rows written."""
+
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..schema import Field, PreparedSchema, Schema
+from . import encode
+from .numbering import Vocabulary, number_by_field
+from .vocabulary import Counter
+
+SPLITS = ("train", "val", "test")
+ROW_GROUP = 1 << 16
+SHARD = 16 * ROW_GROUP
+SAMPLE = 1 << 17
+
+Blocks = Callable[[], Iterable[tuple[pl.DataFrame, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of the source that are kept: `start` is the number of the first of the block."""
+
+    frame: pl.DataFrame
+    label: np.ndarray
+    split: np.ndarray
+    rows: np.ndarray
+    start: int
+
+
+def prepare(
+    blocks: Blocks,
+    schema: Schema,
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    count_splits: Sequence[str] = ("train",),
+    number: Callable[[Schema, dict[str, Counter]], Vocabulary] = number_by_field,
+    log: Callable[[str], None] = lambda line: None,
+) -> PreparedSchema:
+    """Writes `folder` with `schema.json`, a vocabulary per field and shards per split.
+
+    Nothing appears under the name `folder` before it is complete.
+
+    Args:
+        blocks: starts one pass: frames, each with its rows' split (0 train, 1 val, 2 test).
+        schema: the fields.
+        folder: where to write; it must not exist.
+        seed: of the hashing.
+        count_splits: the splits whose values are counted; ("train",) leaks nothing.
+        number: gives the counted values their table rows.
+        log: told of the progress.
+
+    Returns:
+        What `schema.json` holds.
+
+    Raises:
+        FileExistsError: `folder` exists.
+        ValueError: a cell or label that does not fit, an empty field, a split without rows.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; remove it to prepare again")
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        counted = {SPLITS.index(name) for name in count_splits}
+        counters, ranges = _count(blocks, schema, counted, log)
+        vocabulary = number(schema, counters)
+        del counters
+        prepared = _write(blocks, schema, vocabulary, ranges, seed, part, log)
+        (part / "schema.json").write_text(json.dumps(prepared.to_dict(), indent=1))
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return prepared
+
+
+def _kept(blocks: Blocks, schema: Schema) -> Iterator[Block]:
+    start = 0
+    for frame, split in blocks():
+        label = encode.labels(frame, schema, start)
+        keep = label >= 0
+        rows = np.arange(start, start + len(frame))
+        size = len(frame)
+        if not keep.all():
+            frame, split = frame.filter(pl.Series(keep)), split[keep]
+            label, rows = label[keep], rows[keep]
+        yield Block(frame, label, split, rows, start)
+        start += size
+
+
+def _count(
+    blocks: Blocks, schema: Schema, counted: set[int], log: Callable[[str], None]
+) -> tuple[dict[str, Counter], dict[str, list[float]]]:
+    """First pass: the values of categories, the ranges of numbers."""
+    counters = {
+        field.name: Counter(field.min_count)
+        for field in schema.fields
+        if field.kind != "numerical" and not field.buckets
+    }
+    samples = {field.name: _Sample(field) for field in schema.fields if field.kind == "numerical"}
+    filled = dict.fromkeys(schema.names, False)
+    total = 0
+    for block in _kept(blocks, schema):
+        chosen = np.isin(block.split, list(counted))
+        frame, rows = block.frame, pl.Series(block.rows)
+        total += len(frame)
+        if not chosen.all():
+            frame, rows = frame.filter(pl.Series(chosen)), rows.filter(pl.Series(chosen))
+        for field in schema.fields:
+            cells = frame[field.name]
+            if field.kind == "numerical":
+                numbers = encode.as_numbers(cells, field, block.start).drop_nulls()
+                samples[field.name].update(numbers.to_numpy())
+                filled[field.name] |= len(numbers) > 0
+                continue
+            if field.kind == "multi":
+                lists = (
+                    encode.as_lists(cells, field).to_frame("value").with_columns(rows.alias("r"))
+                )
+                flat = lists.explode("value")
+                values, places = flat["value"], flat["r"]
+            else:
+                values, places = encode.as_text(cells, field), rows
+            filled[field.name] |= values.null_count() < len(values)
+            if field.name in counters:
+                counters[field.name].update(values, places)
+        log(f"counted {total:,} rows")
+    empty = [name for name, found in filled.items() if not found]
+    if empty:
+        raise ValueError(
+            f"field {', '.join(empty)}: empty in every counted row; leave it out of the schema"
+        )
+    return counters, {name: sample.span() for name, sample in samples.items() if sample.span()}
+
+
+class _Sample:
+    """Range of a number, and a uniform sample for its quantiles."""
+
+    def __init__(self, field: Field):
+        self.field = field
+        self.low, self.high, self.seen = np.inf, -np.inf, 0
+        self.kept = np.empty(0)
+        self.random = np.random.default_rng(zlib.crc32(field.name.encode()))
+
+    def update(self, numbers: np.ndarray) -> None:
+        if not len(numbers):
+            return
+        self.low, self.high = min(self.low, numbers.min()), max(self.high, numbers.max())
+        self.seen += len(numbers)
+        if self.field.transform == "quantiles":
+            share = len(numbers) / self.seen
+            take = min(len(numbers), max(1, round(SAMPLE * share)))
+            new = self.random.choice(numbers, take, replace=False)
+            old = self.random.permutation(self.kept)[: SAMPLE - take]
+            self.kept = np.concatenate([old, new])
+
+    def span(self) -> list[float]:
+        if self.field.transform == "minmax":
+            return [float(self.low), float(self.high)]
+        if self.field.transform == "quantiles":
+            shares = np.arange(1, self.field.bins) / self.field.bins
+            return np.unique(np.quantile(self.kept, shares)).tolist()
+        return []
+
+
+def _write(
+    blocks: Blocks,
+    schema: Schema,
+    vocabulary: Vocabulary,
+    ranges: dict[str, list[float]],
+    seed: int,
+    part: Path,
+    log: Callable[[str], None],
+) -> PreparedSchema:
+    """Second pass: the shards, and what is known of them."""
+    writers = [ShardWriter(part / name) for name in SPLITS]
+    ones = total = 0
+    rare, cells = dict.fromkeys(vocabulary.rare, 0), dict.fromkeys(vocabulary.rare, 0)
+    for block in _kept(blocks, schema):
+        coded = encode.encoded(block.frame, schema, vocabulary, ranges, seed, block.start)
+        extra = [pl.Series("label", block.label)]
+        if schema.group:
+            extra.append(block.frame[schema.group].cast(pl.String).alias("group"))
+        coded = coded.with_columns(extra)
+        ones += int(block.label[block.split == 0].sum())
+        held_out = coded.filter(pl.Series(block.split > 0))
+        for name, row in vocabulary.rare.items():
+            ids = held_out[name]
+            ids = ids.explode() if isinstance(ids.dtype, pl.List) else ids
+            rare[name] += int((ids == row).sum() or 0)
+            cells[name] += len(ids) - ids.null_count()
+        for number, writer in enumerate(writers):
+            writer.add(coded.filter(pl.Series(block.split == number)))
+        total += len(coded)
+        log(f"wrote {total:,} rows")
+    rows = {name: writer.close() for name, writer in zip(SPLITS, writers, strict=True)}
+    if not rows["train"]:
+        raise ValueError(f"no training rows: the splits have {rows}")
+    (part / "vocabulary").mkdir()
+    digest = 0
+    for name, table in vocabulary.tables.items():
+        table.write_parquet(part / "vocabulary" / f"{name}.parquet")
+        text = table.select(pl.concat_str("value", "id", separator="\t"))["value"].str.join("\n")
+        digest = zlib.crc32(name.encode() + (text[0] or "").encode(), digest)
+    return PreparedSchema(
+        schema=schema,
+        layout=vocabulary.layout,
+        features=vocabulary.features,
+        ranges=ranges,
+        rows=rows,
+        base_rate=ones / rows["train"],
+        rare=vocabulary.rare,
+        missing=vocabulary.missing,
+        unseen={name: rare[name] / max(cells[name], 1) for name in rare},
+        seed=seed,
+        vocabulary_hash=f"{digest:08x}",
+    )
+
+
+class ShardWriter:
+    """Writes frames as Parquet files of full row groups.
+
+    Args:
+        folder: gets part-00000.parquet, ...
+    """
+
+    def __init__(self, folder: Path):
+        folder.mkdir()
+        self.folder = folder
+        self.waiting: list[pl.DataFrame] = []
+        self.held = self.written = 0
+        self.writer: pq.ParquetWriter | None = None
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Takes rows; full row groups go to the disk."""
+        if len(frame):
+            self.waiting.append(frame)
+            self.held += len(frame)
+        while self.held >= ROW_GROUP:
+            whole = pl.concat(self.waiting)
+            self._write(whole[:ROW_GROUP])
+            self.waiting, self.held = [whole[ROW_GROUP:]], len(whole) - ROW_GROUP
+
+    def close(self) -> int:
+        """Writes what is left and returns the number of all rows."""
+        if self.held:
+            self._write(pl.concat(self.waiting))
+        if self.writer is not None:
+            self.writer.close()
+        return self.written
+
+    def _write(self, frame: pl.DataFrame) -> None:
+        table: pa.Table = frame.to_arrow()
+        if self.writer is not None and self.written % SHARD == 0:
+            self.writer.close()
+            self.writer = None
+        if self.writer is None:
+            path = self.folder / f"part-{self.written // SHARD:05d}.parquet"
+            self.writer = pq.ParquetWriter(path, table.schema)
+        self.writer.write_table(table, row_group_size=ROW_GROUP)
+        self.written += len(table)
+
+
+def load_prepared(folder: str | Path) -> PreparedSchema:
+    """Reads the schema of a prepared folder.
+
+    Raises:
+        FileNotFoundError: the folder is missing or was not completed.
+        ValueError: it was edited.
+    """
+    path = Path(folder) / "schema.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no prepared folder: it has no schema.json")
+    return PreparedSchema.from_dict(json.loads(path.read_text()))
+
+
+def load_vocabulary(folder: str | Path, prepared: PreparedSchema) -> Vocabulary:
+    """Reads the vocabularies of a prepared folder, to encode further rows the same way."""
+    tables = {}
+    for name in prepared.schema.names:
+        path = Path(folder) / "vocabulary" / f"{name}.parquet"
+        if path.is_file():
+            tables[name] = pl.read_parquet(path)
+    return Vocabulary(tables, prepared.rare, prepared.missing, prepared.layout, prepared.features)

@@ -1,0 +1,257 @@
+"""What a table's columns mean: read from YAML, checked, and completed by the preparation."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from .layout import Layout
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column of the user's table.
+
+    Attributes:
+        name: the column.
+        kind: "categorical", "numerical", or "multi" (several categories in one cell).
+        min_count: how often a value must be seen in training for a row of its own; rarer and
+            unseen values share the field's rare row.
+        buckets: if > 0, values are hashed into so many rows instead, without a vocabulary.
+        missing: what an empty cell is. "empty": the zero vector, and NaN or infinity is refused;
+            "zero": NaN and infinity are empty cells too; "learned": they share a learned row.
+        transform: for numbers. "log2": int(ln(x)^2) above 2, unchanged up to 2 and for negatives;
+            "minmax": to [0, 1] over the training rows, later values clipped; "quantiles": the
+            number of one of `bins` equally full bins, learned like a category.
+        bins: bins of "quantiles".
+        separator: between the categories of a "multi" cell.
+        max_values: how many of them are kept.
+    """
+
+    name: str
+    kind: Literal["categorical", "numerical", "multi"] = "categorical"
+    min_count: int = 1
+    buckets: int = 0
+    missing: Literal["empty", "zero", "learned"] = "empty"
+    transform: Literal["none", "log2", "minmax", "quantiles"] = "none"
+    bins: int = 32
+    separator: str = "|"
+    max_values: int = 6
+
+    def __post_init__(self):
+        allowed = {
+            "kind": ("categorical", "numerical", "multi"),
+            "missing": ("empty", "zero", "learned"),
+            "transform": ("none", "log2", "minmax", "quantiles"),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"field {self.name}: {name} must be one of {', '.join(values)}, "
+                    f"got {getattr(self, name)!r}"
+                )
+        for name, least in {"min_count": 1, "buckets": 0, "bins": 2, "max_values": 1}.items():
+            number = getattr(self, name)
+            if not isinstance(number, int) or number < least:
+                raise ValueError(
+                    f"field {self.name}: {name} must be an integer >= {least}, got {number!r}"
+                )
+        if self.transform != "none" and self.kind != "numerical":
+            raise ValueError(f"field {self.name}: transform is for numerical fields")
+        if self.kind == "multi" and self.missing == "learned":
+            raise ValueError(f"field {self.name}: a multi-valued field has no learned missing row")
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its value is a number that scales its row."""
+        return self.kind == "numerical" and self.transform != "quantiles"
+
+    @property
+    def width(self) -> int:
+        """Its slots."""
+        return self.max_values if self.kind == "multi" else 1
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The fields of a table and its label.
+
+    Attributes:
+        label: the column with the label, 0 or 1.
+        fields: the fields, in the order in which the model sees them.
+        above: if given with `below`, the label column is a rating: larger ones are 1, ...
+        below: ... smaller ones 0, and rows in between are dropped.
+        group: a column, as the user, for the grouped AUC; it need not be a field.
+
+    Example:
+        >>> Schema.parse({"label": "click", "fields": {"city": "categorical"}}).fields[0].name
+        'city'
+    """
+
+    label: str
+    fields: tuple[Field, ...]
+    above: float | None = None
+    below: float | None = None
+    group: str | None = None
+
+    def __post_init__(self):
+        names = [field.name for field in self.fields]
+        if not names:
+            raise ValueError("schema: fields is empty")
+        if len(set(names)) < len(names) or self.label in names:
+            raise ValueError(f"schema: label and fields must differ, got {self.label}, {names}")
+        if (self.above is None) != (self.below is None):
+            raise ValueError("schema: above and below belong together")
+
+    @classmethod
+    def parse(cls, content: dict[str, Any]) -> "Schema":
+        """Reads a mapping as YAML gives it; a field is its kind or a mapping of its settings.
+
+        Raises:
+            ValueError: something is missing or unknown, named.
+        """
+        content = dict(content)
+        missing = {"label", "fields"} - set(content)
+        if missing:
+            raise ValueError(f"schema: {', '.join(sorted(missing))} missing")
+        fields = content.pop("fields")
+        if not isinstance(fields, dict):
+            raise ValueError("schema: fields must map each column's name to its kind or settings")
+        known = {field.name for field in dataclasses.fields(Field)}
+        parsed = []
+        for name, settings in fields.items():
+            settings = {"kind": settings} if isinstance(settings, str) else dict(settings or {})
+            if not set(settings) <= known:
+                raise ValueError(
+                    f"field {name}: unknown settings {sorted(set(settings) - known)}; "
+                    f"there are {sorted(known - {'name'})}"
+                )
+            parsed.append(Field(**({"name": str(name)} | settings)))
+        unknown = set(content) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"schema: unknown keys {sorted(unknown)}")
+        return cls(fields=tuple(parsed), **content)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Schema":
+        """Reads a YAML file; the keys `files` and `split` belong to the data module and are left.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not a schema.
+        """
+        return cls.parse({k: v for k, v in read_yaml(path).items() if k not in ("files", "split")})
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read."""
+        group = [self.group] if self.group and self.group not in self.names else []
+        return [self.label, *self.names, *group]
+
+    @property
+    def names(self) -> list[str]:
+        """The fields' names."""
+        return [field.name for field in self.fields]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data from which `parse` makes the same schema."""
+        fields = {f.name: dataclasses.asdict(f) | {"name": f.name} for f in self.fields}
+        return dataclasses.asdict(self) | {"fields": fields}
+
+
+@dataclass(frozen=True)
+class PreparedSchema:
+    """A schema with its vocabularies' sizes and numbers' ranges, as the preparation wrote it.
+
+    Attributes:
+        schema: the fields.
+        layout: where they lie in the table.
+        features: rows of the table that a value can reach.
+        ranges: for "minmax" the least and largest training value, for "quantiles" the bins' edges.
+        rows: rows of each split.
+        base_rate: share of ones in the training rows.
+        rare: the table row of each vocabulary's rare and unseen values.
+        missing: the table row of an empty cell, for the fields that learn one.
+        unseen: for each vocabulary, the share of validation and test cells in the rare row.
+        seed: of the hashing.
+        vocabulary_hash: a digest of all vocabularies.
+    """
+
+    schema: Schema
+    layout: Layout
+    features: int
+    ranges: dict[str, list[float]]
+    rows: dict[str, int]
+    base_rate: float
+    rare: dict[str, int]
+    missing: dict[str, int]
+    unseen: dict[str, float]
+    seed: int
+    vocabulary_hash: str
+
+    @property
+    def hash(self) -> str:
+        """Changes with the fields, their order, their vocabularies and their transforms."""
+        parts = (
+            self.schema.to_dict(), dataclasses.asdict(self.layout), self.ranges, self.seed,
+            self.vocabulary_hash,
+        )  # fmt: skip
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data from which `from_dict` makes the same."""
+        return dataclasses.asdict(self) | {"schema": self.schema.to_dict(), "hash": self.hash}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "PreparedSchema":
+        """Reads what `to_dict` wrote.
+
+        Raises:
+            ValueError: it was changed since.
+        """
+        content = dict(content)
+        written = content.pop("hash")
+        content["schema"] = Schema.parse(content["schema"])
+        content["layout"] = Layout(**content["layout"])
+        prepared = cls(**content)
+        if prepared.hash != written:
+            raise ValueError(
+                f"schema hash {written} was written, but its content has {prepared.hash}: "
+                "the prepared folder was edited; prepare it again"
+            )
+        return prepared
+
+    def check_same(self, other_hash: str, what: str) -> None:
+        """Requires that `what` was made for the same fields and vocabularies.
+
+        Raises:
+            ValueError: it was not.
+        """
+        if other_hash != self.hash:
+            raise ValueError(
+                f"{what} was made for schema {other_hash}, the data have schema {self.hash}: other "
+                "fields, order or vocabulary; use the folder prepared for it"
+            )
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not YAML, or not a mapping.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"schema file {path} does not exist")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must be a mapping with label and fields")
+    return content
