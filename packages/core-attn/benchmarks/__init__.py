@@ -1,0 +1,1 @@
+"""Measurements of core-attn beside its peers: `python -m benchmarks.<name>` in this folder."""

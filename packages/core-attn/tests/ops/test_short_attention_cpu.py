@@ -1,0 +1,250 @@
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from core_attn import short_attention, use_backend, why
+from core_attn.ops.short_attention import native
+
+needs_kernel = pytest.mark.skipif(native.missing() is not None, reason=f"{native.missing()}")
+ARGUMENTS = ("q", "k", "v", "bias", "head_gate")
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
+
+
+def seen(*shape):
+    return normal(*shape, seed=9) > -0.5
+
+
+def forbidding(bias):
+    """A bias where one query sees nothing and another a single key."""
+    bias[..., 2, :] = -torch.inf
+    bias[..., 1, 1:] = -torch.inf
+    return bias
+
+
+def blind(mask):
+    mask[..., 1, :] = False
+    return mask
+
+
+def padded(batch, heads, queries, keys, dim, v_dim, **more):
+    return {
+        "q": normal(*batch, heads, queries, dim),
+        "k": normal(*batch, heads, keys, dim, seed=1),
+        "v": normal(*batch, heads, keys, v_dim, seed=2),
+        **more,
+    }
+
+
+def packed(heads, dim, **more):
+    offsets = torch.tensor([0, 4, 4, 21, 23, 40])
+    shape = (40, heads, dim)
+    return {"q": normal(*shape), "k": normal(*shape, seed=1), "v": normal(*shape, seed=2),
+            "offsets": offsets, **more}  # fmt: skip
+
+
+def head_split(batch, tokens, heads, dim):
+    """q, k and v as views of one projection, as a layer has them."""
+    views = normal(batch, tokens, 3, heads, dim).unbind(2)
+    return dict(zip("qkv", (x.transpose(1, 2) for x in views), strict=True))
+
+
+CALLS = {
+    "plain": padded((3,), 2, 39, 39, 32, 32),
+    "one problem, one head": padded((1,), 1, 2, 2, 8, 8),
+    "largest": padded((1,), 2, 128, 128, 64, 64),
+    "cross, odd dims": padded((2, 3), 2, 7, 13, 20, 11),
+    "few keys": padded((2,), 2, 19, 3, 8, 16, bias=normal(2, 19, 3), mask=seen(2, 1, 19, 3)),
+    "bias shared": padded((5,), 3, 18, 18, 16, 16, bias=forbidding(normal(3, 18, 18))),
+    "bias shared by heads too": padded((5,), 3, 9, 9, 16, 16, bias=normal(9, 9)),
+    "bias per problem": padded((3,), 2, 17, 10, 8, 8, bias=forbidding(normal(3, 1, 17, 10))),
+    "bias per key": padded((2, 2), 2, 5, 9, 8, 8, bias=normal(2, 1, 1, 1, 9)),
+    "mask": padded((3,), 2, 11, 19, 8, 24, mask=blind(seen(3, 2, 11, 19))),
+    "mask per key": padded((3,), 2, 11, 19, 8, 8, mask=seen(3, 1, 1, 19)),
+    "mask of windows": padded((2, 4), 2, 9, 9, 8, 8, bias=normal(2, 9, 9), mask=seen(4, 1, 9, 9)),
+    "gate per head": padded((3,), 2, 11, 12, 8, 8, head_gate=normal(3, 2)),
+    "gate per query": padded(
+        (3,), 2, 11, 12, 8, 8, head_gate=normal(3, 11, 2), bias=normal(3, 2, 11, 12)
+    ),
+    "head split": head_split(2, 21, 3, 16),
+    "far rows": head_split(2, 21, 7, 24),
+    "packed": packed(2, 16),
+    "packed, bias shared": packed(2, 24, bias=normal(2, 19, 19), head_gate=normal(40, 2)),
+    "packed, all per problem": packed(
+        3, 8, bias=normal(5, 1, 17, 17), mask=seen(5, 1, 17, 17), head_gate=normal(5, 3)
+    ),
+}
+
+
+def twice(call, dtype):
+    """Output, gradients, and the gradients of a combination of the gradients."""
+    call = {name: x.detach().to(dtype) if x.is_floating_point() else x for name, x in call.items()}
+    leaves = [call[name].requires_grad_() for name in ARGUMENTS if name in call]
+    out = short_attention(**call)
+    grad = normal(*out.shape, seed=5).to(dtype).requires_grad_()
+    grads = torch.autograd.grad(out, leaves, grad, create_graph=True)
+    along = [normal(*x.shape, seed=6).to(dtype) for x in grads]
+    return [out, *grads, *torch.autograd.grad(grads, [grad, *leaves], along)]
+
+
+@needs_kernel
+@pytest.mark.parametrize("name", CALLS)
+def test_the_kernel_and_its_two_derivatives_agree_with_the_reference(name):
+    assert why(short_attention, **CALLS[name])[0].backend == "cpu"
+    ours = twice(CALLS[name], torch.float32)
+    with use_backend("reference"):
+        exact = twice(CALLS[name], torch.float64)
+    for x, y in zip(ours, exact, strict=True):
+        assert_close(x.double(), y, rtol=1e-5, atol=1e-5 * max(1.0, float(y.detach().abs().max())))
+
+
+@needs_kernel
+def test_large_scores_neither_overflow_nor_lose_the_largest():
+    q, k, v = (normal(2, 2, 9, 8, seed=seed) for seed in range(3))
+    for scale in (1e4, -1e4, 1e-20):
+        out = short_attention(q, k, v, scale=scale)
+        exact = short_attention(q.double(), k.double(), v.double(), scale=scale)
+        assert_close(out.double(), exact, rtol=1e-4, atol=1e-3)
+
+
+@needs_kernel
+def test_a_nan_is_not_hidden():
+    q, k, v = (normal(2, 2, 9, 8, seed=seed) for seed in range(3))
+    q[0, 0, 3] = torch.nan
+    out = short_attention(q, k, v)
+    assert out[0, 0, 3].isnan().all()
+    assert out.isnan().sum() == 8
+
+
+@needs_kernel
+def test_the_output_of_a_head_split_merges_as_a_view():
+    call = head_split(2, 21, 3, 16)
+    out = short_attention(**call)
+    assert out.transpose(1, 2).is_contiguous()
+
+
+@needs_kernel
+@pytest.mark.parametrize("name", ["bias shared", "packed, bias shared", "mask of windows"])
+@pytest.mark.parametrize("openmp", [True, False])
+def test_the_number_of_threads_changes_no_bit(name, openmp, monkeypatch):
+    if not openmp:
+        monkeypatch.setattr(native, "_parallel", lambda: None)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(twice(CALLS[name], torch.float32))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for x, y in zip(results[0], other, strict=True):
+            assert torch.equal(x, y)
+
+
+class Block(nn.Module):
+    def forward(self, q, k, v, bias, offsets=None):
+        return short_attention(q, k, v, bias=bias, offsets=offsets).sin()
+
+
+@needs_kernel
+def test_compile_gives_the_same_values_and_gradients():
+    block = Block()
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    call = [normal(3, 2, 9, 8, seed=seed).requires_grad_() for seed in range(3)]
+    bias = normal(2, 9, 9).requires_grad_()
+    for f in (block, compiled):
+        out = f(*call, bias)
+        results = (out, *torch.autograd.grad(out.sum(), [*call, bias]))
+        if f is block:
+            expected = results
+    assert_close(results, expected)
+
+
+@needs_kernel
+def test_compile_takes_packed_problems_of_any_number():
+    compiled = torch.compile(Block(), fullgraph=True, backend="aot_eager", dynamic=True)
+    for sizes in ([3, 4, 2], [5, 2, 9, 3]):
+        offsets = torch.tensor([0, *sizes]).cumsum(0)
+        q, k, v = (normal(sum(sizes), 2, 8, seed=seed) for seed in range(3))
+        assert_close(compiled(q, k, v, None, offsets), Block()(q, k, v, None, offsets))
+
+
+@needs_kernel
+def test_export_keeps_one_operator_and_a_free_batch():
+    arguments = (*(normal(3, 2, 9, 8, seed=seed) for seed in range(3)), normal(2, 9, 9))
+    batch = torch.export.Dim("batch", min=2)
+    shapes = ({0: batch}, {0: batch}, {0: batch}, None)
+    exported = torch.export.export(Block(), arguments, dynamic_shapes=shapes)
+    assert "core_attn.short_attention" in str(exported.graph)
+    more = (*(normal(5, 2, 9, 8, seed=seed) for seed in range(3)), normal(2, 9, 9))
+    assert_close(exported.module()(*more), Block()(*more))
+
+
+@needs_kernel
+def test_torch_library_finds_the_operators_well_formed():
+    q, k, v = (normal(3, 2, 9, 8, seed=seed).requires_grad_() for seed in range(3))
+    bias, gate = normal(1, 2, 9, 9).requires_grad_(), normal(3, 2).requires_grad_()
+    arguments = (q, k, v, bias, None, gate, None, 0.3)
+    torch.library.opcheck(torch.ops.core_attn.short_attention.default, arguments)
+    grad = normal(3, 2, 9, 8).requires_grad_()
+    backward = torch.ops.core_attn.short_attention_backward.default
+    torch.library.opcheck(backward, (grad, *arguments, True),
+                          test_utils=("test_schema", "test_faketensor"))  # fmt: skip
+
+
+@needs_kernel
+def test_autocast_leaves_the_kernel_its_float32():
+    q, k, v = (normal(3, 2, 9, 8, seed=seed) for seed in range(3))
+    plain = short_attention(q, k, v)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(short_attention(q, k, v), plain, rtol=0, atol=0)
+        half = short_attention(*(x.bfloat16() for x in (q, k, v)))
+    assert half.dtype == torch.bfloat16
+    assert_close(half.float(), plain, rtol=0.05, atol=0.05)
+
+
+@pytest.fixture
+def fresh_kernel(monkeypatch, tmp_path):
+    """Lets the next call look for a compiler again, with an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native._load.cache_clear()
+    yield monkeypatch
+    native._load.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("CORE_ATTN_NATIVE", "0", "CORE_ATTN_NATIVE=0"),
+        ("CC", "no-such-compiler", "no C compiler 'no-such-compiler'"),
+        ("CC", "false", "compiling kernel.c failed"),
+    ],
+)
+def test_without_a_compiler_attention_takes_over_and_stays_twice_differentiable(
+    variable, value, reason, fresh_kernel
+):
+    fresh_kernel.setenv(variable, value)
+    call = CALLS["bias shared"]
+    choices = why(short_attention, **call)
+    assert choices[0].backend == "attention"
+    assert reason in choices[0].refused["cpu"]
+    ours = twice(call, torch.float32)
+    exact = twice(call, torch.float64)
+    for x, y in zip(ours, exact, strict=True):
+        assert_close(x.double(), y, rtol=1e-4, atol=1e-4)
+
+
+@needs_kernel
+def test_builds_at_the_same_time_leave_one_good_library(fresh_kernel, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(native._compiled, [shutil.which("cc")] * 2)
+    assert first == second
+    assert [path.name for path in (tmp_path / "core_attn").iterdir()] == [first.name]
+    assert native.missing() is None
