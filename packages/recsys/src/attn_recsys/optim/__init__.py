@@ -1,5 +1,10 @@
 """Optimisers: TensorFlow's forms, and those that touch only the rows of the batch."""
 
+from .deferred import DeferredAdam
 from .dense import AdagradTF, AdamTF
+from .pair import SPARSE, Pair, make_optimizer
+from .rowwise import RowAdagrad
 
-__all__ = ["AdamTF", "AdagradTF"]
+__all__ = [
+    "AdamTF", "AdagradTF", "DeferredAdam", "RowAdagrad", "Pair", "make_optimizer", "SPARSE",
+]  # fmt: skip

@@ -1,0 +1,181 @@
+"""Dense Adam at the price of a sparse one: a row takes its missed steps when it is next read."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.embedding import FieldEmbedding
+
+WINDOW = 256
+CHUNK = 1 << 16
+
+
+class DeferredAdam(torch.optim.Optimizer):
+    r"""`AdamTF` for tables with sparse gradients, touching only the rows of the batch.
+
+    In dense Adam a row without gradient still moves: its moments decay by b1 and b2 in every step
+    and carry it along. Here such a row is left alone until a batch reads it, and then moved by
+    the sum of what it missed, so that the trajectory is that of dense Adam up to rounding while
+    a step costs as much as the rows of the batch. With r = b1 / sqrt(b2), c_j = b2^(j/2) and the
+    root s of the second moment after step t, the steps t+1 to T of a row without gradient sum to
+
+        m sum_j lr_{t+j} b1^j / (s c_j + eps) = m / (s + eps) sum_n (-u)^n A_n(t, T),
+        u = eps / (s + eps),  A_n(t, T) = sum_j lr_{t+j} r^j (1/c_j - 1)^n,
+
+    of which three terms are kept: r^j is below 1e-11 before 1/c_j - 1 reaches 0.14, so the
+    rest is less than 1e-6 of the sum (and 0 where eps is small beside s). The A_n do not depend on
+    the row: one short vector update per step keeps them for every t.
+
+    It watches the tables' reads through forward hooks. `catch_up` moves all rows to the present,
+    which saving the state does.
+
+    Args:
+        embeddings: the tables, made with `sparse=True`.
+        lr: step size.
+        betas: decay of the first and second moment.
+        eps: added to the root of the second moment.
+
+    Source: Kingma and Ba, 2015, arXiv 1412.6980, for Adam; the summation is ours.
+
+    Example:
+        >>> from attn_recsys.layout import Layout
+        >>> table = FieldEmbedding(Layout.plain(1, rows=4), dim=2, sparse=True)
+        >>> optimizer = DeferredAdam([table], lr=0.1)
+        >>> table(torch.tensor([[1]]), torch.ones(1, 1)).sum().backward()
+        >>> optimizer.step()
+    """
+
+    def __init__(
+        self,
+        embeddings: Sequence[FieldEmbedding],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ):
+        dense = [table for table in embeddings if not table.sparse]
+        if dense:
+            raise ValueError("DeferredAdam needs tables made with sparse=True")
+        if betas[0] >= math.sqrt(betas[1]):
+            raise ValueError(f"betas must have b1 < sqrt(b2), got {betas}")
+        super().__init__(
+            [table.weight for table in embeddings],
+            {"lr": lr, "betas": betas, "eps": eps, "steps": 0},
+        )
+        gap = torch.arange(1, WINDOW + 1, dtype=torch.float64)
+        beta1, beta2 = betas
+        behind = beta2 ** (-gap / 2) - 1
+        powers = torch.stack([torch.ones_like(gap), behind, behind**2])
+        self._weights = ((beta1 / math.sqrt(beta2)) ** gap * powers).flip(1)  # largest gap first
+        self._start = 0  # the step at which every row was up to date
+        self._missed = torch.zeros(3, 1, dtype=torch.float64)  # A_n(start + i, now)
+        self._at: dict[Tensor, Tensor] = {}  # the step each row is at
+        for table in embeddings:
+            weight = table.weight
+            state = self.state[weight]
+            state["exp_avg"], state["exp_avg_sq"] = (
+                torch.zeros_like(weight),
+                torch.zeros_like(weight),
+            )
+            self._at[weight] = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
+            table.register_forward_pre_hook(
+                lambda _module, args, weight=weight: self._refresh(weight, args[0].flatten())
+            )
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return self.param_groups[0]["steps"]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Updates the rows that have a gradient; the others take this step when next read."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        group = self.param_groups[0]
+        beta1, beta2 = group["betas"]
+        found = []
+        for weight in group["params"]:
+            if weight.grad is None:
+                continue
+            grad = weight.grad.coalesce()
+            rows = grad.indices()[0]
+            self._refresh(weight, rows)
+            found.append((weight, rows, grad.values()))
+        group["steps"] += 1
+        now = self.steps
+        lr = group["lr"] * math.sqrt(1 - beta2**now) / (1 - beta1**now)
+        self._note_missed(lr)
+        for weight, rows, grad in found:
+            state = self.state[weight]
+            mean = state["exp_avg"][rows].lerp_(grad, 1 - beta1)
+            square = state["exp_avg_sq"][rows].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+            state["exp_avg"][rows], state["exp_avg_sq"][rows] = mean, square
+            move = mean.div_(square.sqrt_().add_(group["eps"]))
+            weight.index_add_(0, rows, move, alpha=-lr)
+            self._at[weight][rows] = now
+        return loss
+
+    def catch_up(self) -> None:
+        """Moves every row to the present step."""
+        for weight in self.param_groups[0]["params"]:
+            for start in range(0, len(weight), CHUNK):
+                stop = min(start + CHUNK, len(weight))
+                self._refresh(weight, torch.arange(start, stop, device=weight.device))
+        self._restart()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments and step, with all rows (of the tables too) at the present step."""
+        self.catch_up()
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues from a saved state; the tables must have been saved with it."""
+        super().load_state_dict(state_dict)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._start = self.steps
+        self._missed = torch.zeros(3, 1, dtype=torch.float64)
+        for at in self._at.values():
+            at.fill_(self.steps)
+
+    def _note_missed(self, lr: float) -> None:
+        """Adds this step to what rows at each earlier step have missed."""
+        past = self.steps - self._start
+        if past >= self._missed.shape[1]:
+            grown = torch.zeros(3, 2 * past, dtype=torch.float64)
+            grown[:, : self._missed.shape[1]] = self._missed
+            self._missed = grown
+        reach = min(past, WINDOW)
+        self._missed[:, past - reach : past].add_(self._weights[:, WINDOW - reach :], alpha=lr)
+
+    @torch.no_grad()
+    def _refresh(self, weight: Tensor, rows: Tensor) -> None:
+        """Lets the rows, in which some may occur twice, take the steps they missed."""
+        at = self._at[weight]
+        now = self.steps
+        if now == self._start:
+            return
+        behind = at[rows] < now
+        if not behind.any():
+            return
+        rows = rows[behind]
+        then = at[rows].long()
+        group, state = self.param_groups[0], self.state[weight]
+        beta1, beta2 = group["betas"]
+        mean, square = state["exp_avg"][rows], state["exp_avg_sq"][rows]
+        terms = self._missed[:, : now - self._start + 1].to(weight.device, weight.dtype)
+        zeroth, first, second = terms[:, then - self._start].unsqueeze(-1)
+        damped = square.sqrt().add_(group["eps"])
+        share = group["eps"] / damped
+        sums = share.mul(second).sub_(first).mul_(share).add_(zeroth)
+        weight[rows] = weight[rows].sub_(mean.div(damped).mul_(sums))
+        gap = (now - then).to(weight.dtype)[:, None]
+        state["exp_avg"][rows] = mean.mul_(beta1**gap)
+        state["exp_avg_sq"][rows] = square.mul_(beta2**gap)
+        at[rows] = now

@@ -1,0 +1,129 @@
+import copy
+
+import pytest
+import torch
+
+from attn_recsys.layout import Layout
+from attn_recsys.models import create
+from attn_recsys.optim import AdamTF, DeferredAdam, make_optimizer
+
+LAYOUT = Layout.plain(4, rows=300)
+
+
+def batches(steps, seed=0, rows=300):
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        index = torch.randint(rows, (6, 4), generator=generator)
+        value = torch.rand(6, 4, generator=generator).round()
+        yield index, value, torch.rand(6, generator=generator).round()
+
+
+def train(model, optimizer, steps, seed=0, rows=300):
+    losses = []
+    for index, value, label in batches(steps, seed, rows):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(index, value), label)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def twins(**changes):
+    torch.manual_seed(0)
+    dense = create("deepfm", LAYOUT, {"dim": 4, "deep_widths": (8,)} | changes)
+    sparse = create("deepfm", LAYOUT, {"dim": 4, "deep_widths": (8,)} | changes, sparse=True)
+    sparse.load_state_dict(dense.state_dict())
+    return dense, sparse
+
+
+@pytest.mark.parametrize("eps", [1e-8, 1e-4])
+def test_deferred_adam_follows_dense_adam_row_by_row(eps):
+    dense, sparse = twins()
+    one = AdamTF(dense.parameters(), lr=0.01, eps=eps)
+    tables = DeferredAdam(sparse.embeddings, lr=0.01, eps=eps)
+    names = {id(table.weight) for table in sparse.embeddings}
+    rest = AdamTF([p for p in sparse.parameters() if id(p) not in names], lr=0.01, eps=eps)
+
+    class Both:
+        def zero_grad(self):
+            tables.zero_grad()
+            rest.zero_grad()
+
+        def step(self):
+            tables.step()
+            rest.step()
+
+    # After 40 steps most rows stay away for good.
+    expected = train(dense, one, 40, rows=300) + train(dense, one, 160, seed=1, rows=40)
+    found = train(sparse, Both(), 40, rows=300) + train(sparse, Both(), 160, seed=1, rows=40)
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), atol=2e-5, rtol=1e-4)
+    tables.catch_up()
+    for table, other in zip(sparse.embeddings, dense.embeddings, strict=True):
+        torch.testing.assert_close(table.weight, other.weight, atol=1e-4, rtol=1e-3)
+
+
+def test_deferred_adam_sums_the_missed_steps_of_one_row_to_float_precision():
+    for scale in (1e-10, 1e-8, 1e-5, 1.0):  # gradients from far below eps to far above
+        dense, sparse = (
+            create("mlp", Layout.plain(1, rows=2), {"dim": 3}, sparse=s) for s in (False, True)
+        )
+        sparse.load_state_dict(dense.state_dict())
+        a, b = AdamTF([dense.embedding.weight]), DeferredAdam([sparse.embedding])
+        for step in range(300):
+            grad = torch.zeros(2, 3)
+            grad[1] = scale * (step < 3) * torch.tensor([1.0, -2.0, 0.5])
+            dense.embedding.weight.grad = grad
+            rows = torch.tensor([[1]] if step < 3 else [[0]])
+            sparse.embedding.weight.grad = torch.sparse_coo_tensor(
+                rows, grad[rows[0]], (2, 3), check_invariants=True
+            )
+            a.step()
+            b.step()
+        b.catch_up()
+        torch.testing.assert_close(
+            sparse.embedding.weight, dense.embedding.weight, atol=2e-7, rtol=2e-6
+        )
+
+
+@pytest.mark.parametrize("name", ["deferred_adam", "lazy_adam", "row_adagrad"])
+def test_sparse_optimisers_leave_absent_rows_alone_and_have_no_dense_gradient(name):
+    _, model = twins()
+    optimizer = make_optimizer(model, name, lr=0.1)
+    before = model.embedding.weight.detach().clone()
+    train(model, optimizer, 1)
+    assert model.embedding.weight.grad.is_sparse
+    index, value, _ = next(batches(1))
+    touched = torch.zeros(300, dtype=torch.bool)
+    touched[index[value != 0]] = True
+    moved = (model.embedding.weight != before).any(1)
+    assert torch.equal(moved, touched)
+
+
+@pytest.mark.parametrize(
+    "name", ["adam_tf", "adam", "adagrad_tf", "deferred_adam", "lazy_adam", "row_adagrad"]
+)
+def test_training_continues_from_a_saved_state_to_the_same_numbers(name):
+    dense, sparse = twins()
+    model = sparse if name in ("deferred_adam", "lazy_adam", "row_adagrad") else dense
+    optimizer = make_optimizer(model, name, lr=0.01, table_lr=0.05)
+    train(model, optimizer, 20)
+    state = copy.deepcopy(optimizer.state_dict())
+    weights = copy.deepcopy(model.state_dict())
+    expected = train(model, optimizer, 20, seed=3)
+
+    again = create("deepfm", LAYOUT, {"dim": 4, "deep_widths": (8,)}, sparse=model is sparse)
+    again.load_state_dict(weights)
+    resumed = make_optimizer(again, name, lr=0.01, table_lr=0.05)
+    resumed.load_state_dict(state)
+    assert train(again, resumed, 20, seed=3) == expected
+
+
+def test_kinds_of_gradient_are_checked():
+    dense, sparse = twins()
+    with pytest.raises(ValueError, match="row_adagrad needs tables made with sparse=True"):
+        make_optimizer(dense, "row_adagrad")
+    with pytest.raises(ValueError, match="adam_tf needs tables made with sparse=False"):
+        make_optimizer(sparse, "adam_tf")
+    with pytest.raises(ValueError, match="table must be one of"):
+        make_optimizer(dense, "sgd")
