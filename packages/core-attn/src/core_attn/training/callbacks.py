@@ -33,7 +33,8 @@ class LastCheckpoint(Checkpoint):
         super().__init__()
         self.path = path
         self.every_n_steps = every_n_steps
-        self.interrupted = False
+        self.stopped = False
+        self._interrupted = False
         self._random: list[dict[str, Any]] | None = None
         self._handler: Any = None
 
@@ -60,19 +61,18 @@ class LastCheckpoint(Checkpoint):
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         if done == trainer.num_training_batches or _validation_follows(trainer, done):
             return
-        stop = self._stop(trainer)
-        if stop or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
+        due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        if self._stop(trainer) or due:
             self._save(trainer)
-        if stop:
-            raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves at the end of each epoch."""
+        self._stop(trainer)
         self._save(trainer)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops here if told so at the end of the last epoch, whose metrics are logged now."""
-        if self._stop(trainer):
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Stops here after Ctrl-C: the last step is saved, and its metrics are logged by now."""
+        if self.stopped:
             raise KeyboardInterrupt
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -88,14 +88,15 @@ class LastCheckpoint(Checkpoint):
                 logger.save()
 
     def _stop(self, trainer: Trainer) -> bool:
-        wanted = self.interrupted or trainer.received_sigterm
-        self.interrupted = trainer.strategy.reduce_boolean_decision(wanted, all=False)
-        return self.interrupted
+        """Whether any process was told to stop."""
+        wanted = self._interrupted or trainer.received_sigterm
+        self.stopped = trainer.strategy.reduce_boolean_decision(wanted, all=False)
+        return self.stopped
 
     def _interrupt(self, number: int, frame: Any) -> None:
-        if self.interrupted:
+        if self._interrupted:
             raise KeyboardInterrupt
-        self.interrupted = True
+        self._interrupted = True
         print("\nstopping after this step; Ctrl-C again stops at once, without saving", flush=True)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from types import MappingProxyType
 
-from .errors import is_user_error, one_line
+from .errors import is_user_error, one_line, told_by
 from .recipes import description, recipe_files, resolve_configs
 
 LIGHTNING = {
@@ -56,11 +56,14 @@ def main(
         return _run(package, name, words, commands)
     except KeyboardInterrupt:
         return 130
+    except SystemExit as stop:  # --help and --print_config end so
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:  # the outermost boundary: here it is decided who is told what
-        if in_full or not is_user_error(error, package):
+        told = told_by(error)
+        if in_full or not is_user_error(told, package):
             raise
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"{name}: {one_line(error)}", file=sys.stderr)
+            print(f"{name}: {one_line(told)}", file=sys.stderr)
         return 2
 
 

@@ -1,6 +1,7 @@
 """Data loading in an order given by seed and epoch alone, so that runs resume exactly."""
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def loader(
             f"batch_size = {batch_size} in {world} process(es) exceeds the {size} samples of the "
             "data set, so that with drop_last no batch remains"
         )
-    sampler = DistributedSampler(
+    sampler = ResumableSampler(
         dataset,
         num_replicas=world,
         rank=distributed.get_rank() if parallel else 0,
@@ -81,23 +82,29 @@ def loader(
     )
 
 
+class ResumableSampler(DistributedSampler):
+    """An order given by seed and epoch, of which the first `skip` samples can be left out once."""
+
+    skip = 0
+
+    def __iter__(self) -> Iterator[int]:
+        skip, self.skip = self.skip, 0
+        return islice(super().__iter__(), skip, None)
+
+
 class ResumableLoader(DataLoader):
     """What `loader` returns; its state is the number of batches given out in this epoch."""
 
-    _skip = 0
     _given = 0
 
     def __iter__(self) -> Iterator[Any]:
         # A generator, so that nothing starts before the trainer has set the sampler's epoch.
-        skip, self._skip = self._skip, 0
-        seed, epoch = getattr(self.sampler, "seed", 0), getattr(self.sampler, "epoch", 0)
-        if self.generator is not None:
-            self.generator.manual_seed(hash((seed, epoch, skip)))
-        self._given = skip
-        for number, batch in enumerate(super().__iter__()):
-            if number >= skip:
-                self._given = number + 1
-                yield batch
+        if isinstance(self.sampler, ResumableSampler) and self.generator is not None:
+            self._given = self.sampler.skip // (self.batch_size or 1)
+            self.generator.manual_seed(hash((self.sampler.seed, self.sampler.epoch, self._given)))
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of this epoch were given out."""
@@ -105,7 +112,7 @@ class ResumableLoader(DataLoader):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Lets the next iteration begin after the batches given out."""
-        self._skip = state["batches"]
+        self.sampler.skip = state["batches"] * (self.batch_size or 1)  # type: ignore[union-attr]
 
 
 def data_folder(path: str | Path, pattern: str = "*") -> Path:

@@ -22,6 +22,17 @@ def is_user_error(error: BaseException, package: str) -> bool:
     return isinstance(error, RAISED_AT_BOUNDARIES) and _raised_by(error.__traceback__, package)
 
 
+def told_by(error: BaseException) -> BaseException:
+    """The error of the class being built, where the parser has wrapped it in one of its own."""
+    while (
+        error.__cause__ is not None
+        and not isinstance(error, ArgumentError)
+        and _raised_in(error.__traceback__)[0] == "jsonargparse"
+    ):
+        error = error.__cause__
+    return error
+
+
 def one_line(error: BaseException) -> str:
     """The message of `error` in one line, without the parser's talk of types."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
@@ -40,12 +51,17 @@ _NOISE = re.compile(
 
 
 def _raised_by(traceback: TracebackType | None, package: str) -> bool:
-    """Whether the innermost frame is a `raise` statement in core_attn or in `package`."""
+    """Whether it was a `raise` statement in core_attn or in `package`."""
+    module, on_purpose = _raised_in(traceback)
+    return on_purpose and module in ("core_attn", package, "__main__")
+
+
+def _raised_in(traceback: TracebackType | None) -> tuple[str, bool]:
+    """The package of the innermost frame, and whether a `raise` statement stands there."""
     if traceback is None:
-        return False
+        return "", False
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
     frame = traceback.tb_frame
-    module = frame.f_globals.get("__name__", "").partition(".")[0]
     opcode = dis.opname[frame.f_code.co_code[traceback.tb_lasti]]
-    return module in ("core_attn", package, "__main__") and opcode == "RAISE_VARARGS"
+    return frame.f_globals.get("__name__", "").partition(".")[0], opcode == "RAISE_VARARGS"

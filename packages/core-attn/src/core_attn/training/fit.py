@@ -16,6 +16,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins import CheckpointIO
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from .callbacks import LastCheckpoint, Throughput
@@ -34,8 +35,8 @@ def run(package: str, program: str, recipe: str | None, argv: list[str]) -> int:
     if recipe is None and (stored := _stored_config(words)):
         recipe, config = stored
         words = [words[0], "--config", json.dumps(config), *words[1:]]
-    cli = DomainCLI(package, program, recipe, words)
-    return 130 if cli.last and cli.last.interrupted else 0
+    DomainCLI(package, program, recipe, words)
+    return 0
 
 
 class DomainCLI(LightningCLI):
@@ -132,11 +133,13 @@ class DomainCLI(LightningCLI):
         """Trains; says where the results lie and what can be done with them."""
         try:
             self.trainer.fit(**kwargs)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            if self.last is None or not self.last.interrupted:
+        except SystemExit as stop:  # Lightning's answer to Ctrl-C and to SIGTERM
+            terminated = isinstance(stop, SIGTERMException)
+            if not terminated and not isinstance(stop.__context__, KeyboardInterrupt):
                 raise
-            self._say(f"stopped; continue with: {self.program} fit --ckpt_path {self.last.path}")
-            return
+            if self.last is not None and self.last.path.exists():
+                self._say(f"stopped; to continue: {self.program} fit --ckpt_path {self.last.path}")
+            raise (SystemExit(143) if terminated else KeyboardInterrupt) from None
         best = self.trainer.checkpoint_callback
         if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             self._say(f"best {best.monitor} {best.best_model_score:.4g}: {self.folder}/best.ckpt")
@@ -219,5 +222,6 @@ def _be_quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*(Checkpoint|Experiment logs) directory.*")
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")  # Lightning with torch 2.14
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

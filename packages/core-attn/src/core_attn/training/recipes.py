@@ -5,6 +5,8 @@ from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
+import yaml
+
 
 def recipe_files(package: str) -> dict[str, Path]:
     """The package's recipes by name, in alphabetical order."""
@@ -38,13 +40,19 @@ def find_recipe(package: str, name: str) -> Path:
 
 
 def resolve_configs(package: str, argv: Sequence[str]) -> tuple[list[str], str | None]:
-    """Replaces the recipes in `argv` by their files; also returns the first one's name."""
+    """Replaces the recipes in `argv` by their files; also returns the first one's name.
+
+    Raises:
+        FileNotFoundError: as in `find_recipe`.
+        ValueError: a file is not YAML; the message says where.
+    """
     resolved, first = [], None
     follows = False
     for word in argv:
         flag, equals, value = word.partition("=")
         if follows or (flag in ("--config", "-c") and equals):
             path = find_recipe(package, word if follows else value)
+            _check_syntax(path)
             first = first or path.stem
             word = str(path) if follows else f"{flag}={path}"
             follows = False
@@ -52,3 +60,10 @@ def resolve_configs(package: str, argv: Sequence[str]) -> tuple[list[str], str |
             follows = word in ("--config", "-c")
         resolved.append(word)
     return resolved, first
+
+
+def _check_syntax(path: Path) -> None:
+    try:
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None

@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from core_attn.training import main
+
+FIT = ("fit", "--config", "points-tiny", "--trainer.enable_progress_bar", "false")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("fot",), "no command 'fot'; there are fit, validate"),
+        ((*FIT, "--trainer.max_epoch", "3"), "--trainer.max_epoch"),
+        ((*FIT, "--trainer.max_epochs", "three"), "trainer.max_epochs"),
+        ((*FIT, "--model.wdth", "3"), "wdth"),
+        ((*FIT, "--model.heads", "3"), "heads = 3 does not divide width = 8"),
+        ((*FIT, "--model", "Clasifier"), "Clasifier"),
+        ((*FIT, "--data.root", "nowhere"), "data folder nowhere does not exist"),
+        ((*FIT, "--data.root", "empty"), "data folder empty holds nothing that matches '*'"),
+        ((*FIT, "--data.size", "0"), "dataset is empty"),
+        ((*FIT, "--ckpt_path", "last"), "no run of points-tiny under runs has a last.ckpt"),
+        (("fit", "--config", "points-huge"), "no such recipe in attn_tiny; nearest: points-"),
+        (("fit", "--config", "no/such.yaml"), "no such file"),
+        (("fit",), "model"),
+        (("test", "--ckpt", "nothing.ckpt"), "checkpoint nothing.ckpt: no such file"),
+        (("report", "--ckpt", "nothing.ckpt"), "checkpoint nothing.ckpt: no such file"),
+        (("export",), "ckpt"),
+        (("export", "--ckpt", "x", "--format", "caffe"), "caffe"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, tuple) else None,
+)
+def test_what_the_user_got_wrong_is_said_in_one_line(tiny, tmp_path, words, said):
+    (tmp_path / "empty").mkdir()
+    code, _, err = tiny(*words)
+    assert code == 2
+    assert len(err) == 1, err
+    assert err[0].startswith("attn-tiny: ")
+    assert said in err[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: [\nfoo: :\n", "bad.yaml"),
+        ("model: Classifier\ndata: PointsData\ntrainer:\n  max_epoch: 3\n", "max_epoch"),
+        ("model:\n  class_path: Classifier\n  init_args: {depth: 3}\n", "depth"),
+    ],
+)
+def test_a_bad_recipe_is_said_in_one_line(tiny, tmp_path, text, said):
+    (tmp_path / "bad.yaml").write_text(text)
+    code, _, err = tiny("fit", "--config", "bad.yaml")
+    assert (code, len(err)) == (2, 1), err
+    assert said in err[0]
+
+
+def test_a_file_that_is_no_checkpoint_is_said_in_one_line(tiny, tmp_path):
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    for name, said in (("text", "cannot be read"), ("foreign", "not written by this program")):
+        code, _, err = tiny("test", "--ckpt", f"{name}.ckpt")
+        assert (code, len(err)) == (2, 1), err
+        assert said in err[0]
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
+    from attn_tiny.tasks import Classifier
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Classifier, "training_step", lambda self, batch, index: int("a"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        main("attn_tiny", FIT)
+
+
+@pytest.mark.parametrize("how", ["flag", "variable"])
+def test_a_traceback_can_be_asked_for(monkeypatch, tmp_path, how):
+    monkeypatch.chdir(tmp_path)
+    if how == "variable":
+        monkeypatch.setenv("ATTN_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError):
+        main("attn_tiny", ["test", "--ckpt", "x.ckpt", *(["--traceback"] if how == "flag" else [])])
