@@ -1,0 +1,5 @@
+"""What can be trained."""
+
+from .classification import ImageClassification
+
+__all__ = ["ImageClassification"]
