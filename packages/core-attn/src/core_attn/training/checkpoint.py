@@ -31,6 +31,7 @@ def load_checkpoint(path: str | Path) -> tuple[Task, LightningDataModule]:
         parser.parse_object({"model": config["model"], "data": config["data"]})
     )
     task, data = parts["model"], parts["data"]
+    task.on_load_checkpoint(checkpoint)  # where a network's sizes come from data, it is built here
     check_fits(task, checkpoint, path)
     task.load_state_dict(checkpoint["state_dict"])
     return task.eval(), data
