@@ -4,6 +4,7 @@ from ._dispatch import Choice, Explanation, use_backend, why
 from .attention import attention, attention_mean, attention_row, attention_weights
 from .delta_rule import delta_rule
 from .linear_attention import bidirectional_linear_attention, linear_attention
+from .relu_attention import relu_attention
 from .short_attention import short_attention
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "bidirectional_linear_attention",
     "delta_rule",
     "linear_attention",
+    "relu_attention",
     "use_backend",
     "why",
 ]
