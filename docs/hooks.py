@@ -1,0 +1,54 @@
+"""Makes one page per package out of its README and its public names, and one of EVIDENCE.md."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
+
+
+def on_config(config):
+    """Lets mkdocstrings find every package's sources."""
+    handler = config.plugins["mkdocstrings"].config.handlers.setdefault("python", {})
+    handler["paths"] = [str(package / "src") for package in PACKAGES]
+    return config
+
+
+def on_files(files, config):
+    """Adds the generated pages."""
+    for package in PACKAGES:
+        text = (package / "README.md").read_text()
+        files.append(_page(config, f"packages/{package.name}.md", text + _reference(package)))
+    files.append(_page(config, "evidence.md", (ROOT / "EVIDENCE.md").read_text()))
+    return files
+
+
+def _page(config, path: str, text: str) -> File:
+    """A page whose links into the repository's docs folder, and to other READMEs, still lead there."""
+    up = "../" if "/" in path else ""
+    text = text.replace("](../../docs/", f"]({up}").replace("](docs/", f"]({up}")
+    text = text.replace("](../../EVIDENCE.md", f"]({up}evidence.md")
+    for package in PACKAGES:
+        for prefix in ("../", "packages/"):
+            text = text.replace(
+                f"]({prefix}{package.name}/README.md", f"]({up}packages/{package.name}.md"
+            )
+    return File.generated(config, path, content=text)
+
+
+def _reference(package: Path) -> str:
+    """The public names of a package, as mkdocstrings directives."""
+    names = tomllib.loads((package / "pyproject.toml").read_text())
+    source = names["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"][0]
+    module = source.removeprefix("src/")
+    tree = ast.parse((package / source / "__init__.py").read_text())
+    public = [
+        name
+        for node in tree.body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+        for name in ast.literal_eval(node.value)
+    ]
+    return "\n\n## Reference\n" + "".join(f"\n::: {module}.{name}\n" for name in public)
