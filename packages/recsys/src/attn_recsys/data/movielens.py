@@ -3,13 +3,14 @@
 import dataclasses
 import random
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from ..layout import Layout
 from ..schema import Field, PreparedSchema, Schema
+from .module import ClickData
 from .numbering import Vocabulary
 from .prepare import prepare
 from .vocabulary import split_of_rows
@@ -170,3 +171,39 @@ def _read_dat(path: Path, names: list[str]) -> pl.DataFrame:
     lines = path.read_text(encoding="iso-8859-1").splitlines()
     cells = [line.split("::") for line in lines if line]
     return pl.DataFrame(cells, schema=dict.fromkeys(names, pl.String), orient="row")
+
+
+class MovieLens1M(ClickData):
+    """MovieLens-1M, ratings above 3 against below 3; read from the user's own copy.
+
+    Args:
+        path: the folder ml-1m.
+        protocol: "official" or "leak_free", as in `prepare_ml1m`.
+        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed: as in
+            `ClickData`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        protocol: Literal["official", "leak_free"] = "leak_free",
+        folder: str | None = None,
+        batch_size: int = 1024,
+        eval_batch_size: int = 8192,
+        buffer: int = 16,
+        num_workers: int = 0,
+        drop_last: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__(folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed)
+        self.path, self.protocol = path, protocol
+
+    def key(self) -> dict[str, Any]:
+        """Files with size and time, protocol, seed."""
+        files = sorted(Path(self.path).expanduser().glob("*"))
+        stats = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+        return {"files": stats, "protocol": self.protocol, "seed": self.seed}
+
+    def build(self, folder: Path) -> None:
+        """Prepares by the protocol."""
+        prepare_ml1m(self.path, folder, protocol=self.protocol, seed=self.seed)

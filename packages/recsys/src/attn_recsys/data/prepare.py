@@ -44,6 +44,7 @@ def prepare(
     seed: int = 0,
     count_splits: Sequence[str] = ("train",),
     number: Callable[[Schema, dict[str, Counter]], Vocabulary] = number_by_field,
+    count_empty: bool = False,
     log: Callable[[str], None] = lambda line: None,
 ) -> PreparedSchema:
     """Writes `folder` with `schema.json`, a vocabulary per field and shards per split.
@@ -57,6 +58,8 @@ def prepare(
         seed: of the hashing.
         count_splits: the splits whose values are counted; ("train",) leaks nothing.
         number: gives the counted values their table rows.
+        count_empty: whether an empty cell is counted as a value and gets a row, never used, as in
+            the official preparation of Criteo.
         log: told of the progress.
 
     Returns:
@@ -74,7 +77,7 @@ def prepare(
     part.mkdir(parents=True)
     try:
         counted = {SPLITS.index(name) for name in count_splits}
-        counters, ranges = _count(blocks, schema, counted, log)
+        counters, ranges = _count(blocks, schema, counted, count_empty, log)
         vocabulary = number(schema, counters)
         del counters
         prepared = _write(blocks, schema, vocabulary, ranges, seed, part, log)
@@ -100,7 +103,11 @@ def _kept(blocks: Blocks, schema: Schema) -> Iterator[Block]:
 
 
 def _count(
-    blocks: Blocks, schema: Schema, counted: set[int], log: Callable[[str], None]
+    blocks: Blocks,
+    schema: Schema,
+    counted: set[int],
+    count_empty: bool,
+    log: Callable[[str], None],
 ) -> tuple[dict[str, Counter], dict[str, list[float]]]:
     """First pass: the values of categories, the ranges of numbers."""
     counters = {
@@ -134,6 +141,7 @@ def _count(
                 values, places = encode.as_text(cells, field), rows
             filled[field.name] |= values.null_count() < len(values)
             if field.name in counters:
+                values = values.fill_null("") if count_empty else values
                 counters[field.name].update(values, places)
         log(f"counted {total:,} rows")
     empty = [name for name, found in filled.items() if not found]
