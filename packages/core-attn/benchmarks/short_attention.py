@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core_attn import attention, short_attention, why
-
-from .timing import geometric_mean, medians, processor, table
+from core_attn.testing.timing import geometric_mean, medians, processor, table
 
 SHORT = (
     (1024, 2, 39, 32),

@@ -1,4 +1,4 @@
-"""Parity with official code: loading of recorded cases and their comparison."""
+"""Comparison with others: parity with official code, and timing against it (`timing`)."""
 
 from .parity import ParityCase, assert_parity, load_case, parity_cases
 
