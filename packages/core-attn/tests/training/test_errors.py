@@ -10,11 +10,11 @@ FIT = ("fit", "--config", "points-tiny", "--trainer.enable_progress_bar", "false
     ("words", "said"),
     [
         (("fot",), "no command 'fot'; there are fit, validate"),
-        ((*FIT, "--trainer.max_epoch", "3"), "--trainer.max_epoch"),
-        ((*FIT, "--trainer.max_epochs", "three"), "trainer.max_epochs"),
-        ((*FIT, "--model.wdth", "3"), "wdth"),
+        ((*FIT, "--trainer.max_epoch", "3"), "nearest: --trainer.max_epochs"),
+        ((*FIT, "--trainer.max_epochs", "three"), "trainer.max_epochs: expected int, got three"),
+        ((*FIT, "--model.wdth", "3"), "option 'wdth' is not accepted; nearest: width"),
         ((*FIT, "--model.heads", "3"), "heads = 3 does not divide width = 8"),
-        ((*FIT, "--model", "Clasifier"), "Clasifier"),
+        ((*FIT, "--model", "Clasifier"), "no class 'Clasifier'; nearest: Classifier"),
         ((*FIT, "--data.root", "nowhere"), "data folder nowhere does not exist"),
         ((*FIT, "--data.root", "empty"), "data folder empty holds nothing that matches '*'"),
         ((*FIT, "--data.size", "0"), "dataset is empty"),
@@ -24,6 +24,7 @@ FIT = ("fit", "--config", "points-tiny", "--trainer.enable_progress_bar", "false
         (("fit",), "model"),
         (("test", "--ckpt", "nothing.ckpt"), "checkpoint nothing.ckpt: no such file"),
         (("report", "--ckpt", "nothing.ckpt"), "checkpoint nothing.ckpt: no such file"),
+        ((*FIT, "--trainer.strategy", "fsdp"), "requires a GPU accelerator"),
         (("export",), "ckpt"),
         (("export", "--ckpt", "x", "--format", "caffe"), "caffe"),
     ],
@@ -41,9 +42,16 @@ def test_what_the_user_got_wrong_is_said_in_one_line(tiny, tmp_path, words, said
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("trainer: {callbacks: [{class_path: EarlyStoping}]}\n", "nearest: EarlyStopping"),
         ("model: [\nfoo: :\n", "bad.yaml"),
-        ("model: Classifier\ndata: PointsData\ntrainer:\n  max_epoch: 3\n", "max_epoch"),
-        ("model:\n  class_path: Classifier\n  init_args: {depth: 3}\n", "depth"),
+        (
+            "model: Classifier\ndata: PointsData\ntrainer:\n  max_epoch: 3\n",
+            "nearest: trainer.max_epochs",
+        ),
+        (
+            "model:\n  class_path: Classifier\n  init_args: {depht: 3}\n",
+            "option 'depht' is not accepted; there are width, heads, ",
+        ),
     ],
 )
 def test_a_bad_recipe_is_said_in_one_line(tiny, tmp_path, text, said):

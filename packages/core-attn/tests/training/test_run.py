@@ -149,3 +149,24 @@ def test_commands_of_the_domain_get_flags_from_their_signature(tiny):
         print("repeats", repeats)
 
     assert main("attn_tiny", ["bench", "--repeats", "4"], commands={"bench": bench}) == 0
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_the_network_is_compiled_when_asked(tiny, trained, monkeypatch, command):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self)))
+    words = {
+        "fit": (*FIT, "--trainer.fast_dev_run", "true"),
+        "test": ("test", "--ckpt", str(trained / "last.ckpt")),
+    }
+    code, *_ = tiny(*words[command], "--compile")
+    assert code == 0
+    assert {kind.__name__ for kind in compiled} == {"Net"}
+
+
+def test_a_run_in_bfloat16_is_measured_in_bfloat16(tiny):
+    code, out, _ = tiny(*FIT, "--trainer.precision", "bf16-mixed", "--trainer.max_epochs", "1")
+    assert code == 0
+    path = out[-1].split()[-1]
+    assert torch.load(path, weights_only=True)["config"]["trainer"]["precision"] == "bf16-mixed"
+    assert tiny("test", "--ckpt", path)[0] == 0

@@ -6,13 +6,13 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint
-from torch import distributed
+from torch import distributed, nn
 
 from .task import Task
 
@@ -141,6 +141,18 @@ class Throughput(Callback):
             },
             rank_zero_only=True,
         )
+
+
+class Compile(Callback):
+    """Compiles the network in place, once it is built; its state dict stays as it is."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compiles `pl_module.model`; the other commands do so too."""
+        model = cast(nn.Module, pl_module.model)
+        if model._compiled_call_impl is None:
+            model.compile()
+
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
 
 
 def _validation_follows(trainer: Trainer, batches_done: int) -> bool:

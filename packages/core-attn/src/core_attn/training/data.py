@@ -71,7 +71,7 @@ def loader(
     )
     return ResumableLoader(
         dataset,
-        batch_size,
+        batch_size=batch_size,
         sampler=sampler,
         drop_last=drop_last,
         num_workers=num_workers,

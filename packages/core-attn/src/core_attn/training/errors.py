@@ -6,14 +6,14 @@ from argparse import ArgumentError
 from types import TracebackType
 
 RAISED_AT_BOUNDARIES = (ValueError, TypeError, NotImplementedError, OSError, ArgumentError)
+TRAINER = ("pytorch_lightning", "lightning_fabric", "jsonargparse")
 
 
 def is_user_error(error: BaseException, package: str) -> bool:
     """Whether the message of `error` is enough: what was given is at fault, not the code.
 
-    That is so for files, for flags, for a wrong set-up of the trainer, and for a ValueError or
-    TypeError raised on purpose by this package or the domain's. One that comes out of an
-    operation gone wrong is a bug.
+    That is so for files, for flags, and for a ValueError or TypeError raised on purpose by this
+    package, the domain's, or the trainer. One that comes out of an operation gone wrong is a bug.
     """
     if isinstance(error, ArgumentError) or type(error).__name__ == "MisconfigurationException":
         return True
@@ -37,23 +37,34 @@ def one_line(error: BaseException) -> str:
     """The message of `error` in one line, without the parser's talk of types."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}"
-    text = error.message if isinstance(error, ArgumentError) else str(error)
+    text = str(error.message if isinstance(error, ArgumentError) else error)
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
-    kept = [line for line in lines if line and not _NOISE.match(line)]
-    text = " ".join(kept) or type(error).__name__
-    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+    text = " ".join(line for line in lines if line and not _NOISE.match(line))
+    for pattern, short in _SHORTER:
+        text = re.sub(pattern, short, text)
+    return text or type(error).__name__
 
 
 _NOISE = re.compile(
     r"Does not validate against any of the Union|Subtypes: |Errors:$|Given value type: |"
-    r"Expected a <class 'NoneType'>"
+    r"Expected a <class 'NoneType'>|Given value: (NestedArg|[\[{])|Expected a path but"
+)
+_SHORTER = (
+    (r"<class '(?:\w+\.)*(\w+)'>", r"\1"),
+    (r'Parser key "([\w.]+)":', r"\1:"),
+    (r"Problem with given class_path '([\w.]+)':", r"\1:"),
+    (r"\.? (?:Got|Given) value: (.*)", r", got \1"),
+    (r": Expected an? ", ": expected "),
+    (r" Expected an? ", " or "),
+    (r": Option ", ": option "),
+    (r"typing\.Literal\[(.*?)\]", r"one of \1"),
 )
 
 
 def _raised_by(traceback: TracebackType | None, package: str) -> bool:
     """Whether it was a `raise` statement in core_attn or in `package`."""
     module, on_purpose = _raised_in(traceback)
-    return on_purpose and module in ("core_attn", package, "__main__")
+    return on_purpose and module in ("core_attn", package, *TRAINER)
 
 
 def _raised_in(traceback: TracebackType | None) -> tuple[str, bool]:

@@ -4,23 +4,26 @@ import json
 import logging
 import os
 import warnings
+from argparse import ArgumentError
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
-from .callbacks import LastCheckpoint, Throughput
+from .callbacks import Compile, LastCheckpoint, Throughput
 from .checkpoint import AtomicCheckpointIO, check_fits, read_checkpoint
+from .errors import one_line
+from .hints import with_hint
 from .runs import find_checkpoint, loggers, new_run
 from .task import Task
 
@@ -75,8 +78,18 @@ class DomainCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser, args):
-        """Parses `args`, without Lightning's warning that sys.argv has words too."""
-        self.config = parser.parse_args(args)
+        """Parses `args`; an error says what to write instead."""
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            command = self._subcommand_parsers.get(args[0], parser)
+            flags = [flag for action in command._actions for flag in action.option_strings]
+            classes = {
+                "model": [kind for kind in subclasses(Task) if kind.__module__ != Task.__module__],
+                "data": subclasses(LightningDataModule),
+                "trainer.callbacks": subclasses(Callback),
+            }
+            raise ArgumentError(None, with_hint(one_line(error), flags, classes)) from error
 
     def _parse_ckpt_path(self):
         # Lightning would take the hyperparameters out of the checkpoint; ours holds the config.
@@ -101,17 +114,17 @@ class DomainCLI(LightningCLI):
         plugins = [plugin for plugin in plugins if plugin is not None]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
-        kwargs["plugins"] = plugins
-        if self.subcommand == "fit" and self.folder is not None:
-            if config.logger in (None, True):
-                kwargs["logger"] = loggers(self.folder, resumed)
-            kwargs["callbacks"] = [*(config.callbacks or []), *self._callbacks(config)]
-        elif config.logger in (None, True):
-            kwargs["logger"] = False
-        return super().instantiate_trainer(**kwargs)
+        if config.logger in (None, True):
+            fits = self.folder is not None and self.subcommand == "fit"
+            kwargs["logger"] = loggers(cast(Path, self.folder), resumed) if fits else False
+        callbacks = [*(config.callbacks or []), *self._callbacks(config)]
+        return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
 
     def _callbacks(self, trainer: Any) -> list:
-        callbacks: list = [Throughput()]
+        callbacks: list = [Compile()] if self._get(self.config_init, "compile") else []
+        if self.subcommand != "fit":
+            return callbacks
+        callbacks.append(Throughput())
         if trainer.enable_checkpointing is not False and self.folder is not None:
             every = self._get(self.config_init, "checkpoint_every_n_steps")
             self.last = LastCheckpoint(self.folder / "last.ckpt", every)
@@ -123,10 +136,12 @@ class DomainCLI(LightningCLI):
         return callbacks
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if self.config[subcommand].ckpt_path and not is_lazy(self.model):
-            check_fits(self.model, self.checkpoint, self.config[subcommand].ckpt_path)
-        if self.config[subcommand].compile:
-            self.model.model.compile()
+        path = self.config[subcommand].ckpt_path
+        if path:
+            if not self.model.state_dict():  # its sizes come from data: built out of the checkpoint
+                self.model.on_load_checkpoint(self.checkpoint)
+            if self.model.state_dict():
+                check_fits(self.model, self.checkpoint, path)
         super()._run_subcommand(subcommand)
 
     def fit(self, **kwargs: Any) -> None:
@@ -188,9 +203,9 @@ class StoreConfig(SaveConfigCallback):
         }  # fmt: skip
 
 
-def is_lazy(task: LightningModule) -> bool:
-    """Whether the network is only built once training starts."""
-    return type(task).configure_model is not LightningModule.configure_model
+def subclasses(base: type) -> list[type]:
+    """Those imported, of every generation."""
+    return [kind for child in base.__subclasses__() for kind in (child, *subclasses(child))]
 
 
 def _stored_config(words: list[str]) -> tuple[str, Mapping[str, Any]] | None:

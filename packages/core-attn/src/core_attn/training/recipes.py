@@ -64,6 +64,7 @@ def resolve_configs(package: str, argv: Sequence[str]) -> tuple[list[str], str |
 
 def _check_syntax(path: Path) -> None:
     try:
-        yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            yaml.safe_load(file)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
+        raise ValueError(f"not valid YAML: {error}") from None
