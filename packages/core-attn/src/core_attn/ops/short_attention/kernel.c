@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -25,8 +26,9 @@
 #define LANES 4
 #endif
 #define TILE (LANES < 8 ? 4 : 8) /* rows and columns transposed at once */
+#define UNROLL _Pragma("GCC unroll 8")
 #define LOG2E 1.44269504088896340736f
-#define LN2 0.69314718055994530942f
+#define ROUND 12582912.0f /* 1.5 * 2^23: the last bit of a float of this size is worth one */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -77,51 +79,50 @@ static inline vec larger(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (_
 static inline vec larger(vec a, vec b) { return pick(a > b, a, b); }
 #endif
 
-/* 2^x for x <= 0, relative error 2e-7; exactly 0 from -126 down, NaN stays NaN. */
-static inline vec exp2_vec(vec x) {
-    const float round = 12582912.0f; /* 1.5 * 2^23: its last bit is worth one */
-    vec shifted = x + round;
-    vec f = x - (shifted - round);
-    vec p = f * 1.3276471e-3f + 9.6755410e-3f;
-    p = p * f + 5.5507131e-2f;
-    p = p * f + 2.4022120e-1f;
-    p = p * f + 6.9314694e-1f;
-    p = p * f + 1.0000001f;
-    ivec scaled = (ivec)p + ((ivec)shifted << 23);
-    return (vec)(scaled & ~(ivec)(x <= splat(-126.0f)));
+/* 2^(x - most) for whole numbers `most` >= x - 0.5 below 2^22, relative error 2e-7; exactly 0 from
+ * x = most - 127 down, NaN for NaN. */
+static inline vec exp2_below(vec x, vec most) {
+    x = larger(most - 127.0f, x);
+    vec unit = ROUND - most, shifted = x + unit; /* its last bits hold the rounded x - most */
+    vec f = x - (shifted - unit);
+    vec p = f * 1.32647273e-3f + 9.67151299e-3f;
+    p = p * f + 5.55073358e-2f;
+    p = p * f + 2.40222424e-1f;
+    p = p * f + 6.93147004e-1f;
+    p = p * f + 1.0f;
+    return (vec)((ivec)p + ((ivec)shifted << 23));
 }
 
-static inline void transpose(tile t[TILE]) {
+/* t[c][r] = row[r][first + c]; the two halves of rows 4 apart are joined as they are loaded. */
+static inline void transpose(const float *const row[TILE], isize first, tile t[TILE]) {
+#define MIX __builtin_shufflevector
 #if TILE == 8
-#define MIX(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-    tile u[8];
-#pragma GCC unroll 4
-    for (int i = 0; i < 8; i += 2) {
-        u[i] = MIX(t[i], t[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-        u[i + 1] = MIX(t[i], t[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    typedef float half __attribute__((vector_size(16), aligned(4), may_alias));
+    UNROLL for (int i = 0; i < 4; i++) {
+        const half *upper = (half *)(row[i] + first), *lower = (half *)(row[i + 4] + first);
+        t[i] = MIX(upper[0], lower[0], 0, 1, 2, 3, 4, 5, 6, 7);
+        t[i + 4] = MIX(upper[1], lower[1], 0, 1, 2, 3, 4, 5, 6, 7);
     }
-#pragma GCC unroll 2
-    for (int i = 0; i < 8; i += 4) {
-        t[i] = MIX(u[i], u[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-        t[i + 1] = MIX(u[i], u[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-        t[i + 2] = MIX(u[i + 1], u[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
-        t[i + 3] = MIX(u[i + 1], u[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
+    UNROLL for (int i = 0; i < 8; i += 4) {
+        tile a = MIX(t[i], t[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        tile b = MIX(t[i], t[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+        tile c = MIX(t[i + 2], t[i + 3], 0, 8, 1, 9, 4, 12, 5, 13);
+        tile d = MIX(t[i + 2], t[i + 3], 2, 10, 3, 11, 6, 14, 7, 15);
+        t[i] = MIX(a, c, 0, 1, 8, 9, 4, 5, 12, 13);
+        t[i + 1] = MIX(a, c, 2, 3, 10, 11, 6, 7, 14, 15);
+        t[i + 2] = MIX(b, d, 0, 1, 8, 9, 4, 5, 12, 13);
+        t[i + 3] = MIX(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        u[i] = MIX(t[i], t[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-        u[i + 4] = MIX(t[i], t[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-    }
-    memcpy(t, u, sizeof u);
-#undef MIX
 #else
-    for (int i = 0; i < TILE; i++)
-        for (int j = 0; j < i; j++) {
-            float x = t[i][j];
-            t[i][j] = t[j][i];
-            t[j][i] = x;
-        }
+    UNROLL for (int i = 0; i < 4; i++) t[i] = *(tile *)(row[i] + first);
+    tile a = MIX(t[0], t[1], 0, 4, 1, 5), b = MIX(t[0], t[1], 2, 6, 3, 7);
+    tile c = MIX(t[2], t[3], 0, 4, 1, 5), d = MIX(t[2], t[3], 2, 6, 3, 7);
+    t[0] = MIX(a, c, 0, 1, 4, 5);
+    t[1] = MIX(a, c, 2, 3, 6, 7);
+    t[2] = MIX(b, d, 0, 1, 4, 5);
+    t[3] = MIX(b, d, 2, 3, 6, 7);
 #endif
+#undef MIX
 }
 
 /* ---- the product ---- */
@@ -139,57 +140,92 @@ typedef struct {
     int add;
 } Product;
 
-#define BLOCK(R, N)                                                                               \
-    static void block_##R##_##N(const Product *p, const float *a, const float *b, float *c,       \
-                                const float *factor) {                                            \
-        vec sum[R][N] = {0};                                                                      \
-        const isize a_row = p->a_row, a_depth = p->a_depth, b_depth = p->b_depth;                 \
-        for (isize depth = p->depth; depth > 0; depth--, a += a_depth, b += b_depth) {            \
-            vec x[N];                                                                             \
-            _Pragma("GCC unroll 4") for (int n = 0; n < N; n++) x[n] = load(b + n * LANES);       \
-            _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                 \
-                vec y = splat(a[r * a_row]);                                                      \
-                _Pragma("GCC unroll 4") for (int n = 0; n < N; n++) sum[r][n] += y * x[n];        \
-            }                                                                                     \
-        }                                                                                         \
-        _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                     \
-            vec y = splat(factor[r * p->factor_row]);                                             \
-            float *row = c + r * p->c_row;                                                        \
-            _Pragma("GCC unroll 4") for (int n = 0; n < N; n++) {                                 \
-                vec x = sum[r][n] * y;                                                            \
-                if (p->add) x += load(row + n * LANES);                                           \
-                store(row + n * LANES, x);                                                        \
-            }                                                                                     \
-        }                                                                                         \
-    }
+/* Keeps the compiler from loading an operand again for every use. */
+#if defined(__x86_64__)
+#define IN_REGISTER(x) __asm__ volatile("" : "+v"(x))
+#elif defined(__aarch64__)
+#define IN_REGISTER(x) __asm__ volatile("" : "+w"(x))
+#else
+#define IN_REGISTER(x)
+#endif
 
-BLOCK(1, 1) BLOCK(2, 1) BLOCK(3, 1) BLOCK(4, 1) BLOCK(5, 1) BLOCK(6, 1) BLOCK(7, 1) BLOCK(8, 1)
-BLOCK(1, 2) BLOCK(2, 2) BLOCK(3, 2) BLOCK(4, 2) BLOCK(5, 2) BLOCK(6, 2)
-BLOCK(1, 3) BLOCK(2, 3) BLOCK(3, 3) BLOCK(4, 3)
-BLOCK(1, 4) BLOCK(2, 4) BLOCK(3, 4)
-
-typedef void (*Block)(const Product *, const float *, const float *, float *, const float *);
-static const Block blocks[4][8] = {
-    {block_1_1, block_2_1, block_3_1, block_4_1, block_5_1, block_6_1, block_7_1, block_8_1},
-    {block_1_2, block_2_2, block_3_2, block_4_2, block_5_2, block_6_2},
-    {block_1_3, block_2_3, block_3_3, block_4_3},
-    {block_1_4, block_2_4, block_3_4},
-};
-
-/* Cuts C into register blocks of nearly equal sizes. */
-static void multiply(const Product *p, isize rows, isize vecs) {
-    static const isize most[4] = {8, 6, 4, 3};
-    for (isize n = 0; n < vecs;) {
-        isize strips = (vecs - n + 3) / 4, wide = (vecs - n + strips - 1) / strips;
-        for (isize r = 0; r < rows;) {
-            isize left = (rows - r + most[wide - 1] - 1) / most[wide - 1];
-            isize high = (rows - r + left - 1) / left;
-            blocks[wide - 1][high - 1](p, p->a + r * p->a_row, p->b + n * LANES,
-                                       p->c + r * p->c_row + n * LANES,
-                                       p->factor + r * p->factor_row);
-            r += high;
+/* R rows by N vectors of the product, R and N constant wherever this is inlined. The side with
+ * fewer vectors stays in registers while the other streams by. */
+static inline __attribute__((always_inline)) void block(const Product p, const int R, const int N) {
+    vec sum[8][4];
+    const float *a = p.a, *b = p.b;
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int n = 0; n < N; n++) sum[r][n] = (vec){0};
+    for (isize depth = p.depth; depth > 0; depth--, a += p.a_depth, b += p.b_depth) {
+        vec x[4], y[8];
+        if (N > R) {
+            UNROLL for (int r = 0; r < R; r++) {
+                y[r] = splat(a[r * p.a_row]);
+                IN_REGISTER(y[r]);
+            }
+            UNROLL for (int n = 0; n < N; n++) {
+                x[0] = load(b + n * LANES);
+                IN_REGISTER(x[0]);
+                UNROLL for (int r = 0; r < R; r++) {
+                    sum[r][n] += y[r] * x[0];
+                    IN_REGISTER(sum[r][n]);
+                }
+            }
+        } else {
+            UNROLL for (int n = 0; n < N; n++) {
+                x[n] = load(b + n * LANES);
+                IN_REGISTER(x[n]);
+            }
+            UNROLL for (int r = 0; r < R; r++) {
+                y[0] = splat(a[r * p.a_row]);
+                UNROLL for (int n = 0; n < N; n++) {
+                    sum[r][n] += y[0] * x[n];
+                    IN_REGISTER(sum[r][n]);
+                }
+            }
         }
-        n += wide;
+    }
+    UNROLL for (int r = 0; r < R; r++) {
+        float *c = p.c + r * p.c_row;
+        vec factor = splat(p.factor[r * p.factor_row]);
+        UNROLL for (int n = 0; n < N; n++) {
+            vec x = sum[r][n] * factor;
+            if (p.add) x += load(c + n * LANES);
+            store(c + n * LANES, x);
+        }
+    }
+}
+
+/* N vectors of all rows, in blocks of nearly equal heights up to R, which 12 registers hold. */
+#define STRIP(N, R)                                                   \
+    static void strip_##N(Product p, isize rows) {                    \
+        isize blocks = (rows + R - 1) / R, high = rows / blocks;      \
+        for (isize more = rows % blocks; blocks > 0; blocks--) {      \
+            isize height = high + (more-- > 0);                       \
+            switch (height) { CASES_##R(N) }                          \
+            p.a += height * p.a_row;                                  \
+            p.c += height * p.c_row;                                  \
+            p.factor += height * p.factor_row;                        \
+        }                                                             \
+    }
+#define CASE(R, N) case R: block(p, R, N); break;
+#define CASES_3(N) CASE(1, N) CASE(2, N) CASE(3, N)
+#define CASES_4(N) CASES_3(N) CASE(4, N)
+#define CASES_6(N) CASES_4(N) CASE(5, N) CASE(6, N)
+#define CASES_8(N) CASES_6(N) CASE(7, N) CASE(8, N)
+STRIP(1, 8)
+STRIP(2, 6)
+STRIP(3, 4)
+STRIP(4, 3)
+
+static void multiply(Product p, isize rows, isize vecs) {
+    static void (*const strips[])(Product, isize) = {strip_1, strip_2, strip_3, strip_4};
+    for (isize left = (vecs + 3) / 4; left > 0; left--) {
+        isize wide = (vecs + left - 1) / left;
+        strips[wide - 1](p, rows);
+        p.b += wide * LANES;
+        p.c += wide * LANES;
+        vecs -= wide;
     }
 }
 
@@ -200,22 +236,21 @@ static inline float *at(const Work *w, const View *x, isize row) {
            (w->start + row) * x->row;
 }
 
-/* to[column][row] = factor * x[row][column]; rows are padded with zeros to whole vectors. */
-static void pack_transposed(const Work *w, const View *x, isize columns, float factor, float *to) {
-    static const float zeros[TILE];
+/* to[column][row] = x[row][column]; whole vectors are filled up by repeating the last row. */
+static void pack_transposed(const Work *w, const View *x, isize columns, float *to) {
     const float *from = at(w, x, 0);
-    isize rows = w->queries, whole = columns / TILE * TILE;
-    for (isize i = 0; i < round_up(rows, LANES); i += TILE) {
-        for (isize j = 0; j < whole; j += TILE) {
+    for (isize i = 0; i < w->queries; i += TILE) {
+        const float *row[TILE];
+        for (isize r = 0; r < TILE; r++)
+            row[r] = from + (i + r < w->queries ? i + r : w->queries - 1) * x->row;
+        isize j = 0;
+        for (; j + TILE <= columns; j += TILE) {
             tile t[TILE];
-            for (isize r = 0; r < TILE; r++)
-                t[r] = *(const tile *)(i + r < rows ? from + (i + r) * x->row + j : zeros) * factor;
-            transpose(t);
-            for (isize r = 0; r < TILE; r++) *(tile *)(to + (j + r) * w->width + i) = t[r];
+            transpose(row, j, t);
+            UNROLL for (int c = 0; c < TILE; c++) *(tile *)(to + (j + c) * w->width + i) = t[c];
         }
-        for (isize j = whole; j < columns; j++)
-            for (isize r = 0; r < TILE; r++)
-                to[j * w->width + i + r] = i + r < rows ? from[(i + r) * x->row + j] * factor : 0;
+        for (; j < columns; j++)
+            for (isize r = 0; r < TILE; r++) to[j * w->width + i + r] = row[r][j];
     }
 }
 
@@ -241,7 +276,7 @@ static void multiply_out(const Work *w, const View *x, isize rows, isize columns
     p.c = out;
     p.c_row = x->row;
     if (columns == whole) {
-        multiply(&p, rows, whole / LANES);
+        multiply(p, rows, whole / LANES);
         return;
     }
     p.c = w->packed[1];
@@ -249,7 +284,7 @@ static void multiply_out(const Work *w, const View *x, isize rows, isize columns
     if (p.add)
         for (isize i = 0; i < rows; i++)
             memcpy(p.c + i * whole, out + i * x->row, columns * sizeof(float));
-    multiply(&p, rows, whole / LANES);
+    multiply(p, rows, whole / LANES);
     for (isize i = 0; i < rows; i++)
         memcpy(out + i * x->row, p.c + i * whole, columns * sizeof(float));
 }
@@ -278,24 +313,26 @@ static void add_bias(const Work *w, const View *bias, const View *mask, float fa
         isize j0 = first + TILE <= w->keys || w->keys < TILE ? first : w->keys - TILE;
         int inside = j0 + TILE <= w->keys;
         for (isize i0 = 0; i0 < w->queries; i0 += TILE) {
-            tile t[TILE];
+            tile rows[TILE], t[TILE];
+            const float *row[TILE];
             for (isize r = 0; r < TILE; r++) {
                 isize i = i0 + r < w->queries ? i0 + r : w->queries - 1;
-                t[r] = (tile){0};
+                row[r] = (float *)&rows[r];
+                rows[r] = (tile){0};
                 if (b && inside && bias->column == 1)
-                    t[r] = *(const tile *)(b + i * bias->row + j0) * factor;
+                    rows[r] = *(const tile *)(b + i * bias->row + j0) * factor;
                 else if (b)
                     for (isize c = 0; c < TILE && j0 + c < w->keys; c++)
-                        t[r][c] = b[i * bias->row + (j0 + c) * bias->column] * factor;
+                        rows[r][c] = b[i * bias->row + (j0 + c) * bias->column] * factor;
                 itile seen = {0};
                 if (m && inside && mask->column == 1)
                     seen = __builtin_convertvector(*(const bytes *)(m + i * mask->row + j0), itile);
                 else if (m)
                     for (isize c = 0; c < TILE && j0 + c < w->keys; c++)
                         seen[c] = m[i * mask->row + (j0 + c) * mask->column];
-                if (m) t[r] += (tile)((seen == 0) & (int32_t)0xff800000);
+                if (m) rows[r] += (tile)((seen == 0) & (int32_t)0xff800000);
             }
-            transpose(t);
+            transpose(row, 0, t);
             for (isize c = first - j0; c < TILE && j0 + c < w->keys; c++) {
                 tile *to = (tile *)(scores + (j0 + c) * w->width + i0);
                 *to += t[c];
@@ -311,9 +348,11 @@ static void write_bias(const Work *w, const View *bias, const float *ds) {
         isize j0 = first + TILE <= w->keys || w->keys < TILE ? first : w->keys - TILE;
         isize columns = w->keys < TILE ? w->keys : TILE;
         for (isize i0 = 0; i0 < w->queries; i0 += TILE) {
-            tile t[TILE] = {0};
-            for (isize c = 0; c < columns; c++) t[c] = *(tile *)(ds + (j0 + c) * w->width + i0);
-            transpose(t);
+            tile t[TILE];
+            const float *row[TILE];
+            for (isize c = 0; c < TILE; c++)
+                row[c] = ds + (j0 + (c < columns ? c : 0)) * w->width + i0;
+            transpose(row, 0, t);
             for (isize r = 0; r < TILE && i0 + r < w->queries; r++)
                 memcpy(b + (i0 + r) * bias->row + j0, &t[r], columns * sizeof(float));
         }
@@ -336,34 +375,65 @@ static const float one = 1.0f;
 static void score(const Work *w, const View *x, isize columns, const float *transposed,
                   const float *factor, int add, float *to) {
     Product p = {at(w, x, 0), x->row, 1, transposed, w->width, to, w->width, factor, 0, columns, add};
-    multiply(&p, w->keys, round_up(w->queries, LANES) / LANES);
+    multiply(p, w->keys, round_up(w->queries, LANES) / LANES);
 }
 
-/* Fills scores with exp(s - max) and inverse with 1 / sum, 0 for a query that sees no key. */
-static void softmax(const Work *w, float *scores, float *inverse) {
-    for (isize i = 0; i < w->queries; i += LANES) {
-        float *s = scores + i;
-        vec most = splat(-INFINITY), sum = {0};
-        for (isize j = 0; j < w->keys; j++) most = larger(most, load(s + j * w->width));
-        most = (vec)((ivec)most & (ivec)(most != splat(-INFINITY)));
-        for (isize j = 0; j < w->keys; j++) {
-            vec e = exp2_vec(load(s + j * w->width) - most);
-            store(s + j * w->width, e);
-            sum += e;
+/* A whole number near the maximum of a column of scores, 0 where all are -inf. */
+static inline vec rounded_maximum(const Work *w, float *s) {
+    isize n = w->width, end = (w->keys - 1) * n;
+    vec most = load(s), other = load(s + end);
+    for (isize j = n; j < end; j += 2 * n) { /* two chains; the last row may be seen twice */
+        most = larger(most, load(s + j));
+        other = larger(other, load(s + j + n));
+    }
+    most = larger(most, other);
+    most = (vec)((ivec)most & (ivec)(most != splat(-INFINITY)));
+    const float limit = 1 << 22;
+    ivec beyond = (most > limit) | (most < -limit);
+    for (int i = 0; i < LANES; i++)
+        if (beyond[i]) {
+            for (isize j = 0; j <= end; j += n) store(s + j, load(s + j) - most);
+            return (vec){0};
         }
+    return (most + ROUND) - ROUND;
+}
+
+/* Fills scores with exp(s - m), m near the maximum, and inverse with 1 / sum, 0 for a query that
+ * sees no key. */
+static void softmax(const Work *w, float *scores, float *inverse) {
+    isize n = w->width, end = w->keys / 2 * 2 * n;
+    for (isize i = 0; i < w->queries; i += LANES, scores += LANES) {
+        vec most = rounded_maximum(w, scores), sum = {0}, other = {0};
+        for (isize j = 0; j < end; j += 2 * n) {
+            vec a = exp2_below(load(scores + j), most);
+            vec b = exp2_below(load(scores + j + n), most);
+            store(scores + j, a);
+            store(scores + j + n, b);
+            sum += a;
+            other += b;
+        }
+        if (w->keys % 2) {
+            vec a = exp2_below(load(scores + end), most);
+            store(scores + end, a);
+            sum += a;
+        }
+        sum += other;
         store(inverse + i, pick(sum == 0, sum, 1.0f / sum));
     }
 }
 
-/* The unnormalised weights of the problem in w->scores, 1 / sum in row[0], the gate in row[1]. */
+/* The unnormalised weights of the problem in w->scores, 1 / sum in row[0], the gate in row[1]; it
+ * is 0 for the repeated queries, so that nothing of theirs reaches a gradient. */
 static void weigh(const Work *w) {
     const Call *c = w->call;
-    pack_transposed(w, &c->q, c->dim, c->scale * LOG2E, w->qt);
-    score(w, &c->k, c->dim, w->qt, &one, 0, w->scores);
+    pack_transposed(w, &c->q, c->dim, w->qt);
+    float factor = c->scale * LOG2E;
+    score(w, &c->k, c->dim, w->qt, &factor, 0, w->scores);
     add_bias(w, &c->bias, &c->mask, LOG2E, w->scores);
     softmax(w, w->scores, w->row[0]);
-    for (isize i = 0; i < w->width; i++)
-        w->row[1][i] = !c->gate.data ? 1.0f : i < w->queries ? *at(w, &c->gate, i) : 0.0f;
+    for (isize i = 0; i < w->width; i++) w->row[1][i] = i < w->queries;
+    if (c->gate.data)
+        for (isize i = 0; i < w->queries; i++) w->row[1][i] = *at(w, &c->gate, i);
 }
 
 static void write_gate(const Work *w, const View *gate, const float *x) {
@@ -394,7 +464,7 @@ static void forward(const Work *w) {
 static void backward(const Work *w) {
     const Call *c = w->call;
     weigh(w);
-    pack_transposed(w, &c->grad, c->v_dim, 1.0f, w->gt);
+    pack_transposed(w, &c->grad, c->v_dim, w->gt);
     score(w, &c->v, c->v_dim, w->gt, &one, 0, w->dp);
     isize n = w->width;
     for (isize i = 0; i < w->queries; i += LANES) {
@@ -428,17 +498,16 @@ static void backward(const Work *w) {
  * with tS = scale (tQ K^T + Q tK^T) + tbias, W = grad tV^T and u = sum P tS, the number
  * differentiated is sum gate P ((tS - u) dP + W) + tgate delta. */
 static void backward_backward(const Work *w) {
-    static const float ln2 = LN2;
     static const View absent;
     const Call *c = w->call;
     isize n = w->width;
     weigh(w);
-    pack_transposed(w, &c->grad, c->v_dim, 1.0f, w->gt);
-    pack_transposed(w, &c->tq, c->dim, c->scale, w->tqt);
+    pack_transposed(w, &c->grad, c->v_dim, w->gt);
+    pack_transposed(w, &c->tq, c->dim, w->tqt);
     score(w, &c->v, c->v_dim, w->gt, &one, 0, w->dp);
     score(w, &c->tv, c->v_dim, w->gt, &one, 0, w->w);
-    score(w, &c->k, c->dim, w->tqt, &one, 0, w->ds);
-    score(w, &c->tk, c->dim, w->qt, &ln2, 1, w->ds);
+    score(w, &c->k, c->dim, w->tqt, &c->scale, 0, w->ds);
+    score(w, &c->tk, c->dim, w->qt, &c->scale, 1, w->ds);
     add_bias(w, &c->tbias, &absent, 1.0f, w->ds);
     for (isize i = 0; i < n; i++)
         w->row[3][i] = c->tgate.data && i < w->queries ? *at(w, &c->tgate, i) : 0.0f;
@@ -566,6 +635,18 @@ static void write_bias_sum(Job *job) {
     }
 }
 
+/* Asks for huge pages where a large result is about to be touched for the first time: taking 4 kB
+ * faults one by one can cost more than the attention. */
+static void prepare(const View *x, isize floats) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t huge = 1 << 21, start = (uintptr_t)x->data;
+    uintptr_t from = (start + huge - 1) / huge * huge, to = (start + 4 * floats) / huge * huge;
+    if (x->data && to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+    (void)x, (void)floats;
+#endif
+}
+
 /* Runs pass 0 (forward), 1 (backward) or 2 (its derivative); `parallel` is GOMP_parallel of the
  * OpenMP runtime at hand, or NULL for threads of our own. Chunks, and with them every sum, do not
  * depend on the number of threads. Returns 0, or 1 where memory ran out. */
@@ -583,6 +664,13 @@ int core_attn_short_attention(const Call *call, int pass, int threads, Parallel 
         job.longest_keys = job.longest_queries;
     }
     if (items == 0 || job.longest_queries == 0) return 0;
+    isize rows = call->offsets ? call->offsets[call->problems] : call->problems * call->queries;
+    isize key_rows = call->offsets ? rows : call->problems * call->keys;
+    prepare(&call->out, rows * call->heads * call->v_dim);
+    prepare(&call->dgrad, rows * call->heads * call->v_dim);
+    prepare(&call->dq, rows * call->heads * call->dim);
+    prepare(&call->dk, key_rows * call->heads * call->dim);
+    prepare(&call->dv, key_rows * call->heads * call->v_dim);
     int shared = call->dbias.data && call->dbias.problem == 0;
     isize most = shared ? 32 : 256;
     job.chunks = items < most ? items : most;
