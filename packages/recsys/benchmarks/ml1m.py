@@ -24,7 +24,7 @@ from attn_recsys.metrics import summary
 from attn_recsys.models import create
 from attn_recsys.optim import AdamTF
 
-DATA = Path(os.environ.get("ATTN_DATA", Path(__file__).parents[4] / "shared" / "data"))
+DATA = Path(os.environ.get("ATTN_DATA", "../../../shared/data"))  # from packages/recsys
 
 
 def main():

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -23,6 +24,7 @@ class Batch(TypedDict):
     index: Int[Tensor, "batch slots"]
     value: Float[Tensor, "batch slots"]
     label: Float[Tensor, " batch"]
+    group: NotRequired[Int[Tensor, " batch"]]  # equal numbers are equal groups, in one process
 
 
 @dataclass(frozen=True)
@@ -232,11 +234,15 @@ def to_batch(table: pa.Table, prepared: PreparedSchema) -> Batch:
         if "label" in table.column_names
         else np.full(size, -1, np.float32)
     )
-    return {
+    batch: Batch = {
         "index": torch.from_numpy(index),
         "value": torch.from_numpy(value),
         "label": torch.from_numpy(label),
     }
+    if "group" in table.column_names:
+        codes = pl.Series(table.column("group").combine_chunks()).hash(seed=0)
+        batch["group"] = torch.from_numpy(codes.to_numpy().astype(np.int64))
+    return batch
 
 
 def _fill_numbers(

@@ -162,6 +162,11 @@ class AutoInt(nn.Module):
             self.deep.reset(init)
 
     @property
+    def output_bias(self) -> nn.Parameter:
+        """The logit that a model without any weight would give."""
+        return self.out.bias
+
+    @property
     def embeddings(self) -> list[FieldEmbedding]:
         """The tables, which a sparse optimiser updates row by row."""
         return [self.embedding] if self.linear is None else [self.embedding, self.linear]

@@ -70,6 +70,11 @@ class ClickModel(nn.Module):
         """The tables, which a sparse optimiser updates row by row."""
         return [m for m in self.modules() if isinstance(m, FieldEmbedding)]
 
+    @property
+    def output_bias(self) -> nn.Parameter:
+        """The logit that a model without any weight would give."""
+        return self.bias
+
     def first(self, index: Tensor, value: Tensor) -> Tensor:
         """The first-order term and the bias."""
         return self.bias + self.linear(index, value).sum((1, 2))
@@ -162,6 +167,11 @@ class MLP(ClickModel):
             layout.fields * config.dim, config.deep_widths, dropout=config.deep_dropout
         )
 
+    @property
+    def output_bias(self) -> nn.Parameter:
+        """The logit that a model without any weight would give."""
+        return self.deep.out.bias
+
     def forward(
         self, index: Int[Tensor, "batch slots"], value: Float[Tensor, "batch slots"]
     ) -> Float[Tensor, " batch"]:
@@ -200,6 +210,11 @@ class DCNv2(ClickModel):
         )
         self.deep = DeepPart(width, config.deep_widths, dropout=config.deep_dropout, logit=False)
         self.out = nn.Linear(width + (width, *config.deep_widths)[-1], 1)
+
+    @property
+    def output_bias(self) -> nn.Parameter:
+        """The logit that a model without any weight would give."""
+        return self.out.bias
 
     def forward(
         self, index: Int[Tensor, "batch slots"], value: Float[Tensor, "batch slots"]
@@ -245,6 +260,11 @@ class FinalMLP(ClickModel):
         side = out // config.chunks
         self.fusion = nn.Parameter(torch.empty(config.chunks, side, side))
         nn.init.xavier_normal_(self.fusion)
+
+    @property
+    def output_bias(self) -> nn.Parameter:
+        """The logit that a model without any weight would give."""
+        return self.first_out.bias
 
     def forward(
         self, index: Int[Tensor, "batch slots"], value: Float[Tensor, "batch slots"]

@@ -1,0 +1,86 @@
+"""The command attn-recsys."""
+
+import sys
+from typing import Literal
+
+import core_attn.training
+
+
+def main() -> int:
+    """Runs attn-recsys and returns its exit code."""
+    return core_attn.training.main(
+        "attn_recsys",
+        commands={"report": report, "score": score, "export": export, "bench": bench},
+    )
+
+
+def report(ckpt: str, out: str | None = None) -> None:
+    """Write one HTML page about a checkpoint, and its pictures as PNG and CSV beside it.
+
+    Args:
+        ckpt: the checkpoint; logs and test results are read from its folder.
+        out: the page to write; by default report.html beside the checkpoint.
+    """
+    from pathlib import Path
+
+    from core_attn.training.report import report as page
+
+    from . import report as pictures
+
+    page(ckpt, out)
+    task, data = core_attn.training.load_checkpoint(ckpt)
+    data.prepare_data()
+    data.setup("test")
+    folder = Path(out or Path(ckpt).with_name("report.html")).with_suffix("")
+    pictures.write(pictures.exhibits(task, data), folder)
+    print(f"{folder}/")
+
+
+def score(ckpt: str, input: list[str], output: str, batch_size: int = 8192) -> None:
+    """Stream rows of Parquet, CSV or TSV files through a checkpoint into a Parquet file.
+
+    Args:
+        ckpt: the checkpoint.
+        input: files with the columns of the schema; a label is not needed.
+        output: the Parquet file to write: the rows' numbers, in order, and their probability.
+        batch_size: rows scored at once.
+    """
+    from .serving import score_files
+
+    rows, seconds = score_files(ckpt, input, output, batch_size=batch_size)
+    print(f"{output}: {rows:,} rows, {rows / max(seconds, 1e-9):,.0f} a second")
+
+
+def export(
+    ckpt: str,
+    format: Literal["onnx", "torch"] = "onnx",
+    out: str | None = None,
+    tolerance: float = 1e-5,
+) -> int:
+    """Write a checkpoint's network as ONNX or torch.export, with its pre-processing tables.
+
+    Args:
+        ckpt: the checkpoint.
+        format: "onnx", for onnxruntime, or "torch", for torch.export.load.
+        out: the file to write; by default beside the checkpoint.
+        tolerance: the largest difference allowed between an exported and an original logit.
+    """
+    from .serving import export_with_tables
+
+    return export_with_tables(ckpt, format, out, tolerance)
+
+
+def bench(quick: bool = False) -> None:
+    """Measure scoring: rows a second, and the latency of one row.
+
+    Args:
+        quick: fewer repeats.
+    """
+    from .serving import measure
+
+    for name, value in measure(repeats=3 if quick else 10).items():
+        print(f"{name:<40} {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

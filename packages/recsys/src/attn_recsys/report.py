@@ -1,0 +1,298 @@
+"""Pictures of a trained click model: calibration, attention between fields, interacting pairs."""
+
+import csv
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from core_attn.taps import Mean, record
+
+from . import metrics
+from .data.batches import Batch
+from .models import AutoInt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from .data import ClickData
+    from .tasks import ClickTask
+
+ROWS = 20_000
+PAIR_ROWS = 512
+
+
+class Picture(NamedTuple):
+    """One picture with the numbers in it.
+
+    Attributes:
+        name: of its files.
+        title: a few words.
+        caption: what to see in it.
+        rows: the numbers.
+        figure: the picture; None for a plain table.
+    """
+
+    name: str
+    title: str
+    caption: str
+    rows: list[dict[str, Any]]
+    figure: "Figure | None" = None
+
+
+def exhibits(task: "ClickTask", data: "ClickData", rows: int = ROWS) -> Iterator[Picture]:
+    """Everything the report shows of a model, from the first rows of the test data.
+
+    Args:
+        task: trained.
+        data: set up.
+        rows: how many rows at most.
+    """
+    model = task.model.eval()
+    batches = list(_first(data.test_dataloader(), rows))
+    label = torch.cat([batch["label"] for batch in batches]).numpy()
+    with torch.no_grad():
+        p = torch.cat([task.predict_step(batch) for batch in batches]).double().numpy()
+    yield _quality(label, p)
+    yield _calibration(label, p)
+    yield from _unseen(data)
+    if isinstance(model, AutoInt) and model.config.block_widths:
+        names = [model.layout.names[i] for i in model.attended]
+        yield from _global_maps(model, batches, names)
+        yield from _single_rows(model, batches[0], p, names)
+    yield _pairs(model, batches[0])
+
+
+def write(pictures: Iterator[Picture], folder: Path) -> list[Path]:
+    """Saves each picture as PNG and its numbers as CSV beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for picture in pictures:
+        path = folder / f"{picture.name}.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(picture.rows[0]))
+            writer.writeheader()
+            writer.writerows(picture.rows)
+        written.append(path)
+        if picture.figure is not None:
+            written.append(path.with_suffix(".png"))
+            picture.figure.savefig(written[-1], dpi=144, bbox_inches="tight")
+    return written
+
+
+# ---- quality ----
+
+
+def _quality(label: np.ndarray, p: np.ndarray) -> Picture:
+    found = metrics.summary(label, p)
+    rows = [{"metric": name, "value": value} for name, value in found.items()]
+    caption = f"On {len(label):,} test rows, {label.mean():.1%} of them with label 1."
+    return Picture("quality", "Quality", caption, rows)
+
+
+def _calibration(label: np.ndarray, p: np.ndarray) -> Picture:
+    from matplotlib.figure import Figure
+
+    bins = metrics.reliability(label, p)
+    figure = Figure(figsize=(4.2, 4), layout="constrained")
+    axes = figure.subplots()
+    top = 1.05 * max(max(b.predicted, b.observed) for b in bins)
+    axes.plot([0, top], [0, top], color="0.7", lw=1, zorder=0)
+    axes.plot([b.predicted for b in bins], [b.observed for b in bins], "o-", ms=4, color="C0")
+    axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+    axes.set_xlabel("mean prediction")
+    axes.set_ylabel("share of label 1")
+    axes.spines[["top", "right"]].set_visible(False)
+    error = metrics.expected_calibration_error(label, p)
+    axes.set_title(f"expected calibration error {error:.4f}", loc="left", fontsize=10)
+    rows = [{"bin": i + 1} | b._asdict() for i, b in enumerate(bins)]
+    caption = "Ten bins of equally many rows; on the grey line predictions are exact."
+    return Picture("calibration", "Calibration", caption, rows, figure)
+
+
+def _unseen(data: "ClickData") -> Iterator[Picture]:
+    rows = [
+        {"field": name, "share in rare row": share}
+        for name, share in sorted(data.prepared.unseen.items(), key=lambda item: -item[1])
+    ]
+    if rows:
+        caption = "Share of validation and test cells whose value was rare or unseen in training."
+        yield Picture("unseen", "Rare and unseen values", caption, rows)
+
+
+# ---- attention ----
+
+
+def attention_maps(
+    model: AutoInt, batches: Sequence[Batch]
+) -> Float[Tensor, "blocks heads fields fields"]:
+    """The attention of every block and head, averaged over rows."""
+    with torch.no_grad(), record(model, "pattern", Mean) as seen:
+        for batch in batches:
+            model(batch["index"], batch["value"])
+    return torch.stack(list(seen.values()))
+
+
+def _global_maps(
+    model: AutoInt, batches: Sequence[Batch], names: Sequence[str]
+) -> Iterator[Picture]:
+    maps = attention_maps(model, batches).numpy()
+    count = sum(len(batch["label"]) for batch in batches)
+    titles = [f"block {i + 1}" for i in range(len(maps))]
+    yield Picture(
+        "attention-global",
+        "Attention between fields",
+        f"Mean over heads and {count:,} test rows. A row is the field that asks, a column the "
+        f"field it reads; each row sums to 1, so an even spread would be {1 / len(names):.3f}.",
+        _map_rows(maps.mean(1, keepdims=True), names),
+        draw_maps(list(maps.mean(1)), titles, names, columns=len(maps)),
+    )
+    heads = maps.shape[1]
+    panels = [x for block in maps for x in block]
+    titles = [f"block {i + 1}, head {j + 1}" for i in range(len(maps)) for j in range(heads)]
+    yield Picture(
+        "attention-heads",
+        "Attention by block and head",
+        "As above, for every head of every block.",
+        _map_rows(maps, names),
+        draw_maps(panels, titles, names, columns=heads),
+    )
+
+
+def _single_rows(
+    model: AutoInt, batch: Batch, p: np.ndarray, names: Sequence[str], cases: int = 3
+) -> Iterator[Picture]:
+    size = len(batch["label"])
+    order = np.argsort(p[:size])
+    chosen = torch.from_numpy(order[np.linspace(0, size - 1, cases).round().astype(int)].copy())
+    with torch.no_grad(), record(model, "pattern") as seen:
+        model(batch["index"][chosen], batch["value"][chosen])
+    maps = torch.stack([x.mean(1) for x in seen.values()]).numpy()  # blocks, cases, fields, fields
+    panels, titles, rows = [], [], []
+    for case, row in enumerate(chosen.tolist()):
+        for block in range(len(maps)):
+            panels.append(maps[block, case])
+            titles.append(f"row {row}, p = {p[row]:.3f}, block {block + 1}")
+            for entry in _map_rows(maps[block, case][None, None], names):
+                rows.append({"row": row, "p": p[row]} | entry | {"block": block + 1})
+    yield Picture(
+        "attention-rows",
+        "Attention in single rows",
+        "The test rows with the lowest, a middle and the highest prediction; mean over heads.",
+        rows,
+        draw_maps(panels, titles, names, columns=len(maps)),
+    )
+
+
+def _map_rows(maps: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    blocks, heads = maps.shape[:2]
+    return [
+        {"block": block + 1}
+        | ({"head": head + 1} if heads > 1 else {})
+        | {"asks": names[i], "reads": names[j], "weight": float(maps[block, head, i, j])}
+        for block, head in itertools.product(range(blocks), range(heads))
+        for i, j in itertools.product(range(len(names)), repeat=2)
+    ]
+
+
+def draw_maps(
+    maps: Sequence[np.ndarray], titles: Sequence[str], names: Sequence[str], columns: int
+) -> "Figure":
+    """Heat maps over fields in a grid, on one colour scale."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(maps) // columns)
+    side = max(2.2, 0.24 * len(names) + 0.9)
+    figure = Figure(figsize=(side * columns + 0.9, side * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    top = max(float(x.max()) for x in maps)
+    image = None
+    for axes, x, title in zip(grid.flat, maps, titles, strict=True):
+        image = axes.imshow(x, vmin=0, vmax=top, cmap="viridis")
+        axes.set_title(title, fontsize=9, loc="left")
+        name_axes(axes, names)
+    assert image is not None
+    figure.colorbar(image, ax=list(grid.flat), shrink=0.8, label="attention weight")
+    return figure
+
+
+def name_axes(axes: "Axes", names: Sequence[str]) -> None:
+    """Writes the fields' names on both axes."""
+    size = 8 if len(names) <= 20 else 6
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+
+
+# ---- interacting pairs ----
+
+
+def interaction_strengths(
+    model: nn.Module, batch: Batch, rows: int = PAIR_ROWS, seed: int = 0
+) -> Float[Tensor, "fields fields"]:
+    """How much two fields change the logit together, beyond what each changes alone.
+
+    Of each row x and another row y, with x_i meaning x with field i as in y: the root of the mean
+    square of f(x) - f(x_i) - f(x_j) + f(x_ij). It is 0 for fields whose effects add up, in any
+    model, and positive for every pair inside an interaction of higher order.
+
+    Args:
+        model: from ids and values to logits.
+        batch: rows to take.
+        rows: how many.
+        seed: of the pairing of rows.
+
+    Source: the mixed difference behind Friedman and Popescu, 2008, "Predictive Learning via Rule
+    Ensembles", section 8.1, on pairs of rows.
+    """
+    layout = model.layout
+    size = min(rows, len(batch["label"]))
+    index, value = batch["index"][:size], batch["value"][:size]
+    other = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    slots = torch.tensor([i for i, width in enumerate(layout.widths) for _ in range(width)])
+
+    def logits(*fields: int) -> Tensor:
+        swapped = torch.isin(slots, torch.tensor(fields, dtype=torch.long))
+        return model(
+            torch.where(swapped, index[other], index), torch.where(swapped, value[other], value)
+        )
+
+    with torch.no_grad():
+        base = logits()
+        alone = [logits(i) for i in range(layout.fields)]
+        strengths = torch.zeros(layout.fields, layout.fields)
+        for i, j in itertools.combinations(range(layout.fields), 2):
+            mixed = base - alone[i] - alone[j] + logits(i, j)
+            strengths[i, j] = strengths[j, i] = mixed.square().mean().sqrt()
+    return strengths
+
+
+def _pairs(model: nn.Module, batch: Batch) -> Picture:
+    names = model.layout.names
+    strengths = interaction_strengths(model, batch).numpy()
+    rows = [
+        {"field": names[i], "with": names[j], "strength": float(strengths[i, j])}
+        for i, j in itertools.combinations(range(len(names)), 2)
+    ]
+    rows.sort(key=lambda row: -row["strength"])
+    figure = draw_maps([strengths], ["interaction strength"], names, columns=1)
+    figure.axes[-1].set_ylabel("change of the logit")
+    best = ", ".join(f"{row['field']} × {row['with']}" for row in rows[:5])
+    caption = (
+        "Root mean square of the change of the logit when two fields are swapped for those of "
+        f"another row, beyond what each swap does alone. Strongest: {best}."
+    )
+    return Picture("interactions", "Interacting pairs", caption, rows, figure)
+
+
+def _first(batches: Any, rows: int) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        rows -= len(batch["label"])
+        if rows <= 0:
+            return

@@ -1,0 +1,130 @@
+"""Scoring of files, export with the tables that make ids of cells, and latency."""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from .data.batches import Batch, to_batch
+from .data.blocks import read_blocks
+from .data.encode import encoded
+from .data.prepare import load_vocabulary
+from .layout import Layout
+from .models import create
+
+
+def score_files(
+    ckpt: str, files: Sequence[str], output: str | Path, *, batch_size: int = 8192
+) -> tuple[int, float]:
+    """Streams rows through a checkpoint; memory does not grow with the files.
+
+    Args:
+        ckpt: the checkpoint; its data module's prepared folder must be there.
+        files: Parquet, CSV or TSV files with the schema's columns, the label not needed.
+        output: a Parquet file with the columns `row` and `probability`; it appears when complete.
+        batch_size: rows scored at once.
+
+    Returns:
+        Rows and seconds.
+
+    Raises:
+        ValueError: a cell that does not fit its field, or data prepared for another schema.
+    """
+    from core_attn.training import load_checkpoint
+
+    task, data = load_checkpoint(ckpt)
+    data.prepare_data()
+    data.setup("predict")
+    prepared = data.prepared
+    prepared.check_same(task.prepared.hash, "the checkpoint")
+    vocabulary = load_vocabulary(data.prepared_folder, prepared)
+    output = Path(output)
+    part = output.with_name(output.name + ".part")
+    names = pa.schema([("row", pa.int64()), ("probability", pa.float32())])
+    start, began = 0, time.perf_counter()
+    try:
+        with pq.ParquetWriter(part, names) as writer, torch.inference_mode():
+            for frame in read_blocks(files, prepared.schema.names):
+                coded = encoded(
+                    frame, prepared.schema, vocabulary, prepared.ranges, prepared.seed, start
+                )
+                whole = to_batch(coded.to_arrow(), prepared)
+                p = torch.cat([task.predict_step(batch) for batch in _cut(whole, batch_size)])
+                rows = pl.int_range(start, start + len(frame), eager=True)
+                writer.write_table(
+                    pa.table([rows.to_arrow(), pa.array(p.float().numpy())], schema=names)
+                )
+                start += len(frame)
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+    return start, time.perf_counter() - began
+
+
+def _cut(batch: Batch, size: int) -> Iterator[Batch]:
+    for start in range(0, len(batch["label"]), size):
+        yield {key: x[start : start + size] for key, x in batch.items()}  # type: ignore[misc]
+
+
+def export_with_tables(
+    ckpt: str, format: Literal["onnx", "torch"], out: str | None, tolerance: float
+) -> int:
+    """Exports the network and copies `schema.json` and the vocabularies beside it.
+
+    Returns:
+        0, or 1 where an output differs by more than the tolerance.
+    """
+    from core_attn.training import load_checkpoint
+    from core_attn.training.export import export
+
+    task, data = load_checkpoint(ckpt)
+    data.prepare_data()
+    data.setup("predict")
+    data.prepared.check_same(task.prepared.hash, "the checkpoint")
+    path = Path(out or Path(ckpt).with_suffix({"onnx": ".onnx", "torch": ".pt2"}[format]))
+    code = export(ckpt, format, str(path), tolerance)
+    tables = path.with_name(path.stem + "-tables")
+    shutil.rmtree(tables, ignore_errors=True)
+    tables.mkdir(parents=True)
+    shutil.copy(data.prepared_folder / "schema.json", tables)
+    shutil.copytree(data.prepared_folder / "vocabulary", tables / "vocabulary")
+    print(
+        f"{tables}/: schema {data.prepared.hash} and {len(list(tables.glob('*/*')))} vocabularies"
+    )
+    return code
+
+
+def measure(
+    *, fields: int = 39, rows: int = 1_000_000, batch: int = 8192, repeats: int = 10
+) -> dict[str, str]:
+    """Scoring speed of the official AutoInt with random weights, on one thread."""
+    layout = Layout.plain(fields, rows)
+    model = create("autoint", layout).eval()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    results = {}
+    try:
+        for size in (1, batch):
+            index = torch.randint(rows, (size, fields))
+            value = torch.ones(size, fields)
+            times = []
+            with torch.inference_mode():
+                for _ in range(repeats * (50 if size == 1 else 1) + 3):
+                    start = time.perf_counter()
+                    model(index, value)
+                    times.append(time.perf_counter() - start)
+            best = median(times[3:])
+            if size == 1:
+                results["latency of one row, one thread"] = f"{1e3 * best:.3f} ms"
+            else:
+                results[f"rows a second, batch {size}, one thread"] = f"{size / best:,.0f}"
+    finally:
+        torch.set_num_threads(threads)
+    return results
