@@ -1,0 +1,111 @@
+"""E5: the flat valley of the pair (omega, mu) = (g, m), (-g, -m)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ... import montecarlo, plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from ...seeds import torch_generator
+from .. import theory
+from ..data import LinearRegression
+from ..predictors import read_labels
+
+MEASURED = {0.02: 0.24116, 0.1: 0.24124, 0.13: 0.24142, 0.2: 0.24263, 0.3: 0.24693, 0.4: 0.25403}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landscape(Config):
+    """Values of g; prompts are common to all of them."""
+
+    d: int = 5
+    length: int = 40
+    noise: float = 0.1
+    g: tuple[float, ...] = (0.02, 0.05, 0.1, 0.13, 0.2, 0.25, 0.3, 0.35, 0.4)
+    prompts: int = 200_000
+    batch: int = 10_000
+
+
+def measure(config: Landscape, point: None) -> Arrays:
+    """Risk at the best m of the sample, for every g on the same prompts."""
+    task = LinearRegression(config.d, config.length, config.noise)
+    generator = torch_generator(0, "landscape", config.device)
+    g = torch.tensor(config.g, dtype=torch.float64, device=config.device)
+    m_theory = theory.pair_value(np.array(config.g), config.d, config.length, config.noise)
+    m = torch.as_tensor(m_theory, device=config.device)
+
+    def draw(count: int) -> np.ndarray:
+        prompts = task.sample(count, generator=generator, dtype=torch.float64)
+        asked = torch.cat((g, -g))[:, None] * prompts.x_query[:, None]
+        plus, minus = read_labels(prompts, asked)[..., 0].split(len(g), -1)
+        read, y = plus - minus, prompts.y_query
+        loss = (m * read - y).square()
+        rise = loss - loss[:, :1]
+        return torch.cat((rise, read * y, read**2, y**2), -1).cpu().numpy()
+
+    mean, error = montecarlo.average(draw, config.prompts, config.batch)
+    count = len(g)
+    cross, square, power = mean[count : 2 * count], mean[2 * count : 3 * count], mean[-1]
+    return {
+        "g": np.array(config.g),
+        "m": cross / square,
+        "risk": power - cross**2 / square,
+        "rise_error": error[:count],
+        "m_theory": m_theory,
+    }
+
+
+def checks(result: Result) -> list[Check]:
+    """Level and, more sharply, differences along the valley."""
+    part = result.parts[0]
+    risk = dict(zip(part["g"].tolist(), part["risk"], strict=True))
+    base = min(MEASURED)
+    out = [close(f"risk at g={base}", risk[base], MEASURED[base], 0.004, "measured")]
+    # The earlier differences came from 60,000 prompts and carry an error of their own.
+    theirs = 1 + result.config.prompts / 60_000
+    for g, se in zip(part["g"].tolist(), part["rise_error"], strict=True):
+        if g in MEASURED and g != base:
+            rise = MEASURED[g] - MEASURED[base]
+            out.append(close(f"rise of the risk from g={base} to {g}", risk[g] - risk[base], rise,
+                             1e-4 + 4 * se * theirs**0.5, "measured"))  # fmt: skip
+    return out
+
+
+def draw(result: Result):
+    """The loss over (g, m) with its valley, and the risk along it."""
+    part, config = result.parts[0], result.config
+    figure, [[left, right]] = plotting.panels(1, 2)
+    problem = (config.d, config.length, config.noise)
+    g, m = np.meshgrid(np.linspace(0.02, 0.5, 200), np.linspace(0.2, 8, 200))
+    loss = theory.pair_loss(m, g, *problem)
+    levels = [0.2215, 0.225, 0.25, 0.3, 0.4, 0.6, 1, 2]
+    contour = left.contour(g, m, loss, levels, cmap="viridis", linewidths=0.8)
+    left.clabel(contour, fontsize=7)
+    fine = np.linspace(0.05, 0.5, 200)
+    left.plot(fine, theory.pair_value(fine, *problem), "k--", label="valley m*(g)")
+    plotting.points(left, part["g"][2:], part["m"][2:], label="best m, Monte Carlo")
+    left.set_ylim(0.2, 8)
+    plotting.labels(left, "g", "m")
+    plotting.points(right, part["g"], part["risk"] - part["risk"][0], part["rise_error"],
+                    label="risk, Monte Carlo")  # fmt: skip
+    valley = theory.pair_loss(theory.pair_value(fine, *problem), fine, *problem)
+    floor = theory.pair_loss(theory.pair_value(1e-3, *problem), 1e-3, *problem)
+    plotting.line(right, fine, valley - floor, index=1, label="approximate loss")
+    plotting.published(right, list(MEASURED), np.array(list(MEASURED.values())) - MEASURED[0.02],
+                       index=2, label="earlier measurement")  # fmt: skip
+    plotting.labels(right, "g", "rise along the valley")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "icl_linear.landscape",
+    "E5: along the valley of the symmetric pair the risk hardly rises: gamma is where training "
+    "stopped, not a fixed point.",
+    Landscape(),
+    Landscape(prompts=20_000),
+    measure,
+    checks,
+    draw,
+    budget=15,
+)

@@ -1,0 +1,100 @@
+"""E9: gradient descent is within a constant factor of Bayes when d grows with L."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ... import montecarlo, plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...seeds import torch_generator
+from .. import theory
+from ..data import LinearRegression
+from ..predictors import gradient_step, ridge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proportional(Config):
+    """Ratios xi = d / L at one length."""
+
+    length: int = 100
+    d: tuple[int, ...] = (5, 10, 20, 40, 80)
+    noise: float = 3.0
+    prompts: int = 20_000
+    batch: int = 5_000
+
+
+def limit_step(xi: float, s2: float) -> float:
+    """The best step of gradient descent when d and L grow with d/L = xi."""
+    return 1 / (1 + xi * (1 + s2))
+
+
+def measure(config: Proportional, d: int) -> Arrays:
+    """Gradient descent with the step of the limit, and ridge, at one d."""
+    task = LinearRegression(d, config.length, config.noise)
+    generator = torch_generator(0, f"proportional {d}", config.device)
+    eta = limit_step(d / config.length, config.noise)
+
+    def draw(count: int) -> np.ndarray:
+        prompts = task.sample(count, generator=generator, dtype=torch.float64)
+        bayes, excess = ridge(prompts, config.noise * d)
+        guesses = torch.stack((eta * gradient_step(prompts), bayes), -1)
+        errors = (guesses - prompts.y_query).square()
+        return torch.cat((errors, config.noise * (1 + excess[:, None])), -1).cpu().numpy()
+
+    mean, error = montecarlo.average(draw, config.prompts, config.batch)
+    return {
+        "d": d,
+        "xi": d / config.length,
+        "eta": eta,
+        "risk": mean,
+        "error": error,
+        "gd": theory.gd_risk(eta, d, config.length, config.noise),
+        "bayes": theory.bayes_risk_limit(d / config.length, config.noise),
+    }
+
+
+def checks(result: Result) -> list[Check]:
+    """The values at xi = 0.2, and the factor at every ratio."""
+    out = []
+    for part in result.parts:
+        d, risk, error = int(part["d"]), part["risk"], part["error"]
+        gd = float(part["gd"])
+        out.append(close(f"GD v closed form, d={d}", risk[0], gd, 4 * error[0]))
+        if d == 20:
+            out.append(close("step of the limit, d=20", part["eta"], 0.5556, 1e-4))
+            out.append(close("GD, closed form, d=20", gd, 3.4475, 1e-4))
+            out.append(close("ridge, d=20", risk[1], 3.4051, 4 * error[1], "measured"))
+            out.append(close("Bayes, d=20", risk[2], 3.406, 4 * error[2] + 2e-3, "measured"))
+        s2 = result.config.noise
+        out.append(at_most(f"excess of GD / excess of Bayes, d={d}", (gd - s2) / (risk[2] - s2),
+                           1.6, "chosen"))  # fmt: skip
+    return out
+
+
+def draw(result: Result):
+    """Risk against d / L."""
+    figure, [[ax]] = plotting.panels(width=5)
+    xi = result["xi"]
+    for i, name in enumerate(("GD", "ridge", "Bayes, Rao-Blackwell")):
+        plotting.points(ax, xi, result["risk"][:, i], result["error"][:, i], index=i, label=name)
+    plotting.line(ax, xi, result["gd"], index=0, label="GD, closed form")
+    fine = np.geomspace(xi.min(), xi.max(), 100)
+    plotting.line(ax, fine, theory.bayes_risk_limit(fine, result.config.noise), index=2,
+                  label="Bayes, limit")  # fmt: skip
+    plotting.labels(ax, "xi = d / L", f"risk (noise {result.config.noise})")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "icl_linear.proportional",
+    "E9: with d growing in proportion to the length, one gradient step stays within a constant "
+    "factor of the Bayes risk.",
+    Proportional(),
+    Proportional(d=(10, 20), prompts=5_000),
+    measure,
+    checks,
+    draw,
+    points=lambda config: config.d,
+    budget=20,
+)

@@ -1,0 +1,141 @@
+"""Spin dynamics on the factors: O(K) per spin, all replicas at once, J never built."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from core_attn import bidirectional_linear_attention
+
+from .model import Network
+
+
+def glauber(
+    rng: np.random.Generator,
+    network: Network,
+    spins: Float[np.ndarray, "spins replicas"],
+    beta: float,
+    sweeps: int,
+    *,
+    averaged: int = 0,
+) -> tuple[Float[np.ndarray, "spins replicas"], Float[np.ndarray, "spins replicas"]]:
+    """Sequential Glauber dynamics, P(s = 1) = (1 + tanh(beta h)) / 2, in random order.
+
+    Args:
+        rng: draws orders and thresholds; replicas share the order, not the thresholds.
+        network: the couplings.
+        spins: where to start; not changed.
+        beta: inverse temperature; np.inf follows the sign of h, ties keep the spin.
+        sweeps: how many.
+        averaged: the last sweeps, at most all, over which spins are averaged; 0 averages none.
+
+    Returns:
+        The last spins, and the mean of the spins after each of the averaged sweeps.
+
+    Raises:
+        ValueError: beta is negative, or spins are not +-1.
+
+    Example:
+        >>> from attn_theory.multitask_hebbian import draw_patterns
+        >>> rng = np.random.default_rng(0)
+        >>> xi = draw_patterns(rng, 200, 1, 0.0)
+        >>> last, _ = glauber(rng, Network.storing(xi), xi[..., 0], np.inf, 1)
+        >>> bool((last == xi[..., 0]).all())
+        True
+    """
+    if beta < 0:
+        raise ValueError(f"beta must be at least 0, got {beta}")
+    spins, mean = _checked(spins).copy(), np.zeros_like(spins, dtype=np.float64)
+    n, a = network.spins, network.factors
+    own = np.square(a).sum(-1) / n
+    overlap = np.einsum("nrf,nr->rf", a, spins) / n
+    for sweep in range(sweeps):
+        # s = 1 exactly where h exceeds the threshold: one comparison instead of a tanh.
+        thresholds = _thresholds(rng, spins.shape, beta)
+        for i in rng.permutation(n):
+            field = np.einsum("rf,rf->r", a[i], overlap) - own[i] * spins[i]
+            new = np.where(field > thresholds[i], 1.0, -1.0)
+            if beta == np.inf:
+                new = np.where(field == 0, spins[i], new)
+            change = new - spins[i]
+            if change.any():
+                overlap += a[i] * (change / n)[:, None]
+                spins[i] = new
+        if sweep >= sweeps - averaged:
+            mean += spins / averaged
+    return spins, mean
+
+
+def sweeps_at_zero(
+    network: Network,
+    spins: Float[np.ndarray, "spins replicas"],
+    sweeps: int,
+    *,
+    compat: Literal["rounded-ties"] | None = None,
+) -> Float[np.ndarray, "steps spins replicas"]:
+    """The start and the state after each zero-temperature sweep in the order i = 0 .. N-1.
+
+    Args:
+        network: the couplings; J is written out, so keep it small.
+        spins: where to start.
+        sweeps: how many.
+        compat: None keeps a spin whose field cancels. "rounded-ties" lets what rounding leaves of
+            such a field decide, its terms summed in order, as the recorded reference does.
+
+    Raises:
+        ValueError: spins are not +-1, or compat is unknown.
+
+    Example:
+        >>> network = Network.storing(np.ones((4, 1, 1)))
+        >>> sweeps_at_zero(network, np.array([[1.0], [1.0], [1.0], [-1.0]]), 1)[1].ravel().tolist()
+        [1.0, 1.0, 1.0, 1.0]
+    """
+    if compat not in (None, "rounded-ties"):
+        raise ValueError(f"compat must be None or 'rounded-ties', got {compat!r}")
+    tie = 1e-12 if compat is None else 0.0
+    spins = _checked(spins).copy()
+    couplings = np.stack([network.couplings(r) for r in range(spins.shape[1])], -1)
+    states = [spins.copy()]
+    for _ in range(sweeps):
+        for i in range(network.spins):
+            field = (couplings[i] * spins).cumsum(0)[-1]
+            spins[i] = np.where(np.abs(field) <= tie, spins[i], np.sign(field))
+        states.append(spins.copy())
+    return np.stack(states)
+
+
+def parallel_step(
+    network: Network, spins: Float[np.ndarray, "spins replicas"]
+) -> Float[np.ndarray, "spins replicas"]:
+    """One synchronous zero-temperature (Little) step, a different dynamics from Glauber's.
+
+    s' = sign(A (A^T s) / N - diag): linear attention with keys = values = factors, query = s.
+
+    Example:
+        >>> network = Network.storing(np.ones((4, 1, 1)))
+        >>> parallel_step(network, np.array([[1.0], [1.0], [1.0], [-1.0]])).ravel().tolist()
+        [1.0, 1.0, 1.0, 1.0]
+    """
+    spins = _checked(spins)
+    stored = torch.from_numpy(network.factors).permute(1, 2, 0).unsqueeze(1)
+    query = torch.from_numpy(spins).T[:, None, None]
+    field = bidirectional_linear_attention(query, stored, stored, scale=1 / network.spins)
+    own = np.square(network.factors).sum(-1) / network.spins
+    field = field[:, 0, 0].T.numpy() - own * spins
+    return np.where(np.abs(field) < 1e-12, spins, np.sign(field))
+
+
+def _thresholds(rng: np.random.Generator, shape: tuple[int, ...], beta: float) -> np.ndarray:
+    if beta == np.inf:
+        return np.zeros(shape)
+    uniform = rng.uniform(-1, 1, shape)
+    if beta == 0:
+        return np.where(uniform > 0, np.inf, -np.inf)
+    return np.arctanh(uniform) / beta
+
+
+def _checked(spins: np.ndarray) -> np.ndarray:
+    if not (np.abs(spins) == 1).all():
+        raise ValueError("spins must be +1 or -1")
+    return np.asarray(spins, dtype=np.float64)

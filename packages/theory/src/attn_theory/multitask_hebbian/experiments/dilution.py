@@ -1,0 +1,129 @@
+"""F1: amplitudes against dilution, from hierarchical to parallel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ... import plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from .. import theory
+from .simulate import stored_overlaps
+
+# T = 0 fixed points for K = 3.
+FIXED = {
+    0.3: (0.7, 0.21, 0.063),
+    0.5: (0.5, 0.25, 0.125),
+    0.6: (0.4, 0.24, 0.144),
+    0.65: (0.3286, 0.2489, 0.1693),
+    0.7: (0.2865, 0.2235, 0.1605),
+    0.8: (0.1960, 0.1640, 0.1320),
+    0.9: (0.0995, 0.0905, 0.0815),
+}
+MIXTURE = {
+    0.3: 0.3815,
+    0.5: 0.3125,
+    0.6: 0.2720,
+    0.65: 0.2489,
+    0.7: 0.2235,
+    0.8: 0.1640,
+    0.9: 0.0905,
+}
+CRITICAL = {3: 0.618034, 4: 0.543689, 5: 0.518790}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dilution(Config):
+    """Curves at temperature t, Monte Carlo at some of the dilutions; seeds are replicas."""
+
+    seeds: int = 16
+    patterns: tuple[int, ...] = (3, 5)
+    t: float = 0.05
+    curve: int = 60
+    dilutions: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    n: int = 3000
+    sweeps: int = 10
+    averaged: int = 4
+
+
+def measure(config: Dilution, k: int) -> Arrays:
+    """Self-consistency on a fine grid and simulated overlaps."""
+    grid = np.linspace(0.02, 0.94, config.curve)
+    start = [theory.hierarchical(k, d) for d in grid]
+    curve = [
+        theory.solve(theory.entries(k, d), 1 / config.t, s, iterations=3000)
+        for d, s in zip(grid, start, strict=True)
+    ]
+    simulated, expected = [], []
+    for d in config.dilutions:
+        overlaps, _ = stored_overlaps(
+            f"dilution {k} {d}", n=config.n, k=k, dilution=d, beta=1 / config.t,
+            replicas=config.seeds, sweeps=config.sweeps, averaged=config.averaged,
+        )  # fmt: skip
+        simulated.append(overlaps)
+        site = theory.entries(k, d)
+        expected.append(theory.solve(site, 1 / config.t, theory.hierarchical(k, d)))
+    return {
+        "k": k,
+        "grid": grid,
+        "curve": np.pad(np.array(curve), ((0, 0), (0, 8 - k))),
+        "simulated": np.pad(np.array(simulated), ((0, 0), (0, 0), (0, 8 - k))),
+        "expected": np.pad(np.array(expected), ((0, 0), (0, 8 - k))),
+    }
+
+
+def checks(result: Result) -> list[Check]:
+    """Fixed points at T = 0, critical dilutions, and Monte Carlo away from the transition."""
+    out = []
+    for d, fixed in FIXED.items():
+        site = theory.entries(3, d)
+        m = theory.solve(site, np.inf, theory.hierarchical(3, d))
+        gap = np.abs(m - fixed).max()
+        out.append(close(f"T=0 fixed point, d={d}: largest gap", gap, 0, 1e-4))
+        out.append(close(f"symmetric mixture, d={d}", theory.symmetric_mixture(3, d), MIXTURE[d],
+                         6e-5))  # fmt: skip
+    site = theory.entries(3, 0.7)
+    reached = theory.solve(site, np.inf, theory.hierarchical(3, 0.7))
+    out.append(close("energy of the fixed point, d=.7", -0.5 * (reached**2).sum(), -0.0789, 1e-4))
+    out.append(close("energy of the mixture, d=.7", -1.5 * theory.symmetric_mixture(3, 0.7) ** 2,
+                     -0.0749, 1e-4))  # fmt: skip
+    for k, value in CRITICAL.items():
+        out.append(close(f"critical dilution, K={k}", theory.critical_dilution(k), value, 1e-6))
+    config = result.config
+    for part in result.parts:
+        k = int(part["k"])
+        for d, values, expected in zip(config.dilutions, part["simulated"], part["expected"],
+                                       strict=True):  # fmt: skip
+            # Later patterns may come out in another order or sign: sizes are compared in order.
+            ordered = np.sort(np.abs(values[:, :k]), 1)[:, ::-1].mean(0)
+            gap = np.abs(ordered - np.sort(expected[:k])[::-1]).max()
+            out.append(close(f"Monte Carlo v theory, K={k}, d={d}: largest gap", gap, 0,
+                             0.03 * (3000 / config.n) ** 0.5))  # fmt: skip
+    return out
+
+
+def draw(result: Result):
+    """A panel per number of patterns."""
+    figure, [axes] = plotting.panels(1, len(result.parts))
+    for ax, part in zip(axes, result.parts, strict=True):
+        k = int(part["k"])
+        for mu in range(k):
+            plotting.line(ax, part["grid"], part["curve"][:, mu], index=mu, label=f"m_{mu + 1}")
+            values = part["simulated"][..., mu]
+            plotting.points(ax, result.config.dilutions, values.mean(1), values.std(1), index=mu)
+        ax.axvline(theory.critical_dilution(k), color="black", ls=":", lw=1, label="d_c at T=0")
+        plotting.labels(ax, "dilution d", "overlap m", f"K={k}, T={result.config.t}")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "multitask_hebbian.dilution",
+    "F1: overlaps against dilution: hierarchical (1-d) d^(k-1) below d_c, then towards equal "
+    "amplitudes; self-consistency and Monte Carlo.",
+    Dilution(),
+    Dilution(patterns=(3,), dilutions=(0.3, 0.5, 0.8), curve=12, n=1500, seeds=24),
+    measure,
+    checks,
+    draw,
+    points=lambda config: config.patterns,
+    budget=40,
+)

@@ -1,0 +1,94 @@
+"""Monte Carlo against the self-consistency of the very patterns that were drawn."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ... import plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from .. import theory
+from .simulate import finite_solution, stored_overlaps
+
+# Earlier measurement: N = 3000, 16 replicas, 6 sweeps averaged.
+EARLIER = {
+    (0.2, 0.05): (0.7893, 0.1736),
+    (0.5, 0.05): (0.4940, 0.2456),
+    (0.8, 0.05): (0.1896, 0.1749),
+    (0.3, 0.5): (0.5659, -0.0383),
+}
+INFINITE = {(0.2, 0.05): (0.8, 0.16), (0.5, 0.05): (0.5, 0.25), (0.8, 0.05): (0.1798, 0.1798)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finite(Config):
+    """Two patterns; seeds are replicas with patterns of their own."""
+
+    seeds: int = 32
+    n: int = 3000
+    sweeps: int = 16
+    averaged: int = 10
+
+
+def measure(config: Finite, point: tuple[float, float]) -> Arrays:
+    """Overlaps, finite-size solution and infinite-size solution."""
+    d, t = point
+    overlaps, patterns = stored_overlaps(
+        f"finite {d} {t}", n=config.n, k=2, dilution=d, beta=1 / t, replicas=config.seeds,
+        sweeps=config.sweeps, averaged=config.averaged,
+    )  # fmt: skip
+    return {
+        "dilution": d,
+        "temperature": t,
+        "simulated": overlaps,
+        "finite": finite_solution(patterns, 1 / t, overlaps),
+        "infinite": theory.solve(theory.entries(2, d), 1 / t, theory.hierarchical(2, d)),
+    }
+
+
+def checks(result: Result) -> list[Check]:
+    """Means over replicas: tight against the drawn patterns, loose against the limit."""
+    out = []
+    for part in result.parts:
+        d, t = float(part["dilution"]), float(part["temperature"])
+        tag = f"d={d}, T={t}"
+        difference = part["simulated"] - part["finite"]
+        se = difference.std(0) / result.config.seeds**0.5
+        for mu in range(2):
+            base = 0.0005 if t < 0.1 else 0.005
+            out.append(close(f"m_{mu + 1} - finite-size theory, {tag}", difference[:, mu].mean(), 0,
+                             base + 2 * se[mu]))  # fmt: skip
+        if (d, t) in INFINITE:
+            gap = np.abs(part["infinite"] - INFINITE[d, t]).max()
+            out.append(close(f"infinite-size theory, {tag}: largest gap", gap, 0, 2e-3))
+            gap = np.abs(part["simulated"].mean(0) - INFINITE[d, t]).max()
+            out.append(close(f"Monte Carlo v infinite size, {tag}: largest gap", gap, 0, 0.03))
+    return out
+
+
+def draw(result: Result):
+    """Simulated overlaps of every replica against both theories."""
+    figure, [axes] = plotting.panels(1, len(result.parts), width=3.1, height=3)
+    for ax, part in zip(axes, result.parts, strict=True):
+        for mu in range(2):
+            plotting.points(ax, part["finite"][:, mu], part["simulated"][:, mu], index=mu,
+                            label=f"m_{mu + 1}")  # fmt: skip
+            ax.axhline(part["infinite"][mu], color=plotting.COLOURS[mu], ls=":", lw=1)
+        low, high = part["finite"].min() - 0.02, part["finite"].max() + 0.02
+        plotting.line(ax, [low, high], [low, high], index=6)
+        title = f"d={float(part['dilution'])}, T={float(part['temperature'])}"
+        plotting.labels(ax, "self-consistency of the replica", "Monte Carlo", title)
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "multitask_hebbian.finite",
+    "Monte Carlo of every replica lies on the self-consistency of its own patterns; dotted: the "
+    "infinite network.",
+    Finite(),
+    Finite(n=1500, seeds=32),
+    measure,
+    checks,
+    draw,
+    points=lambda config: list(EARLIER),
+    budget=15,
+)

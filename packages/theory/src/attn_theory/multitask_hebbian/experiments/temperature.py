@@ -1,0 +1,90 @@
+"""F2: amplitudes against temperature."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ... import plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from .. import theory
+from .simulate import stored_overlaps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Temperature(Config):
+    """Curves from the hierarchical state, Monte Carlo at some temperatures; seeds are replicas."""
+
+    seeds: int = 16
+    k: int = 3
+    dilutions: tuple[float, ...] = (0.3, 0.5, 0.7)
+    temperatures: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
+    n: int = 3000
+    sweeps: int = 20
+    averaged: int = 10
+
+
+def measure(config: Temperature, dilution: float) -> Arrays:
+    """Curve and simulation at one dilution."""
+    site, start = theory.entries(config.k, dilution), theory.hierarchical(config.k, dilution)
+    grid = np.linspace(0.01, 1.05 * (1 - dilution), 50)
+    curve = theory.solve(site, 1 / grid, np.tile(start, (len(grid), 1)), iterations=4000)
+    simulated = []
+    for t in config.temperatures:
+        overlaps, _ = stored_overlaps(
+            f"temperature {dilution} {t}", n=config.n, k=config.k, dilution=dilution, beta=1 / t,
+            replicas=config.seeds, sweeps=config.sweeps, averaged=config.averaged,
+        )  # fmt: skip
+        simulated.append(overlaps)
+    beta = 1 / np.array(config.temperatures)
+    expected = theory.solve(site, beta, np.tile(start, (len(beta), 1)))
+    return {
+        "dilution": dilution,
+        "grid": grid,
+        "curve": curve,
+        "simulated": np.array(simulated),
+        "expected": expected,
+        "critical": theory.critical_temperature(config.k, dilution),
+    }
+
+
+def checks(result: Result) -> list[Check]:
+    """T_c = 1 - d, and Monte Carlo below it."""
+    out, config = [], result.config
+    for part in result.parts:
+        d = float(part["dilution"])
+        out.append(close(f"critical temperature, d={d}", part["critical"], 1 - d, 1e-3))
+        for t, values, expected in zip(config.temperatures, part["simulated"], part["expected"],
+                                       strict=True):  # fmt: skip
+            if t < 0.6 * (1 - d):
+                # Amplitudes may swap while the dynamics runs: they are compared in order.
+                ordered = np.sort(np.abs(values), 1)[:, ::-1].mean(0)
+                gap = np.abs(ordered - np.sort(expected)[::-1]).max()
+                out.append(close(f"Monte Carlo v theory, d={d}, T={t}: largest gap", gap, 0, 0.05))
+    return out
+
+
+def draw(result: Result):
+    """A panel per dilution."""
+    figure, [axes] = plotting.panels(1, len(result.parts), width=3.5)
+    for ax, part in zip(axes, result.parts, strict=True):
+        for mu in range(result.config.k):
+            plotting.line(ax, part["grid"], part["curve"][:, mu], index=mu, label=f"m_{mu + 1}")
+            values = part["simulated"][..., mu]
+            plotting.points(ax, result.config.temperatures, values.mean(1), values.std(1), index=mu)
+        ax.axvline(part["critical"], color="black", ls=":", lw=1, label="T_c")
+        plotting.labels(ax, "temperature T", "overlap m", f"d={float(part['dilution'])}")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "multitask_hebbian.temperature",
+    "F2: overlaps against temperature: the hierarchy merges into equal amplitudes and vanishes at "
+    "T_c = 1 - d.",
+    Temperature(),
+    Temperature(dilutions=(0.3, 0.7), temperatures=(0.05,), n=1500, seeds=24, sweeps=10),
+    measure,
+    checks,
+    draw,
+    points=lambda config: config.dilutions,
+    budget=40,
+)

@@ -1,0 +1,120 @@
+"""P4: errors compound over layers; width and heads trade one for one; clean-up stops it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from core_attn import attention, bidirectional_linear_attention
+
+from ... import plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...seeds import torch_generator
+from .. import theory
+from ..rules import unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth(Config):
+    """Chains of L layers with fresh codes; seeds are repetitions.
+
+    Attributes:
+        chains: flat groups of four: n, d, layers, heads.
+        sharpness: of the softmax that cleans up.
+    """
+
+    seeds: int = 48
+    chains: tuple[int, ...] = (
+        *(32, 64, 1, 1),
+        *(32, 64, 4, 1),
+        *(32, 64, 8, 4),
+        *(32, 256, 8, 1),
+        *(64, 64, 4, 8),
+        *(64, 512, 4, 1),
+    )
+    sharpness: float = 12.0
+
+
+def measure(config: Depth, chain: tuple[int, int, int, int]) -> Arrays:
+    """Relative error after the last layer, linear and cleaned up."""
+    n, d, layers, heads = chain
+    generator = torch_generator(0, f"depth {chain}", config.device)
+
+    def codes() -> torch.Tensor:
+        shape = (config.seeds, heads, n, d)
+        return unit(torch.randn(*shape, generator=generator, device=config.device))
+
+    keys = codes()
+    linear = clean = keys
+    for _ in range(layers):
+        following = codes()
+        linear = _read(linear, keys, following)
+        # What is read is compared with every stored code, and the nearest one takes over.
+        noisy = _read(clean, keys, following)
+        clean = attention(noisy, following, following, scale=config.sharpness)
+        keys = following
+    errors = [(x - keys).square().sum((1, 2, 3)) / (n * heads) for x in (linear, clean)]
+    return {
+        "chain": np.array(chain),
+        "linear": errors[0].double().cpu().numpy(),
+        "clean": errors[1].double().cpu().numpy(),
+        "law": theory.depth_error(n, d, layers, heads),
+    }
+
+
+def _read(x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Every head recalls the codes of all heads of the next layer; the heads are averaged."""
+    seeds, heads, n, d = values.shape
+    wide = values.transpose(1, 2).reshape(seeds, 1, n, heads * d).expand(-1, heads, -1, -1)
+    out = bidirectional_linear_attention(x, keys, wide, scale=1.0).mean(1)
+    return out.view(seeds, n, heads, d).transpose(1, 2)
+
+
+def checks(result: Result) -> list[Check]:
+    """The law for every chain; the cleaned chain."""
+    out = []
+    for part in result.parts:
+        n, d, layers, heads = (int(x) for x in part["chain"])
+        law = float(part["law"])
+        se = part["linear"].std() / result.config.seeds**0.5
+        tolerance = max(0.12 * law if layers > 1 else 0.02 * law, 3 * se)
+        out.append(close(f"n={n}, d={d}, L={layers}, H={heads}", part["linear"].mean(), law,
+                         tolerance))  # fmt: skip
+        if heads == 1 and layers > 1:
+            out.append(at_most(f"cleaned up, n={n}, d={d}, L={layers}", part["clean"].mean(), 1e-4,
+                               "measured"))  # fmt: skip
+    return out
+
+
+def draw(result: Result):
+    """Measured against law, linear and cleaned."""
+    figure, [[ax]] = plotting.panels(width=5)
+    law, bars = result["law"], result["linear"].std(1) / result.config.seeds**0.5
+    plotting.points(ax, law, result["linear"].mean(1), bars, label="linear read-out")
+    plotting.points(ax, law, np.maximum(result["clean"].mean(1), 1e-8), index=1,
+                    label=f"softmax clean-up, B={result.config.sharpness:g}")  # fmt: skip
+    fine = np.geomspace(0.3, 6, 50)
+    plotting.line(ax, fine, fine, index=6, label="law")
+    for part in result.parts:
+        n, d, layers, heads = (int(x) for x in part["chain"])
+        ax.annotate(f"{n},{d},{layers},{heads}", (part["law"], part["linear"].mean()), fontsize=7,
+                    xytext=(4, -9), textcoords="offset points")  # fmt: skip
+    ax.set(xscale="log", yscale="log")
+    plotting.labels(ax, "(1 + (n-1)/(d H))^L - 1", "relative error (n, d, L, H)")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "pavlov_memory.depth",
+    "P4: a chain of linear memories errs as (1 + (n-1)/(dH))^L - 1; softmax clean-up after each "
+    "layer removes the compounding.",
+    Depth(),
+    Depth(seeds=12),
+    measure,
+    checks,
+    draw,
+    points=lambda config: [
+        tuple(config.chains[i : i + 4]) for i in range(0, len(config.chains), 4)
+    ],
+    budget=15,
+)

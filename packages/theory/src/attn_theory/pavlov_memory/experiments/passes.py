@@ -1,0 +1,122 @@
+"""P3: the delta rule over several passes, and the floor it can reach."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from core_attn import bidirectional_linear_attention, delta_rule
+
+from ... import plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...seeds import torch_generator
+from .. import theory
+from ..rules import unit
+
+ONE_PASS = {16: 0.126, 32: 0.284, 64: 0.589}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes(Config):
+    """Numbers of pairs at width d; seeds are repetitions of keys and values."""
+
+    seeds: int = 64
+    d: int = 64
+    pairs: tuple[int, ...] = (16, 32, 63, 64, 96)
+    passes: int = 400
+
+
+def measure(config: Passes, n: int) -> Arrays:
+    """Error after each pass, with beta = 1 and with a beta that falls."""
+    generator = torch_generator(0, f"passes {n}", config.device)
+    shape = {"generator": generator, "device": config.device, "dtype": torch.float64}
+    k = unit(torch.randn(config.seeds, 1, n, config.d, **shape))
+    v = torch.randn(config.seeds, 1, n, 32, **shape)
+    power = v.square().mean((1, 2, 3))
+
+    def relative(recalled: torch.Tensor) -> np.ndarray:
+        return ((recalled - v).square().mean((1, 2, 3)) / power).cpu().numpy()
+
+    curves = []
+    for falling in (False, True):
+        state, curve = None, []
+        for p in range(config.passes):
+            rate = 1 / (1 + p / 4) if falling else 1.0
+            beta = torch.full((n,), rate, dtype=k.dtype, device=k.device)
+            _, state = delta_rule(k, k, v, beta=beta, state=state, scale=1.0)
+            curve.append(relative(k @ state))
+        curves.append(curve)
+    hebbian = relative(bidirectional_linear_attention(k, k, v, scale=1.0))
+    best = torch.linalg.lstsq(k, v, driver="gelsd").solution
+    return {
+        "n": n,
+        "error": np.array(curves),
+        "hebbian": hebbian,
+        "floor": relative(k @ best),
+        "law": theory.delta_floor(n, config.d),
+    }
+
+
+def checks(result: Result) -> list[Check]:
+    """One pass, many passes, and the floor."""
+    out, d = [], result.config.d
+    for part in result.parts:
+        n = int(part["n"])
+        mean = part["error"].mean(-1)
+        se = part["error"].std(-1) / result.config.seeds**0.5
+        if n in ONE_PASS:
+            out.append(close(f"one pass, n={n}", mean[0, 0], ONE_PASS[n], 0.012 + 3 * se[0, 0],
+                             "measured"))  # fmt: skip
+            out.append(at_most(f"one pass / Hebbian, n={n}", mean[0, 0] / part["hebbian"].mean(),
+                               0.75))  # fmt: skip
+        if n < d / 2:
+            out.append(at_most(f"after {mean.shape[1]} passes, n={n}", mean[0, -1], 1e-8))
+        if n == 63:
+            out.append(close("after 10 passes, n=63", mean[0, 9], 0.161, 0.03, "measured"))
+            out.append(close("after 200 passes, n=63", mean[0, 199], 0.028, 0.015, "measured"))
+        if n > d:
+            law = float(part["law"])
+            out.append(close(f"least squares, n={n}", part["floor"].mean(), law, 0.01))
+            out.append(close(f"beta = 1 / (1 + p/4), n={n}", mean[1, -1], law, 0.02))
+            out.append(close(f"beta = 1, n={n}", mean[0, -1], 0.66, 0.05, "measured"))
+    return out
+
+
+def draw(result: Result):
+    """Error against passes, and one pass against Hebbian."""
+    figure, [[left, right]] = plotting.panels(1, 2)
+    steps = np.arange(1, result.config.passes + 1)
+    for i, part in enumerate(result.parts):
+        for j, style in enumerate(("-", "--")):
+            label = f"n={int(part['n'])}" if j == 0 else None
+            left.plot(steps, np.maximum(part["error"][j].mean(-1), 1e-6), style,
+                      color=plotting.COLOURS[i], label=label)  # fmt: skip
+        if part["law"] > 0:
+            left.axhline(float(part["law"]), color="black", ls=":", lw=1, label="floor 1 - d/n")
+    left.set(xscale="log", yscale="log", ylim=(1e-6, 2))
+    plotting.labels(left, "pass", "error (dashed: falling beta)", f"d = {result.config.d}")
+    n = result["n"]
+    first = np.array([part["error"][0, 0] for part in result.parts])
+    plotting.points(right, n, first.mean(1), first.std(1), index=0, label="delta, one pass")
+    hebbian = result["hebbian"]
+    plotting.points(right, n, hebbian.mean(1), hebbian.std(1), index=1, label="Hebbian")
+    plotting.line(right, n, theory.hebbian_error(n, result.config.d), index=1, label="(n-1)/d")
+    plotting.line(right, n, result["law"], index=6, label="floor", style=":")
+    plotting.published(right, list(ONE_PASS), list(ONE_PASS.values()), index=0,
+                       label="earlier measurement")  # fmt: skip
+    plotting.labels(right, "pairs n", "error")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "pavlov_memory.passes",
+    "P3: the delta rule beats the Hebbian one in a single pass, is exact after many up to n = d, "
+    "and needs a falling rate to reach the least-squares floor beyond.",
+    Passes(),
+    Passes(seeds=24, passes=200, pairs=(16, 32, 63, 64)),
+    measure,
+    checks,
+    draw,
+    points=lambda config: config.pairs,
+    budget=30,
+)

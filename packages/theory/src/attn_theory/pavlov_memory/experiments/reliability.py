@@ -1,0 +1,91 @@
+"""P5: how many heads a deep network needs when heads fail (our reading of error propagation)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ... import plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from ...seeds import numpy_generator
+from .. import theory
+
+KNOWN = {1: 0.0047, 2: 0.3754, 4: 0.9623, 8: 0.9999}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability(Config):
+    """Independent head failures with probability p."""
+
+    p: float = 0.2
+    heads: tuple[int, ...] = (1, 2, 4, 8)
+    layers: tuple[int, ...] = (1, 2, 4, 8, 16, 24, 48)
+    samples: int = 100_000
+
+
+def measure(config: Reliability, heads: int) -> Arrays:
+    """Share of simulated networks in which every layer keeps a head, for each depth."""
+    rng = numpy_generator(0, f"reliability {heads}")
+    deepest = max(config.layers)
+    first = np.full(config.samples, deepest)
+    for layer in reversed(range(deepest)):
+        lost = (rng.random((config.samples, heads)) < config.p).all(1)
+        first[lost] = layer
+    works = np.array([(first >= depth).mean() for depth in config.layers])
+    return {
+        "heads": heads,
+        "works": works,
+        "error": np.sqrt(np.maximum(works * (1 - works), 1 / config.samples) / config.samples),
+        "law": theory.reliability(config.p, heads, np.array(config.layers)),
+    }
+
+
+def checks(result: Result) -> list[Check]:
+    """The closed form's values and the simulation against it."""
+    out, config = [], result.config
+    for part in result.parts:
+        heads = int(part["heads"])
+        i = config.layers.index(24)
+        out.append(close(f"law, H={heads}, L=24", part["law"][i], KNOWN[heads], 1e-4))
+        gap = np.abs(part["works"] - part["law"]).max()
+        out.append(close(f"simulation v law, H={heads}, every L", gap, 0.0, 0.005))
+    need = theory.required_heads(24, 0.05, config.p)
+    reached = theory.reliability(config.p, np.ceil(need), 24)
+    out.append(close("heads required for L=24, delta=.05", reached, 0.97, 0.02))
+    return out
+
+
+def draw(result: Result):
+    """Reliability against depth, and its surface."""
+    figure, [[left, right]] = plotting.panels(1, 2)
+    config = result.config
+    layers = np.arange(1, max(config.layers) + 1)
+    for i, part in enumerate(result.parts):
+        heads = int(part["heads"])
+        plotting.points(left, config.layers, part["works"], part["error"], index=i,
+                        label=f"H={heads}")  # fmt: skip
+        plotting.line(left, layers, theory.reliability(config.p, heads, layers), index=i)
+    plotting.labels(left, "layers L", f"every layer keeps a head, p={config.p}")
+    h, deep = np.meshgrid(np.arange(1, 11), layers)
+    surface = right.pcolormesh(h, deep, theory.reliability(config.p, h, deep), cmap="viridis")
+    figure.colorbar(surface, ax=right)
+    for style, delta in (("w--", 0.05), ("w:", 0.5)):
+        need = np.log(layers / delta) / np.log(1 / config.p)
+        right.plot(need, layers, style, label=f"bound, delta={delta}")
+    right.set(xlim=(0.5, 10.5))
+    plotting.labels(right, "heads H", "layers L", "(1 - p^H)^L", legend=False)
+    right.legend(labelcolor="white")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "pavlov_memory.reliability",
+    "P5: with heads that fail independently, (1 - p^H)^L: heads need to grow only as the log of "
+    "the depth.",
+    Reliability(),
+    Reliability(samples=40_000),
+    measure,
+    checks,
+    draw,
+    points=lambda config: config.heads,
+    budget=5,
+)

@@ -1,0 +1,104 @@
+"""One look for all figures: theory as lines, simulation as markers with bars."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .experiment import Experiment, Result
+
+# Okabe and Ito's palette: told apart by colour-blind readers and in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
+MARKERS = "osD^vPX*"
+STYLE: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "font.size": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "savefig.dpi": 110,
+    "svg.hashsalt": "attn-theory",
+}
+
+
+def panels(rows: int = 1, columns: int = 1, width: float = 4.2, height: float = 3.2):
+    """A figure and its axes, (rows, columns), without pyplot's global state.
+
+    Example:
+        >>> figure, axes = panels(1, 2)
+        >>> axes.shape
+        (1, 2)
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+        return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def points(ax: Axes, x, y, error=None, *, index: int = 0, label: str | None = None) -> None:
+    """Simulated values: open markers, bars of one standard error where there are any."""
+    ax.errorbar(
+        x, y, yerr=error, fmt=MARKERS[index % len(MARKERS)], ms=4.5, mfc="white", capsize=2,
+        color=COLOURS[index % len(COLOURS)], label=label, lw=1.0, ls="none",
+    )  # fmt: skip
+
+
+def line(ax: Axes, x, y, *, index: int = 0, label: str | None = None, style: str = "-") -> None:
+    """A theory curve."""
+    ax.plot(x, y, style, color=COLOURS[index % len(COLOURS)], label=label)
+
+
+def published(ax: Axes, x, y, *, index: int = 0, label: str | None = "published") -> None:
+    """Numbers printed by the authors: filled stars."""
+    ax.plot(x, y, "*", ms=7, color=COLOURS[index % len(COLOURS)], label=label, alpha=0.6)
+
+
+def heatmap(ax: Axes, matrix: np.ndarray, *, title: str = "", limit: float | None = None):
+    """A signed matrix on a diverging map that is white at 0 and symmetric about it."""
+    limit = limit or float(np.abs(matrix).max()) or 1.0
+    image = ax.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="equal")
+    ax.set_title(title)
+    return image
+
+
+def labels(ax: Axes, x: str, y: str, title: str = "", legend: bool = True) -> None:
+    """Names the axes and shows the legend."""
+    ax.set(xlabel=x, ylabel=y, title=title)
+    if legend:
+        ax.legend()
+
+
+def write(experiment: Experiment, result: Result, folder: Path) -> Sequence[Path]:
+    """Draws a result as PNG and SVG, with its data (npz) and caption (json) beside them."""
+    stem = Path(folder) / experiment.paper / experiment.name.partition(".")[2]
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        figure = experiment.draw(result)
+        files = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
+        figure.savefig(files[0], metadata={"Software": "attn-theory"})
+        figure.savefig(files[1], metadata={"Date": None})
+    arrays = {
+        f"{i:03d}/{name}": np.asarray(value)
+        for i, part in enumerate(result.parts)
+        for name, value in part.items()
+    }
+    np.savez_compressed(stem.with_suffix(".npz"), allow_pickle=False, **arrays)
+    caption = {
+        "experiment": experiment.name,
+        "caption": experiment.title,
+        "key": result.key,
+        "config": vars(result.config),
+        "seconds": round(result.seconds, 2),
+        "command": f"attn-theory figure {experiment.paper}",
+    }
+    stem.with_suffix(".json").write_text(json.dumps(caption, indent=1, default=str) + "\n")
+    return [*files, stem.with_suffix(".npz"), stem.with_suffix(".json")]

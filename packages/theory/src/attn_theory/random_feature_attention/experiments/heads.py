@@ -1,0 +1,79 @@
+"""Test error against the number of heads, at a fixed sample size."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ... import plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most
+from ..learning import test_errors
+
+TARGETS = ("f1 p2", "f1 p3", "f1 p4", "f2 q1", "f2 q2", "f2 q4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads(Config):
+    """Numbers of heads; 0 stands for infinitely many, through the kernel."""
+
+    seeds: int = 3
+    d: int = 8
+    samples: int = 1024
+    heads: tuple[int, ...] = (5, 20, 80, 320, 1280, 0)
+    noise: float = 0.1
+
+
+def measure(config: Heads, heads: int) -> Arrays:
+    """Test errors of every seed and target."""
+    errors = [
+        test_errors(
+            "RFA" if heads else "kernel", seed, d=config.d, keys=config.d, heads=heads,
+            sizes=(config.samples,), noise=config.noise, device=config.device,
+        )[0]
+        for seed in range(config.seeds)
+    ]  # fmt: skip
+    return {"heads": heads, "error": np.array(errors)}
+
+
+def checks(result: Result) -> list[Check]:
+    """With many heads the error is the kernel's; more heads do not hurt."""
+    errors = {int(part["heads"]): part["error"].mean(0) for part in result.parts}
+    limit = errors.pop(0)
+    most = errors[max(errors)]
+    allowed = 0.1 if max(errors) >= 1000 else 0.25
+    out = [
+        at_most(
+            f"{name}: |{max(errors)} heads / infinite - 1|", abs(most[j] / limit[j] - 1), allowed
+        )
+        for j, name in enumerate(TARGETS)
+    ]
+    few = errors[min(errors)]
+    out.append(at_most("f1 p2: many heads / few heads", most[0] / few[0], 0.5))
+    return out
+
+
+def draw(result: Result):
+    """Error against heads, with the limit dashed."""
+    figure, [[ax]] = plotting.panels(width=5.4, height=4)
+    finite = result["heads"] > 0
+    for j, name in enumerate(TARGETS):
+        error = result["error"][finite][..., j]
+        plotting.points(ax, result["heads"][finite], error.mean(1), error.std(1), index=j,
+                        label=name)  # fmt: skip
+        plotting.line(ax, result["heads"][finite], error.mean(1), index=j)
+        ax.axhline(result["error"][~finite][..., j].mean(), color=plotting.COLOURS[j], ls="--")
+    ax.set(xscale="log", yscale="log")
+    plotting.labels(ax, "heads M", f"test error, n = {result.config.samples} (dashed: infinite)")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "random_feature_attention.heads",
+    "More heads at a fixed sample size: the error saturates at that of the infinite-head kernel.",
+    Heads(),
+    Heads(seeds=1, samples=256, heads=(5, 320, 0)),
+    measure,
+    checks,
+    draw,
+    points=lambda config: config.heads,
+    budget=60,
+)

@@ -1,0 +1,96 @@
+"""U1: the bound and the error of the constructed Transformer, against degree and width."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ... import plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ..construction import approximate, evaluate, grid_points
+from ..targets import LIPSCHITZ, kinked
+
+# Earlier run: hidden width, errors and bounds of f1 and f2.
+EARLIER = {
+    2: (35, 0.4556, 0.3691, 0.4915, 0.7307),
+    4: (149, 0.2982, 0.2651, 0.3114, 0.4758),
+    8: (738, 0.1737, 0.1632, 0.1777, 0.2780),
+    16: (4302, 0.0948, 0.0917, 0.0958, 0.1528),
+    32: (30479, 0.0498, 0.0491, 0.0500, 0.0806),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate(Config):
+    """Degrees, and the grid on which the sup error is taken."""
+
+    degrees: tuple[int, ...] = (2, 4, 8, 16, 32)
+    per_axis: int = 101
+
+
+def measure(config: Certificate, degree: int) -> Arrays:
+    """Error of the block's own output on the grid, and of the closed form against it."""
+    construction = approximate(kinked, 2, degree, lipschitz=LIPSCHITZ)
+    x = grid_points(2, config.per_axis)
+    out = evaluate(construction.transformer(), x)
+    return {
+        "degree": degree,
+        "hidden": construction.hidden,
+        "error": np.abs(out - kinked(x)).max(0),
+        "bound": construction.bound(),
+        "block": np.abs(out - construction(x)).max(),
+    }
+
+
+def checks(result: Result) -> list[Check]:
+    """The bound holds, the rate is 1/degree, the block is the closed form."""
+    out = []
+    for part in result.parts:
+        degree = int(part["degree"])
+        for i in range(2):
+            error, bound = part["error"][i], part["bound"][i]
+            out.append(at_most(f"error / bound, f{i + 1}, degree {degree}", error / bound, 1.0))
+            out.append(close(f"error, f{i + 1}, degree {degree}", error, EARLIER[degree][1 + i],
+                             0.05 * EARLIER[degree][1 + i], "measured"))  # fmt: skip
+            out.append(close(f"bound, f{i + 1}, degree {degree}", bound, EARLIER[degree][3 + i],
+                             0.08 * EARLIER[degree][3 + i], "measured"))  # fmt: skip
+        out.append(at_most(f"width / earlier width, degree {degree}",
+                           part["hidden"] / EARLIER[degree][0], 1.8, "measured"))  # fmt: skip
+        out.append(at_most(f"block v closed form, degree {degree}", part["block"], 1e-10))
+    if max(result.config.degrees) >= 32:
+        out.append(close("exponent of the error in the degree, f1", slope(result), -1.0, 0.1))
+    return out
+
+
+def slope(result: Result) -> float:
+    """Of log error of f1 in log degree, between the two largest degrees."""
+    degree, error = result["degree"][-2:], result["error"][-2:, 0]
+    return float(np.diff(np.log(error))[0] / np.diff(np.log(degree))[0])
+
+
+def draw(result: Result):
+    """Errors and bounds against degree and width."""
+    figure, [axes] = plotting.panels(1, 2)
+    for ax, x in zip(axes, (result["degree"], result["hidden"]), strict=True):
+        for i in range(2):
+            plotting.points(ax, x, result["error"][:, i], index=i, label=f"sup error, f{i + 1}")
+            plotting.line(ax, x, result["bound"][:, i], index=i, label=f"certified, f{i + 1}")
+        ax.set(xscale="log", yscale="log")
+    degree = result["degree"]
+    plotting.line(axes[0], degree, 1.2 / degree, index=6, label="slope -1", style=":")
+    plotting.labels(axes[0], "degree", "error")
+    plotting.labels(axes[1], "hidden width", "error", legend=False)
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "universal_approximation.certificate",
+    "U1: f1 = |x1 - x2|, f2 = max(x1, x2^2): the constructed block's sup error stays below its "
+    "certificate and falls as 1/degree.",
+    Certificate(),
+    Certificate(degrees=(2, 4, 8), per_axis=41),
+    measure,
+    checks,
+    draw,
+    points=lambda config: config.degrees,
+    budget=40,
+)

@@ -1,0 +1,93 @@
+"""U4: without positions the statement is false, by a certified margin."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ... import plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most, close
+from ..construction import evaluate, grid_points
+from ..model import TransformerConfig
+from ..targets import below_the_maximum, kinked, position_bound
+from ..training import train
+
+TARGETS = {"kinked": kinked, "equivariant": below_the_maximum}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions(Config):
+    """Blocks without positions, on a target that needs them and on one that does not."""
+
+    seeds: int = 3
+    widths: tuple[int, ...] = (4, 16, 64)
+    steps: int = 1000
+    batch: int = 512
+    per_axis: int = 101
+
+
+def measure(config: Positions, point: tuple[str, int]) -> Arrays:
+    """Errors, the bound, and how well the block commutes with a permutation."""
+    name, width = point
+    f = TARGETS[name]
+    models = train(
+        TransformerConfig(2, hidden=width, positions=False), f, seeds=config.seeds,
+        steps=config.steps, batch=config.batch, device=config.device,
+    )  # fmt: skip
+    x = grid_points(2, config.per_axis)
+    outs = np.stack([evaluate(model, x) for model in models])
+    swapped = np.stack([evaluate(model, x[:, ::-1].copy())[:, ::-1] for model in models])
+    return {
+        "target": name,
+        "width": width,
+        "sup": np.abs(outs - f(x)).max((1, 2)),
+        "commutes": np.abs(outs - swapped).max(),
+        "bound": position_bound(f, x),
+    }
+
+
+def checks(result: Result) -> list[Check]:
+    """The lower bound on every run; equivariant targets are learned."""
+    out = []
+    errors: dict[int, float] = {}
+    for part in result.parts:
+        name, width = str(part["target"]), int(part["width"])
+        tag = f"{name}, width {width}"
+        out.append(at_most(f"T(PX) v P T(X), {tag}", part["commutes"], 1e-6 * 10))
+        if name == "kinked":
+            out.append(close(f"lower bound, {tag}", part["bound"], 0.5, 1e-9))
+            out.append(at_least(f"least sup error, {tag}", part["sup"].min(), 0.5))
+        else:
+            errors[width] = float(part["sup"].mean())
+    wide, narrow = max(errors), min(errors)
+    out.append(at_most("equivariant target, widest", errors[wide], 0.1, "chosen"))
+    out.append(at_most(f"equivariant, width {wide} / {narrow}", errors[wide] / errors[narrow],
+                       1.0, "chosen"))  # fmt: skip
+    return out
+
+
+def draw(result: Result):
+    """Sup errors against width with the bound."""
+    figure, [[ax]] = plotting.panels(width=4.8)
+    for i, name in enumerate(TARGETS):
+        chosen = result["target"] == name
+        sup = result["sup"][chosen]
+        label = {"kinked": "f that needs positions", "equivariant": "equivariant f"}[name]
+        plotting.points(ax, result["width"][chosen], sup.mean(1), sup.std(1), index=i, label=label)
+    ax.axhline(0.5, color="black", ls="--", label="certified lower bound")
+    ax.set(xscale="log", yscale="log")
+    plotting.labels(ax, "hidden width", "sup error without positions")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "universal_approximation.positions",
+    "U4: without positions no width goes below the certified 1/2 on a target that is not "
+    "equivariant; an equivariant target is learned.",
+    Positions(),
+    None,
+    measure,
+    checks,
+    draw,
+    points=lambda config: [(name, w) for name in TARGETS for w in config.widths],
+    budget=40,
+)

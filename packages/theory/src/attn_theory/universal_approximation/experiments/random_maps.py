@@ -1,0 +1,60 @@
+"""U1: the bound on random convex piecewise-linear maps."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ... import plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...seeds import numpy_generator
+from ..construction import approximate, grid_points
+from ..targets import convex_pieces
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomMaps(Config):
+    """Each seed gives two maps of four pieces."""
+
+    seeds: int = 10
+    degree: int = 8
+    per_axis: int = 101
+
+
+def measure(config: RandomMaps, seed: int) -> Arrays:
+    """Errors and bounds of the two maps of one seed."""
+    f, constants = convex_pieces(numpy_generator(seed, "convex pieces"))
+    construction = approximate(f, 2, config.degree, lipschitz=constants)
+    x = grid_points(2, config.per_axis)
+    return {"error": np.abs(construction(x) - f(x)).max(0), "bound": construction.bound()}
+
+
+def checks(result: Result) -> list[Check]:
+    """No violation, and a bound that is not idle."""
+    ratio = result["error"] / result["bound"]
+    return [
+        at_most(f"largest error / bound of {ratio.size} maps", ratio.max(), 1.0),
+        close("largest error / bound v earlier run", ratio.max(), 0.989, 0.1, "measured"),
+    ]
+
+
+def draw(result: Result):
+    """Error against bound."""
+    figure, [[ax]] = plotting.panels(width=4.2)
+    plotting.points(ax, result["bound"].ravel(), result["error"].ravel(), label="random maps")
+    top = float(result["bound"].max())
+    plotting.line(ax, [0, top], [0, top], index=6, label="error = bound")
+    plotting.labels(ax, "certified", "sup error")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "universal_approximation.random_maps",
+    "U1: random convex piecewise-linear maps, degree 8: no error exceeds its certificate.",
+    RandomMaps(),
+    RandomMaps(per_axis=41),
+    measure,
+    checks,
+    draw,
+    points=lambda config: range(config.seeds),
+    budget=10,
+)

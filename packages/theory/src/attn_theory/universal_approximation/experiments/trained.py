@@ -1,0 +1,89 @@
+"""U3: the same block trained: far smaller, and without a certificate."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ... import plotting
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most
+from ..construction import approximate, evaluate, grid_points
+from ..model import TransformerConfig
+from ..targets import LIPSCHITZ, kinked
+from ..training import train
+
+# Seed 0 of an earlier run: sup and root-mean-square error.
+EARLIER = {4: (0.206, 0.0457), 16: (0.060, 0.0109), 64: (0.062, 0.0065), 256: (0.034, 0.0040)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Config):
+    """Widths of the feed-forward layer."""
+
+    seeds: int = 3
+    widths: tuple[int, ...] = (4, 16, 64, 256)
+    steps: int = 1500
+    batch: int = 512
+    per_axis: int = 101
+
+
+def measure(config: Trained, width: int) -> Arrays:
+    """Sup and root-mean-square error of every seed."""
+    models = train(
+        TransformerConfig(2, hidden=width), kinked, seeds=config.seeds, steps=config.steps,
+        batch=config.batch, device=config.device,
+    )  # fmt: skip
+    x = grid_points(2, config.per_axis)
+    gaps = np.stack([evaluate(model, x) - kinked(x) for model in models])
+    return {
+        "width": width,
+        "sup": np.abs(gaps).max((1, 2)),
+        "rms": np.sqrt((gaps**2).mean((1, 2))),
+    }
+
+
+def checks(result: Result) -> list[Check]:
+    """Small at width 64, falling with the width; and smaller than the construction's width."""
+    out = []
+    sup = {int(part["width"]): part["sup"] for part in result.parts}
+    rms = {int(part["width"]): part["rms"] for part in result.parts}
+    if 64 in sup:
+        out.append(at_most("sup error at width 64, mean of the seeds", sup[64].mean(), 0.1))
+    for width, (_, earlier) in EARLIER.items():
+        if width in rms:
+            out.append(at_most(f"rms at width {width} / earlier seed", rms[width].min() / earlier,
+                               1.5, "measured"))  # fmt: skip
+    narrow, wide = min(rms), max(rms)
+    out.append(at_most(f"rms, width {wide} / width {narrow}", rms[wide].mean() / rms[narrow].mean(),
+                       0.4))  # fmt: skip
+    built = approximate(kinked, 2, 16, lipschitz=LIPSCHITZ)
+    ratio = built.hidden / 64
+    out.append(at_least("width of the construction for a like error / 64", ratio, 20, "measured"))
+    return out
+
+
+def draw(result: Result):
+    """Errors against width."""
+    figure, [[ax]] = plotting.panels(width=4.8)
+    width = result["width"]
+    for i, name in enumerate(("sup", "rms")):
+        values = result[name]
+        plotting.points(ax, width, values.mean(1), values.std(1), index=i, label=f"{name}, trained")
+        plotting.published(ax, list(EARLIER), [row[i] for row in EARLIER.values()], index=i,
+                           label="earlier seed" if i == 0 else None)  # fmt: skip
+    ax.set(xscale="log", yscale="log")
+    plotting.labels(ax, "hidden width", "error on the grid")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "universal_approximation.trained",
+    "U3: training finds far smaller networks than the construction, but only the construction "
+    "carries a certificate.",
+    Trained(),
+    None,
+    measure,
+    checks,
+    draw,
+    points=lambda config: config.widths,
+    budget=40,
+)
