@@ -53,7 +53,7 @@ def dispatch(operator: str, backends: Sequence[Backend], call: Any) -> Any:
     Raises:
         ValueError: the forced backend does not exist for this operator or refuses the call.
     """
-    forced = _forced.get(operator, _forced.get(None)) if _forced else None
+    forced = forced_backend(operator)
     refused = {}
     for backend in backends:
         if forced is not None and backend.name != forced:
@@ -71,6 +71,11 @@ def dispatch(operator: str, backends: Sequence[Backend], call: Any) -> Any:
         raise ValueError(f"{operator} has no backend {forced!r}; it has {names}")
     reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
     raise ValueError(f"{operator}: no backend of ({forced or names}) can run this call: {reasons}")
+
+
+def forced_backend(operator: str) -> str | None:
+    """The backend that the surrounding `use_backend` asks for, if any."""
+    return _forced.get(operator, _forced.get(None)) if _forced else None
 
 
 @contextmanager

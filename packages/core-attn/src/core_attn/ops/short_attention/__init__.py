@@ -6,10 +6,11 @@ from torch import Tensor
 
 from .._checks import check_broadcasts, check_dropout, check_float, check_scale
 from .._dispatch import Backend, dispatch
-from . import cpu, padded, reference
+from . import cpu, padded, reference, triton_backend
 from .call import ShortCall
 
 BACKENDS = (
+    Backend("triton", triton_backend.run, triton_backend.refuses),
     Backend("cpu", cpu.run, cpu.refuses),
     Backend("attention", padded.run, padded.refuses),
     Backend("reference", reference.run, reference.refuses),

@@ -12,13 +12,15 @@ from .._triton_common import (
     Launch,
     Plane,
     Rows,
+    displacement,
     dot,
     dropout_factor,
     load_rows,
+    origin,
     precision,
     store_rows,
 )
-from .._triton_host import rows_like
+from .._triton_host import as_bytes, rows_like
 from .triton_tiles import tiles_for
 
 
@@ -60,13 +62,14 @@ class Inputs(NamedTuple):
         gate = self.gate
         if gate is not None:
             per_problem = gate.shape[0] == problems and gate.shape[2] == 1
-            gate = Rows(gate, *gate.stride()[:2], None if per_problem else gate.stride(2))
+            batch_stride, head_stride, token_stride = gate.stride()
+            gate = Rows(gate, batch_stride, head_stride, None if per_problem else token_stride)
         args = {
             "q": Rows.of(self.q),
             "k": Rows.of(self.k),
             "v": Rows.of(self.v),
             "bias": _whole_plane(self.bias, self.plane),
-            "mask": _whole_plane(self.mask, self.plane),
+            "mask": _whole_plane(as_bytes(self.mask), self.plane),
             "offsets": self.offsets,
             "gate": gate,
             "seed": self.seed,
@@ -118,41 +121,49 @@ def plan_backward(
 
 
 @triton.jit
-def locate(row, group, tokens, together, problems, offsets):
+def base(first, offsets):
+    """Where a group of problems from `first` on begins: batch and token of the tensors."""
+    if offsets is None:
+        return first, 0
+    else:
+        return 0, tl.load(offsets + first).to(tl.int32)
+
+
+@triton.jit
+def locate(row, first, tokens, together, problems, offsets):
     """For rows of a group of problems: problem, token, where it lies, and whether it exists.
 
-    It lies at (batch, place) of the tensors, which have one batch where problems are packed.
+    The problem counts from `first`; it lies (batch, place) after the group's base.
     """
     if offsets is None:
-        problem = group * together + row // tokens
-        token = row % tokens
-        return problem, token, problem, token, (row < together * tokens) & (problem < problems)
+        problem, token = row // tokens, row % tokens
+        return problem, token, problem, token, (problem < together) & (first + problem < problems)
     else:
-        first = group * together
         last = tl.minimum(first + together, problems)
-        place = tl.load(offsets + first).to(tl.int32) + row
-        problem = first + row * 0
+        begin = tl.load(offsets + first).to(tl.int32)
+        problem = row * 0
         for later in range(first + 1, last):
-            problem += (place >= tl.load(offsets + later)).to(tl.int32)
-        token = place - tl.load(offsets + problem).to(tl.int32)
-        return problem, token, row * 0, place, place < tl.load(offsets + last)
+            problem += (begin + row >= tl.load(offsets + later)).to(tl.int32)
+        token = begin + row - tl.load(offsets + first + problem).to(tl.int32)
+        return problem, token, row * 0, row, begin + row < tl.load(offsets + last)
 
 
 @triton.jit
-def whole_plane_pointers(x, problem, head, i, j):
+def whole_plane_pointers(x, first, head, problem, i, j):
     """Pointers (queries, keys) to a plane with the problem and query of each row."""
-    start = x.data + head.to(tl.int64) * x.head + problem.to(tl.int64) * x.batch
-    return (start + i * x.query)[:, None] + (j * x.key)[None, :]
+    start = x.data + tl.cast(head, tl.int64) * x.head + tl.cast(first, tl.int64) * x.batch
+    return start + ((problem * x.batch + i * x.query)[:, None] + (j * x.key)[None, :])
 
 
 @triton.jit
-def softmax(s, problem, head, i, j, same, bias, mask):
+def softmax(s, first, head, problem, i, j, same, bias, mask):
     """Weights from scores in units of log 2; rows that may see nothing are 0."""
     if bias is not None:
-        at = whole_plane_pointers(bias, problem, head, i, j)
+        at = whole_plane_pointers(bias, first, head, problem, i, j)
         s += tl.load(at, mask=same, other=0.0).to(tl.float32) * LOG2E
     if mask is not None:
-        same &= tl.load(whole_plane_pointers(mask, problem, head, i, j), mask=same, other=0) != 0
+        at = whole_plane_pointers(mask, first, head, problem, i, j)
+        s = tl.where(tl.load(at, mask=same, other=0) != 0, s, float("-inf"))
     s = tl.where(same, s, float("-inf"))
     top = tl.max(s, 1)
     p = tl.exp2(s - tl.where(top == float("-inf"), 0.0, top)[:, None])
@@ -161,13 +172,15 @@ def softmax(s, problem, head, i, j, same, bias, mask):
 
 
 @triton.jit
-def load_gate(gate, problem, batch, head, place, exists):
-    """The gate of each row."""
+def load_gate(gate, first, head, batch0, place0, problem, batch, place, exists):
+    """The gate of each row: its problem's, or its own."""
     if gate.token is None:
-        at = gate.data + head * gate.head + problem.to(tl.int64) * gate.batch
+        start = tl.cast(first, tl.int64) * gate.batch + head * gate.head
+        offset = problem * gate.batch
     else:
-        at = gate.data + head * gate.head + batch.to(tl.int64) * gate.batch + place * gate.token
-    return tl.load(at, mask=exists, other=0.0).to(tl.float32)
+        start = displacement(gate, batch0, head, place0)
+        offset = batch * gate.batch + place * gate.token
+    return tl.load(gate.data + start + offset, mask=exists, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -185,28 +198,34 @@ def short_forward(
     Source: Vaswani et al., 2017, arXiv 1706.03762, eq. (1).
     """
     head = tl.program_id(0) % head_count
-    group = tl.program_id(0) // head_count
-    rows = tl.arange(0, BLOCK_K)
-    key_problem, j, k_batch, k_place, is_key = locate(
-        rows, group, keys, together, problems, offsets
+    first = tl.program_id(0) // head_count * together
+    batch0, place0 = base(first, offsets)
+    key_problem, j, batch, place, is_key = locate(
+        tl.arange(0, BLOCK_K), first, keys, together, problems, offsets
     )
-    key = load_rows(k, k_batch, head, k_place, is_key, DIM, BLOCK_D)
-    value = load_rows(v, k_batch, head, k_place, is_key, V_DIM, BLOCK_D)
-    for first in range(0, BLOCK_K, BLOCK_Q):
+    start = origin(k, batch0, head, place0)
+    key = load_rows(start, batch * k.batch + place * k.token, is_key, DIM, BLOCK_D)
+    start = origin(v, batch0, head, place0)
+    value = load_rows(start, batch * v.batch + place * v.token, is_key, V_DIM, BLOCK_D)
+    for strip in range(0, BLOCK_K, BLOCK_Q):
         problem, i, batch, place, exists = locate(
-            first + tl.arange(0, BLOCK_Q), group, queries, together, problems, offsets
+            strip + tl.arange(0, BLOCK_Q), first, queries, together, problems, offsets
         )
-        query = load_rows(q, batch, head, place, exists, DIM, BLOCK_D)
+        start = origin(q, batch0, head, place0)
+        query = load_rows(start, batch * q.batch + place * q.token, exists, DIM, BLOCK_D)
         s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
         same = exists[:, None] & is_key[None, :] & (problem[:, None] == key_problem[None, :])
-        p = softmax(s, problem, head, i, j, same, bias, mask)
+        p = softmax(s, first, head, problem, i, j, same, bias, mask)
         if seed is not None:
-            which = (problem * head_count + head)[:, None]
+            which = ((first + problem) * head_count + head)[:, None]
             p *= dropout_factor(seed, dropout, which, i[:, None], j[None, :])
         attended = dot(p.to(value.dtype), value, None, PRECISION)
         if gate is not None:
-            attended *= load_gate(gate, problem, batch, head, place, exists)[:, None]
-        store_rows(out, attended, batch, head, place, exists, V_DIM, BLOCK_D)
+            g = load_gate(gate, first, head, batch0, place0, problem, batch, place, exists)
+            attended *= g[:, None]
+        start = origin(out, batch0, head, place0)
+        offset = batch * out.batch + place * out.token
+        store_rows(start, offset, attended, exists, V_DIM, BLOCK_D)
 
 
 @triton.jit
@@ -220,54 +239,63 @@ def short_backward(
     """Writes dq, dk, dv and dgate; adds to dbias. Nothing but the inputs is read: P is recomputed.
 
     With P the weights and g the gate, dgate = sum_j P (dout v^T) and dS = g P (dout v^T - dgate).
-    Useful FLOPs 2 T^2 (3 D + 2 Dv) and bytes 2 (4 D + 3 Dv) / (D + Dv) of the forward's per head:
-    bound by memory, and with a shared bias by its T^2 atomic additions per head.
+    Useful FLOPs 2 T^2 (3 D + 2 Dv) and bytes 2 (4 D + 3 Dv) T at 16 bits per head: bound by
+    memory, and with a shared bias by its T^2 atomic additions per head.
     Source: Dao, 2023, "FlashAttention-2", arXiv 2307.08691, algorithm 2.
     """
     head = tl.program_id(0) % head_count
-    group = tl.program_id(0) // head_count
-    rows = tl.arange(0, BLOCK_K)
+    first = tl.program_id(0) // head_count * together
+    batch0, place0 = base(first, offsets)
     key_problem, j, k_batch, k_place, is_key = locate(
-        rows, group, keys, together, problems, offsets
+        tl.arange(0, BLOCK_K), first, keys, together, problems, offsets
     )
-    key = load_rows(k, k_batch, head, k_place, is_key, DIM, BLOCK_D)
-    value = load_rows(v, k_batch, head, k_place, is_key, V_DIM, BLOCK_D)
+    start = origin(k, batch0, head, place0)
+    key = load_rows(start, k_batch * k.batch + k_place * k.token, is_key, DIM, BLOCK_D)
+    start = origin(v, batch0, head, place0)
+    value = load_rows(start, k_batch * v.batch + k_place * v.token, is_key, V_DIM, BLOCK_D)
     d_key = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
     d_value = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
-    for first in range(0, BLOCK_K, BLOCK_Q):
+    for strip in range(0, BLOCK_K, BLOCK_Q):
         problem, i, batch, place, exists = locate(
-            first + tl.arange(0, BLOCK_Q), group, queries, together, problems, offsets
+            strip + tl.arange(0, BLOCK_Q), first, queries, together, problems, offsets
         )
-        query = load_rows(q, batch, head, place, exists, DIM, BLOCK_D)
+        start = origin(q, batch0, head, place0)
+        query = load_rows(start, batch * q.batch + place * q.token, exists, DIM, BLOCK_D)
         s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
         same = exists[:, None] & is_key[None, :] & (problem[:, None] == key_problem[None, :])
-        p = softmax(s, problem, head, i, j, same, bias, mask)
-        d_out = load_rows(dout, batch, head, place, exists, V_DIM, BLOCK_D)
+        p = softmax(s, first, head, problem, i, j, same, bias, mask)
+        start = origin(dout, batch0, head, place0)
+        d_out = load_rows(start, batch * dout.batch + place * dout.token, exists, V_DIM, BLOCK_D)
         dp = dot(d_out, tl.trans(value), None, PRECISION)
         dropped = p
         if seed is not None:
-            which = (problem * head_count + head)[:, None]
+            which = ((first + problem) * head_count + head)[:, None]
             factor = dropout_factor(seed, dropout, which, i[:, None], j[None, :])
             dropped = p * factor
             dp *= factor
         mean = tl.sum(p * dp, 1)
         if gate is not None:
-            at = dgate.data + head * dgate.head + batch.to(tl.int64) * dgate.batch + place
-            tl.store(at, mean, mask=exists)
-            g = load_gate(gate, problem, batch, head, place, exists)[:, None]
-            p *= g
-            dropped *= g
+            start = origin(dgate, batch0, head, place0)
+            tl.store(start + batch * dgate.batch + place, mean, mask=exists)
+            g = load_gate(gate, first, head, batch0, place0, problem, batch, place, exists)
+            p *= g[:, None]
+            dropped *= g[:, None]
         d_value = dot(tl.trans(dropped.to(d_out.dtype)), d_out, d_value, PRECISION)
         ds = p * (dp - mean[:, None])
         if dbias is not None:
-            at = whole_plane_pointers(dbias, problem, head, i, j)
+            at = whole_plane_pointers(dbias, first, head, problem, i, j)
             if SHARED_BIAS:
                 tl.atomic_add(at, ds, mask=same, sem="relaxed")
             else:
                 tl.store(at, ds, mask=same)
         ds = ds.to(query.dtype)
         d_key = dot(tl.trans(ds), query, d_key, PRECISION)
-        d_query = dot(ds, key, None, PRECISION)
-        store_rows(dq, d_query * scale, batch, head, place, exists, DIM, BLOCK_D)
-    store_rows(dk, d_key * scale, k_batch, head, k_place, is_key, DIM, BLOCK_D)
-    store_rows(dv, d_value, k_batch, head, k_place, is_key, V_DIM, BLOCK_D)
+        d_query = dot(ds, key, None, PRECISION) * scale
+        start = origin(dq, batch0, head, place0)
+        store_rows(start, batch * dq.batch + place * dq.token, d_query, exists, DIM, BLOCK_D)
+    start = origin(dk, batch0, head, place0)
+    offset = k_batch * dk.batch + k_place * dk.token
+    store_rows(start, offset, d_key * scale, is_key, DIM, BLOCK_D)
+    start = origin(dv, batch0, head, place0)
+    offset = k_batch * dv.batch + k_place * dv.token
+    store_rows(start, offset, d_value, is_key, V_DIM, BLOCK_D)

@@ -26,7 +26,8 @@ def run(call: ShortCall) -> Tensor:
             gate = gate[..., None] if gate.dim() == len(full) - 2 else gate.transpose(-1, -2)
             gate = gate.reshape(-1, *gate.shape[-2:])
     else:
-        full = (call.offsets.shape[0] - 1, call.q.shape[1], call.longest, call.longest)
+        longest = call.longest or 0  # it is known, or the call would have been refused
+        full = (call.offsets.shape[0] - 1, call.q.shape[1], longest, longest)
         q, k, v = (x.transpose(0, 1)[None] for x in (call.q, call.k, call.v))
         if gate is not None:
             per_token = gate.shape[0] == call.q.shape[0]
@@ -92,7 +93,7 @@ def _backward(dout: Tensor, with_bias: bool, *inputs: Any) -> tuple[Tensor, ...]
     x = Inputs(*inputs)
     launch, (dq, dk, dv, dbias, dgate) = plan_backward(dout, x, with_bias, arch_of(dout.device))
     launch()
-    dbias = dq.new_empty(0) if dbias is None else dbias.to(x.bias.dtype)
+    dbias = dq.new_empty(0) if dbias is None or x.bias is None else dbias.to(x.bias.dtype)
     if x.gate is None:
         return dq, dk, dv, dbias, dq.new_empty(0)
     if x.gate.shape != dgate.shape:

@@ -1,0 +1,160 @@
+"""The Triton backend of `attention`: what it refuses, and the operators that torch sees."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._triton_host import arch_of, one_batch_axis, refuses_device, rows_like
+from .call import AttentionCall
+
+MAX_DIM = {torch.bfloat16: 256, torch.float16: 256, torch.float32: 64}
+INPUTS = (
+    "Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? mask, Tensor? lengths, Tensor? gate, "
+    "Tensor? seed, int[]? k_map, int[]? v_map, int[]? window, float scale, float dropout"
+)
+
+
+def run(call: AttentionCall) -> Tensor:
+    """Attention by the kernels, with all batch dimensions as one."""
+    full = (*call.q.shape[:-1], call.k.shape[-2])
+    gate, window, seed = call.head_gate, call.window, None
+    if gate is not None:
+        gate = gate[..., None] if gate.dim() == len(full) - 2 else gate.transpose(-1, -2)
+        gate = gate.reshape(-1, *gate.shape[-2:])
+    if call.causal:
+        window = (window[0] if window else full[-1], 0)
+    if call.dropout > 0:
+        seed = torch.randint(2**62, (1,), device=call.q.device)
+    out, _, _ = torch.ops.core_attn.attention_triton(
+        *(x.reshape(-1, *x.shape[-3:]) for x in (call.q, call.k, call.v)),
+        one_batch_axis(call.bias, full),
+        one_batch_axis(call.mask, full),
+        None if call.lengths is None else call.lengths.reshape(-1),
+        gate, seed, call.k_head_map, call.v_head_map, window, call.scale, call.dropout,
+    )  # fmt: skip
+    return out.reshape(*full[:-1], out.shape[-1])
+
+
+def refuses(call: AttentionCall) -> str | None:
+    """It takes 16- and 32-bit floats on a GPU, with heads for which tiles have been compiled."""
+    if (reason := refuses_device("attention", call.q)) is not None:
+        return reason
+    q, v, bias = call.q, call.v, call.bias
+    if q.numel() == 0 or call.k.numel() == 0 or v.numel() == 0:
+        return "there are no queries or no keys"
+    if bias is not None and bias.dtype == torch.float64:
+        return "the kernels have no float64"
+    if max(q.shape[-1], v.shape[-1]) > MAX_DIM[q.dtype]:
+        return f"heads of {q.dtype} are supported up to {MAX_DIM[q.dtype]} dimensions"
+    if bias is not None and bias.requires_grad and torch.are_deterministic_algorithms_enabled():
+        return "the gradient of the bias is summed by atomic additions, in no fixed order"
+    return None
+
+
+@torch.library.custom_op(
+    "core_attn::attention_triton",
+    mutates_args=(),
+    schema=f"({INPUTS}) -> (Tensor, Tensor, Tensor)",
+)
+def _forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the gated output, the heads before the gate (empty without one), log-normalisers."""
+    from .triton_forward import Inputs, plan
+
+    launch, outputs = plan(Inputs(*inputs), arch_of(inputs[0].device))
+    launch()
+    return outputs
+
+
+@_forward.register_fake
+def _(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    q, v, gate = inputs[0], inputs[2], inputs[6]
+    out = rows_like(q, q.shape[1], v.shape[3])
+    heads = q.new_empty(0) if gate is None else rows_like(q, q.shape[1], v.shape[3])
+    return out, heads, q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op(
+    "core_attn::attention_triton_backward",
+    mutates_args=(),
+    schema="(Tensor dout, Tensor heads, Tensor lse, bool with_bias, "
+    f"{INPUTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _backward(
+    dout: Tensor, heads: Tensor, lse: Tensor, with_bias: bool, *inputs: Any
+) -> tuple[Tensor, ...]:
+    """Returns the gradients of q, k, v, bias and gate; empty for those that are not there."""
+    from .triton_backward import plan
+    from .triton_forward import Inputs
+
+    x = Inputs(*inputs)
+    launches, (dq, dk, dv, dbias, dgate) = plan(
+        dout, heads, lse, x, with_bias, arch_of(dout.device)
+    )
+    for launch in launches:
+        launch()
+    dk, dv = _sum_heads(dk, x.k, x.k_map), _sum_heads(dv, x.v, x.v_map)
+    dbias = dq.new_empty(0) if dbias is None or x.bias is None else dbias.to(x.bias.dtype)
+    if x.gate is None:
+        return dq, dk, dv, dbias, dq.new_empty(0)
+    dgate = dgate.sum(2, keepdim=True) if x.gate.shape[2] < dgate.shape[2] else dgate
+    return dq, dk, dv, dbias, dgate.to(x.gate.dtype)
+
+
+@_backward.register_fake
+def _(
+    dout: Tensor, heads: Tensor, lse: Tensor, with_bias: bool, *inputs: Any
+) -> tuple[Tensor, ...]:
+    q, k, v, bias, gate, k_map, v_map = (inputs[n] for n in (0, 1, 2, 3, 6, 8, 9))
+    dq, dk, dv = (
+        rows_like(x, x.shape[1], x.shape[3]) if head_map is None else x.new_empty(x.shape)
+        for x, head_map in ((q, None), (k, k_map), (v, v_map))
+    )
+    dbias = bias.new_empty(bias.shape) if with_bias else q.new_empty(0)
+    return dq, dk, dv, dbias, q.new_empty(0) if gate is None else gate.new_empty(gate.shape)
+
+
+def _sum_heads(per_query_head: Tensor, stored: Tensor, head_map: list[int] | None) -> Tensor:
+    """Adds the gradients of all query heads that read one stored head."""
+    if head_map is None:
+        return per_query_head
+    index = torch.tensor(head_map, device=stored.device)
+    summed = per_query_head.new_zeros(stored.shape)
+    return summed.index_add_(1, index, per_query_head).to(stored.dtype)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    out, heads, lse = output
+    gated = inputs[6] is not None
+    ctx.mark_non_differentiable(heads, lse)
+    ctx.save_for_backward(heads if gated else out, lse, *inputs[:8])
+    ctx.rest = inputs[8:]
+
+
+def _differentiate(ctx: Any, dout: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    with_bias = ctx.needs_input_grad[3]
+    dq, dk, dv, dbias, dgate = torch.ops.core_attn.attention_triton_backward(
+        dout, *ctx.saved_tensors[:2], with_bias, *ctx.saved_tensors[2:], *ctx.rest
+    )
+    gated = ctx.saved_tensors[8] is not None
+    return (
+        dq,
+        dk,
+        dv,
+        dbias if with_bias else None,
+        None,
+        None,
+        dgate if gated else None,
+        *[None] * 6,
+    )
+
+
+def _refuse_second_derivative(ctx: Any, *_: Any) -> None:
+    raise NotImplementedError(
+        "the triton backend of attention has no second derivatives; compute the forward pass under "
+        'core_attn.use_backend("reference"), which has them'
+    )
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+_backward.register_autograd(_refuse_second_derivative)

@@ -1,0 +1,162 @@
+"""The tiles that the kernels of `attention` run with; `nox -s kernels` compiles every one.
+
+They are the largest found that leave every value in registers. Bias, mask and dropout cost so many
+that calls with one of them ("full") have tiles of their own.
+"""
+
+from .._triton_common import Tiles
+
+WIDTHS = {2: (32, 64, 128, 256), 4: (32, 64)}  # padded head dims by bytes of the dtype
+
+# (architecture, kernel, full): {(bytes of the dtype, widest head): tiles}
+TILES = {
+    ("sm80", "forward", False): {
+        (2, 64): Tiles(128, 64, 4, 3),
+        (2, 128): Tiles(128, 64, 8, 2),
+        (2, 256): Tiles(64, 32, 8, 2),
+        (4, 64): Tiles(128, 32, 8, 2),
+    },
+    ("sm80", "forward", True): {
+        (2, 64): Tiles(128, 64, 8, 2),
+        (2, 128): Tiles(64, 32, 4, 2),
+        (2, 256): Tiles(64, 32, 8, 2),
+        (4, 64): Tiles(64, 32, 4, 2),
+    },
+    ("sm80", "queries", False): {
+        (2, 64): Tiles(64, 64, 4, 2),
+        (2, 128): Tiles(64, 64, 4, 2),
+        (2, 256): Tiles(64, 32, 8, 1),
+        (4, 64): Tiles(32, 32, 4, 2),
+    },
+    ("sm80", "queries", True): {
+        (2, 64): Tiles(64, 32, 4, 2),
+        (2, 128): Tiles(64, 32, 8, 2),
+        (2, 256): Tiles(32, 32, 8, 1),
+        (4, 64): Tiles(32, 32, 4, 2),
+    },
+    ("sm80", "keys", False): {
+        (2, 64): Tiles(64, 128, 8, 2),
+        (2, 128): Tiles(64, 64, 8, 2),
+        (2, 256): Tiles(32, 32, 8, 1),
+        (4, 64): Tiles(32, 32, 4, 1),
+    },
+    ("sm80", "keys", True): {
+        (2, 64): Tiles(32, 64, 4, 2),
+        (2, 128): Tiles(32, 64, 8, 2),
+        (2, 256): Tiles(32, 32, 8, 1),
+        (4, 64): Tiles(16, 32, 4, 1),
+    },
+    ("sm90", "forward", False): {
+        (2, 64): Tiles(128, 128, 8, 3),
+        (2, 128): Tiles(128, 128, 8, 2),
+        (2, 256): Tiles(128, 64, 8, 2),
+        (4, 64): Tiles(128, 64, 8, 2),
+    },
+    ("sm90", "forward", True): {
+        (2, 64): Tiles(128, 64, 8, 3),
+        (2, 128): Tiles(128, 64, 8, 2),
+        (2, 256): Tiles(64, 32, 8, 2),
+        (4, 64): Tiles(128, 64, 8, 2),
+    },
+    ("sm90", "queries", False): {
+        (2, 64): Tiles(128, 128, 8, 2),
+        (2, 128): Tiles(128, 64, 8, 2),
+        (2, 256): Tiles(64, 64, 8, 1),
+        (4, 64): Tiles(128, 64, 8, 2),
+    },
+    ("sm90", "queries", True): {
+        (2, 64): Tiles(128, 64, 8, 2),
+        (2, 128): Tiles(128, 64, 8, 2),
+        (2, 256): Tiles(64, 32, 8, 1),
+        (4, 64): Tiles(64, 32, 4, 2),
+    },
+    ("sm90", "keys", False): {
+        (2, 64): Tiles(128, 128, 8, 2),
+        (2, 128): Tiles(64, 128, 8, 2),
+        (2, 256): Tiles(32, 64, 8, 1),
+        (4, 64): Tiles(32, 64, 4, 2),
+    },
+    ("sm90", "keys", True): {
+        (2, 64): Tiles(64, 128, 8, 2),
+        (2, 128): Tiles(32, 128, 8, 2),
+        (2, 256): Tiles(32, 64, 8, 1),
+        (4, 64): Tiles(16, 128, 8, 2),
+    },
+    ("sm100", "forward", False): {
+        (2, 64): Tiles(128, 128, 8, 3),
+        (2, 128): Tiles(128, 64, 8, 2),
+        (2, 256): Tiles(128, 64, 8, 2),
+        (4, 64): Tiles(128, 64, 8, 2),
+    },
+    ("sm100", "forward", True): {
+        (2, 64): Tiles(128, 64, 8, 2),
+        (2, 128): Tiles(128, 64, 8, 2),
+        (2, 256): Tiles(64, 32, 8, 2),
+        (4, 64): Tiles(64, 32, 4, 2),
+    },
+    ("sm100", "queries", False): {
+        (2, 64): Tiles(128, 128, 8, 2),
+        (2, 128): Tiles(128, 64, 8, 2),
+        (2, 256): Tiles(64, 64, 8, 1),
+        (4, 64): Tiles(64, 64, 4, 2),
+    },
+    ("sm100", "queries", True): {
+        (2, 64): Tiles(128, 64, 8, 2),
+        (2, 128): Tiles(128, 64, 8, 2),
+        (2, 256): Tiles(64, 32, 8, 1),
+        (4, 64): Tiles(64, 32, 4, 2),
+    },
+    ("sm100", "keys", False): {
+        (2, 64): Tiles(64, 128, 8, 2),
+        (2, 128): Tiles(64, 128, 8, 2),
+        (2, 256): Tiles(32, 64, 8, 1),
+        (4, 64): Tiles(32, 64, 4, 2),
+    },
+    ("sm100", "keys", True): {
+        (2, 64): Tiles(64, 128, 8, 2),
+        (2, 128): Tiles(32, 128, 8, 2),
+        (2, 256): Tiles(32, 64, 8, 1),
+        (4, 64): Tiles(16, 128, 8, 2),
+    },
+    ("gfx942", "forward", False): {
+        (2, 64): Tiles(128, 64, 4, 2),
+        (2, 128): Tiles(128, 32, 4, 2),
+        (2, 256): Tiles(64, 32, 4, 1),
+        (4, 64): Tiles(128, 32, 4, 1),
+    },
+    ("gfx942", "forward", True): {
+        (2, 64): Tiles(128, 32, 8, 1),
+        (2, 128): Tiles(128, 32, 8, 1),
+        (2, 256): Tiles(64, 32, 4, 1),
+        (4, 64): Tiles(128, 32, 8, 1),
+    },
+    ("gfx942", "queries", False): {
+        (2, 64): Tiles(64, 32, 4, 1),
+        (2, 128): Tiles(64, 64, 4, 1),
+        (2, 256): Tiles(64, 32, 4, 1),
+        (4, 64): Tiles(64, 64, 4, 1),
+    },
+    ("gfx942", "queries", True): {
+        (2, 64): Tiles(64, 32, 4, 1),
+        (2, 128): Tiles(64, 32, 4, 1),
+        (2, 256): Tiles(32, 16, 4, 1),
+        (4, 64): Tiles(64, 32, 4, 1),
+    },
+    ("gfx942", "keys", False): {
+        (2, 64): Tiles(32, 64, 4, 1),
+        (2, 128): Tiles(32, 64, 4, 1),
+        (2, 256): Tiles(16, 32, 4, 1),
+        (4, 64): Tiles(32, 32, 4, 1),
+    },
+    ("gfx942", "keys", True): {
+        (2, 64): Tiles(32, 64, 4, 1),
+        (2, 128): Tiles(16, 64, 4, 1),
+        (2, 256): Tiles(16, 32, 4, 1),
+        (4, 64): Tiles(32, 64, 4, 1),
+    },
+}  # fmt: skip
+
+
+def tiles_for(arch: str, kernel: str, full: bool, size: int, width: int) -> Tiles:
+    """The tiles of one launch: `size` bytes of the dtype, heads padded to `width`."""
+    return TILES[arch, kernel, full][size, max(width, 64)]

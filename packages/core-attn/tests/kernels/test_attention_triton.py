@@ -1,0 +1,178 @@
+import pytest
+import torch
+
+from core_attn import attention, attention_weights, use_backend
+
+from .comparing import assert_drops_the_same_both_ways, assert_like_reference, rounded
+
+HALVES = [torch.bfloat16, torch.float16]
+
+
+def make(
+    device, dtype=torch.float32, *, batch=(2,), heads=(3, 3, 3), tokens=(37, 53), dims=(20, 12)
+):
+    (q_heads, k_heads, v_heads), (queries, keys), (dim, v_dim) = heads, tokens, dims
+    return [
+        rounded((*batch, q_heads, queries, dim), dtype, device, 0),
+        rounded((*batch, k_heads, keys, dim), dtype, device, 1),
+        rounded((*batch, v_heads, keys, v_dim), dtype, device, 2),
+    ]
+
+
+def holed_bias(device, dtype=torch.float32, shape=(2, 3, 37, 53)):
+    """A bias that forbids some keys to a head and all keys to one query."""
+    bias = rounded(shape, dtype, device, 3)
+    with torch.no_grad():
+        bias[..., 0, :, 5:] = -torch.inf
+        bias[..., 1, 3, :] = -torch.inf
+    return bias
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_plain(device, dtype):
+    assert_like_reference(attention, make(device, dtype))
+
+
+@pytest.mark.parametrize(
+    ("dims", "dtype"),
+    [((8, 8), torch.float32), ((33, 64), torch.float32), ((100, 128), torch.float16)],
+)
+def test_head_dims(device, dims, dtype):
+    assert_like_reference(attention, make(device, dtype, batch=(1,), heads=(2, 2, 2), dims=dims))
+
+
+def test_many_tiles(device):
+    tensors = make(device, batch=(1,), heads=(1, 1, 1), tokens=(150, 275))
+    assert_like_reference(attention, tensors, causal=True)
+    assert_like_reference(attention, tensors, window=(20, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_bias_with_rows_that_see_nothing(device, dtype):
+    tensors = make(device, dtype)
+    assert_like_reference(attention, tensors, bias=holed_bias(device, dtype))
+
+
+def test_bias_of_wider_dtype(device):
+    assert_like_reference(attention, make(device, torch.bfloat16), bias=holed_bias(device))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 37, 53), (37, 53), (2, 1, 1, 53), (3, 37, 1), (2, 1, 1, 1), (1, 1)]
+)
+def test_bias_gradient_is_summed_over_broadcast_axes(device, shape):
+    assert_like_reference(attention, make(device), bias=rounded(shape, torch.float32, device, 3))
+
+
+def test_several_batch_axes(device):
+    tensors = make(device, batch=(2, 2), heads=(2, 1, 1), tokens=(5, 9))
+    bias = rounded((2, 1, 1, 5, 9), torch.float32, device, 3)
+    mask = torch.rand(2, 2, 1, 1, 9, generator=torch.Generator().manual_seed(0)) > 0.3
+    lengths = torch.tensor([[9, 3], [0, 7]], device=device)
+    assert_like_reference(attention, tensors, bias=bias, mask=mask.to(device), lengths=lengths)
+
+
+def test_no_batch_axis(device):
+    assert_like_reference(attention, make(device, batch=()), causal=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 37, 53), (2, 1, 1, 53), (3, 37, 53)])
+def test_mask(device, shape):
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) > 0.5
+    mask[0, :, 0] = False
+    assert_like_reference(attention, make(device), mask=mask.to(device))
+
+
+def test_lengths(device):
+    lengths = torch.tensor([7, 0], device=device)
+    assert_like_reference(attention, make(device), lengths=lengths)
+
+
+@pytest.mark.parametrize("tokens", [(37, 53), (60, 40), (1, 53)])
+@pytest.mark.parametrize(
+    "options", [{"causal": True}, {"window": (5, 2)}, {"window": 9, "causal": True}]
+)
+def test_causal_and_window(device, tokens, options):
+    assert_like_reference(attention, make(device, tokens=tokens), **options)
+
+
+def test_head_maps(device):
+    assert_like_reference(attention, make(device, heads=(4, 2, 1)))
+    tensors = make(device, heads=(3, 2, 4))
+    assert_like_reference(attention, tensors, k_head_map=[1, 0, 1], v_head_map=[3, 3, 0])
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 37, 3)])
+def test_head_gate_even_where_it_is_zero(device, shape):
+    gate = rounded(shape, torch.float32, device, 3)
+    with torch.no_grad():
+        gate[0] = 0.0
+    assert_like_reference(attention, make(device), head_gate=gate)
+
+
+def test_everything_at_once(device):
+    mask = torch.rand(2, 1, 37, 53, generator=torch.Generator().manual_seed(0)) > 0.2
+    assert_like_reference(
+        attention,
+        make(device, torch.bfloat16, heads=(3, 1, 3)),
+        bias=holed_bias(device, torch.bfloat16),
+        mask=mask.to(device),
+        lengths=torch.tensor([53, 30], device=device),
+        window=(30, 10),
+        scale=0.3,
+        head_gate=rounded((2, 37, 3), torch.bfloat16, device, 4),
+    )
+
+
+def test_strided_views(device):
+    fused = rounded((2, 11, 3, 4, 16), torch.float32, device, 0)
+    q, k, v = fused.permute(2, 0, 3, 1, 4).detach().unbind(0)
+    assert_like_reference(attention, [x.requires_grad_() for x in (q, k, v)])
+    flipped = [x.detach().transpose(-1, -2).contiguous().transpose(-1, -2) for x in (q, k, v)]
+    assert_like_reference(attention, [x.requires_grad_() for x in flipped])
+
+
+def test_dropout(device):
+    tensors = make(device, tokens=(33, 41))
+    weights = attention_weights(*tensors[:2])
+    assert_drops_the_same_both_ways(attention, tensors, weights, 0.3)
+
+
+def test_second_derivative_is_refused(device):
+    q, k, v = make(device, tokens=(5, 7))
+    with use_backend("triton"):
+        out = attention(q, k, v)
+    (dq,) = torch.autograd.grad(out.sum(), q, create_graph=True)
+    with pytest.raises(NotImplementedError, match=r'use_backend\("reference"\)'):
+        torch.autograd.grad(dq.sum(), k)
+
+
+def test_compiles_and_exports(device):
+    class Attend(torch.nn.Module):
+        def forward(self, q, k, v, bias):
+            return attention(q, k, v, bias=bias, causal=True)
+
+    arguments = (
+        *make(device, heads=(4, 2, 2), tokens=(5, 7)),
+        rounded((5, 7), torch.float32, device, 3),
+    )
+    with use_backend("triton"):
+        expected = Attend()(*arguments)
+        compiled = torch.compile(Attend(), backend="aot_eager", fullgraph=True)(*arguments)
+        exported = torch.export.export(Attend(), arguments).module()(*arguments)
+    torch.testing.assert_close(exported, expected)
+    torch.testing.assert_close(compiled, expected)
+    for got, want in zip(
+        torch.autograd.grad(compiled.sum(), arguments),
+        torch.autograd.grad(expected.sum(), arguments),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want)
+
+
+def test_operator_is_well_formed(device):
+    q, k, v = make(device, heads=(4, 2, 4), tokens=(5, 7))
+    bias = rounded((1, 4, 5, 7), torch.float32, device, 3)
+    gate = rounded((2, 4, 1), torch.float32, device, 4)
+    arguments = (q, k, v, bias, None, None, gate, None, [0, 0, 1, 1], None, [3, 0], 0.3, 0.0)
+    torch.library.opcheck(torch.ops.core_attn.attention_triton.default, arguments)
