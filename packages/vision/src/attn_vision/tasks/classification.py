@@ -50,8 +50,6 @@ class ImageClassification(Task):
     """
 
     model: VisionTransformer
-    monitor = "val/accuracy"
-    mode = "max"
 
     def __init__(
         self,
