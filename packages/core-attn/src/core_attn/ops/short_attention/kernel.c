@@ -30,6 +30,8 @@
 #define LOG2E 1.44269504088896340736f
 #define ROUND 12582912.0f /* 1.5 * 2^23: the last bit of a float of this size is worth one */
 
+#define MOST_AHEAD 6144 /* cache lines: 384 kB, what a second-level cache spares */
+
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float tile __attribute__((vector_size(4 * TILE), aligned(4), may_alias));
@@ -52,6 +54,17 @@ typedef struct {
     View tq, tk, tv, tbias, tgate, dgrad;
 } Call;
 
+/* Memory that the next problem will touch, in runs of whole cache lines. */
+typedef struct {
+    const float *from;
+    isize stride, runs, lines;
+} Area;
+typedef struct {
+    Area areas[15];
+    int count;
+    isize done, step, blocks; /* lines of the run; lines beside each block; blocks since `plan` */
+} Ahead;
+
 /* What one thread works in, and the problem it works on. */
 typedef struct {
     const Call *call;
@@ -61,6 +74,7 @@ typedef struct {
     float *packed[2];               /* operands and results by rows, padded to whole vectors */
     float *row[4];                  /* (width): one number per query */
     float *bias_sum;                /* (keys, width), where all problems share the bias */
+    Ahead *ahead;
 } Work;
 
 static inline isize round_up(isize n, isize step) { return (n + step - 1) / step * step; }
@@ -127,7 +141,8 @@ static inline void transpose(const float *const row[TILE], isize first, tile t[T
 
 /* ---- the product ---- */
 
-/* C[r][n] (+)= factor[r] * sum over c of A[r][c] * B[c][n], n over whole vectors; A has any strides. */
+/* C[r][n] (+)= factor[r] * sum over c of A[r][c] * B[c][n], n over whole vectors; A has any
+ * strides, no factor means 1. */
 typedef struct {
     const float *a;
     isize a_row, a_depth;
@@ -187,28 +202,50 @@ static inline __attribute__((always_inline)) void block(const Product p, const i
     }
     UNROLL for (int r = 0; r < R; r++) {
         float *c = p.c + r * p.c_row;
-        vec factor = splat(p.factor[r * p.factor_row]);
+        vec factor = splat(p.factor ? p.factor[r * p.factor_row] : 1.0f);
         UNROLL for (int n = 0; n < N; n++) {
-            vec x = sum[r][n] * factor;
+            vec x = sum[r][n];
+            if (p.factor) x *= factor;
             if (p.add) x += load(c + n * LANES);
             store(c + n * LANES, x);
         }
     }
 }
 
-/* N vectors of all rows, in blocks of nearly equal heights up to R, which 12 registers hold. */
-#define STRIP(N, R)                                                   \
-    static void strip_##N(Product p, isize rows) {                    \
-        isize blocks = (rows + R - 1) / R, high = rows / blocks;      \
-        for (isize more = rows % blocks; blocks > 0; blocks--) {      \
-            isize height = high + (more-- > 0);                       \
-            switch (height) { CASES_##R(N) }                          \
-            p.a += height * p.a_row;                                  \
-            p.c += height * p.c_row;                                  \
-            p.factor += height * p.factor_row;                        \
-        }                                                             \
+/* Fetches a few lines ahead. All at once, most requests would find no free buffer and be dropped. */
+static inline void fetch(Ahead *ahead) {
+    ahead->blocks++;
+    for (isize left = ahead->step; left > 0 && ahead->count > 0;) {
+        Area *area = &ahead->areas[ahead->count - 1];
+        isize end = ahead->done + left < area->lines ? ahead->done + left : area->lines;
+        left -= end - ahead->done;
+        for (; ahead->done < end; ahead->done++)
+            __builtin_prefetch(area->from + ahead->done * 16, 0, 2);
+        if (end < area->lines) return;
+        ahead->done = 0;
+        area->from += area->stride;
+        if (--area->runs == 0) ahead->count--;
     }
-#define CASE(R, N) case R: block(p, R, N); break;
+}
+
+/* N vectors of all rows, in blocks of nearly equal heights up to R: about 12 sums in registers. */
+#define STRIP(N, R)                                                                       \
+    static void strip_##N(Product p, isize rows, Ahead *ahead) {                          \
+        isize blocks = (rows + R - 1) / R, height = rows / blocks, more = rows % blocks;  \
+        for (int higher = 1; higher >= 0; higher--)                                       \
+            for (isize left = higher ? more : blocks - more; left > 0;)                   \
+                switch (height + higher) { CASES_##R(N) }                                 \
+    }
+#define CASE(R, N)                        \
+    case R:                               \
+        for (; left > 0; left--) {        \
+            fetch(ahead);                 \
+            block(p, R, N);               \
+            p.a += R * p.a_row;           \
+            p.c += R * p.c_row;           \
+            p.factor += R * p.factor_row; \
+        }                                 \
+        break;
 #define CASES_3(N) CASE(1, N) CASE(2, N) CASE(3, N)
 #define CASES_4(N) CASES_3(N) CASE(4, N)
 #define CASES_6(N) CASES_4(N) CASE(5, N) CASE(6, N)
@@ -218,11 +255,11 @@ STRIP(2, 6)
 STRIP(3, 4)
 STRIP(4, 3)
 
-static void multiply(Product p, isize rows, isize vecs) {
-    static void (*const strips[])(Product, isize) = {strip_1, strip_2, strip_3, strip_4};
+static void multiply(const Work *w, Product p, isize rows, isize vecs) {
+    static void (*const strips[])(Product, isize, Ahead *) = {strip_1, strip_2, strip_3, strip_4};
     for (isize left = (vecs + 3) / 4; left > 0; left--) {
         isize wide = (vecs + left - 1) / left;
-        strips[wide - 1](p, rows);
+        strips[wide - 1](p, rows, w->ahead);
         p.b += wide * LANES;
         p.c += wide * LANES;
         vecs -= wide;
@@ -236,8 +273,8 @@ static inline float *at(const Work *w, const View *x, isize row) {
            (w->start + row) * x->row;
 }
 
-/* to[column][row] = x[row][column]; whole vectors are filled up by repeating the last row. */
-static void pack_transposed(const Work *w, const View *x, isize columns, float *to) {
+/* to[column][row] = factor * x[row][column]; whole vectors are filled up by repeating the last row. */
+static void pack_transposed(const Work *w, const View *x, isize columns, float factor, float *to) {
     const float *from = at(w, x, 0);
     for (isize i = 0; i < w->queries; i += TILE) {
         const float *row[TILE];
@@ -247,10 +284,11 @@ static void pack_transposed(const Work *w, const View *x, isize columns, float *
         for (; j + TILE <= columns; j += TILE) {
             tile t[TILE];
             transpose(row, j, t);
-            UNROLL for (int c = 0; c < TILE; c++) *(tile *)(to + (j + c) * w->width + i) = t[c];
+            UNROLL for (int c = 0; c < TILE; c++)
+                *(tile *)(to + (j + c) * w->width + i) = t[c] * factor;
         }
         for (; j < columns; j++)
-            for (isize r = 0; r < TILE; r++) to[j * w->width + i + r] = row[r][j];
+            for (isize r = 0; r < TILE; r++) to[j * w->width + i + r] = row[r][j] * factor;
     }
 }
 
@@ -276,7 +314,7 @@ static void multiply_out(const Work *w, const View *x, isize rows, isize columns
     p.c = out;
     p.c_row = x->row;
     if (columns == whole) {
-        multiply(p, rows, whole / LANES);
+        multiply(w, p, rows, whole / LANES);
         return;
     }
     p.c = w->packed[1];
@@ -284,7 +322,7 @@ static void multiply_out(const Work *w, const View *x, isize rows, isize columns
     if (p.add)
         for (isize i = 0; i < rows; i++)
             memcpy(p.c + i * whole, out + i * x->row, columns * sizeof(float));
-    multiply(p, rows, whole / LANES);
+    multiply(w, p, rows, whole / LANES);
     for (isize i = 0; i < rows; i++)
         memcpy(out + i * x->row, p.c + i * whole, columns * sizeof(float));
 }
@@ -369,13 +407,11 @@ static void finish_bias(const Work *w, const float *ds) {
         write_bias(w, &w->call->dbias, ds);
 }
 
-static const float one = 1.0f;
-
-/* to[row of x][query] (+)= factor * sum over columns of x * transposed */
+/* to[row of x][query] (+)= sum over columns of x * transposed */
 static void score(const Work *w, const View *x, isize columns, const float *transposed,
-                  const float *factor, int add, float *to) {
-    Product p = {at(w, x, 0), x->row, 1, transposed, w->width, to, w->width, factor, 0, columns, add};
-    multiply(p, w->keys, round_up(w->queries, LANES) / LANES);
+                  int add, float *to) {
+    Product p = {at(w, x, 0), x->row, 1, transposed, w->width, to, w->width, NULL, 0, columns, add};
+    multiply(w, p, w->keys, round_up(w->queries, LANES) / LANES);
 }
 
 /* A whole number near the maximum of a column of scores, 0 where all are -inf. */
@@ -426,9 +462,8 @@ static void softmax(const Work *w, float *scores, float *inverse) {
  * is 0 for the repeated queries, so that nothing of theirs reaches a gradient. */
 static void weigh(const Work *w) {
     const Call *c = w->call;
-    pack_transposed(w, &c->q, c->dim, w->qt);
-    float factor = c->scale * LOG2E;
-    score(w, &c->k, c->dim, w->qt, &factor, 0, w->scores);
+    pack_transposed(w, &c->q, c->dim, c->scale * LOG2E, w->qt);
+    score(w, &c->k, c->dim, w->qt, 0, w->scores);
     add_bias(w, &c->bias, &c->mask, LOG2E, w->scores);
     softmax(w, w->scores, w->row[0]);
     for (isize i = 0; i < w->width; i++) w->row[1][i] = i < w->queries;
@@ -464,8 +499,8 @@ static void forward(const Work *w) {
 static void backward(const Work *w) {
     const Call *c = w->call;
     weigh(w);
-    pack_transposed(w, &c->grad, c->v_dim, w->gt);
-    score(w, &c->v, c->v_dim, w->gt, &one, 0, w->dp);
+    pack_transposed(w, &c->grad, c->v_dim, 1.0f, w->gt);
+    score(w, &c->v, c->v_dim, w->gt, 0, w->dp);
     isize n = w->width;
     for (isize i = 0; i < w->queries; i += LANES) {
         vec inverse = load(w->row[0] + i), gate = load(w->row[1] + i), delta = {0};
@@ -482,7 +517,7 @@ static void backward(const Work *w) {
     }
     isize stride;
     const float *x = by_rows(w, &c->grad, w->queries, c->v_dim, w->packed[0], &stride);
-    Product dv = {w->scores, n, 1, x, stride, 0, 0, &one, 0, w->queries, 0};
+    Product dv = {w->scores, n, 1, x, stride, 0, 0, 0, 0, w->queries, 0};
     multiply_out(w, &c->dv, w->keys, c->v_dim, dv);
     x = by_rows(w, &c->q, w->queries, c->dim, w->packed[0], &stride);
     Product dk = {w->dp, n, 1, x, stride, 0, 0, &c->scale, 0, w->queries, 0};
@@ -502,12 +537,13 @@ static void backward_backward(const Work *w) {
     const Call *c = w->call;
     isize n = w->width;
     weigh(w);
-    pack_transposed(w, &c->grad, c->v_dim, w->gt);
-    pack_transposed(w, &c->tq, c->dim, w->tqt);
-    score(w, &c->v, c->v_dim, w->gt, &one, 0, w->dp);
-    score(w, &c->tv, c->v_dim, w->gt, &one, 0, w->w);
-    score(w, &c->k, c->dim, w->tqt, &c->scale, 0, w->ds);
-    score(w, &c->tk, c->dim, w->qt, &c->scale, 1, w->ds);
+    pack_transposed(w, &c->grad, c->v_dim, 1.0f, w->gt);
+    pack_transposed(w, &c->tq, c->dim, c->scale, w->tqt);
+    score(w, &c->v, c->v_dim, w->gt, 0, w->dp);
+    score(w, &c->tv, c->v_dim, w->gt, 0, w->w);
+    score(w, &c->k, c->dim, w->tqt, 0, w->ds);
+    pack_transposed(w, &c->q, c->dim, c->scale, w->qt);
+    score(w, &c->tk, c->dim, w->qt, 1, w->ds);
     add_bias(w, &c->tbias, &absent, 1.0f, w->ds);
     for (isize i = 0; i < n; i++)
         w->row[3][i] = c->tgate.data && i < w->queries ? *at(w, &c->tgate, i) : 0.0f;
@@ -552,11 +588,11 @@ static void backward_backward(const Work *w) {
     multiply_out(w, &c->dk, w->keys, c->dim, dk);
 
     x = by_rows(w, &c->grad, w->queries, c->v_dim, w->packed[0], &stride);
-    Product dv = {w->ds, n, 1, x, stride, 0, 0, &one, 0, w->queries, 0};
+    Product dv = {w->ds, n, 1, x, stride, 0, 0, 0, 0, w->queries, 0};
     multiply_out(w, &c->dv, w->keys, c->v_dim, dv);
 
     x = by_rows(w, &c->v, w->keys, c->v_dim, w->packed[0], &stride);
-    Product dgrad = {w->ds, 1, n, x, stride, 0, 0, &one, 0, w->keys, 0};
+    Product dgrad = {w->ds, 1, n, x, stride, 0, 0, 0, 0, w->keys, 0};
     multiply_out(w, &c->dgrad, w->queries, c->v_dim, dgrad);
     dgrad.a = w->scores, dgrad.add = 1;
     dgrad.b = by_rows(w, &c->tv, w->keys, c->v_dim, w->packed[0], &dgrad.b_depth);
@@ -566,6 +602,45 @@ static void backward_backward(const Work *w) {
 }
 
 /* ---- all problems, over threads ---- */
+
+/* Adds the rows of x in the next problem to what is to be fetched. */
+static void plan_rows(const Work *w, const View *x, isize rows, isize columns) {
+    const Call *c = w->call;
+    isize next = w->problem + 1;
+    if (!x->data) return;
+    isize start = c->offsets ? c->offsets[next] : 0;
+    if (c->offsets) rows = c->offsets[next + 1] - start;
+    const float *from = (float *)x->data + next * x->problem + start * x->row;
+    Area area = {from, x->row, rows, c->heads * columns}; /* heads lie inside of tokens */
+    if (x->row == columns) area = (Area){from, x->head, c->heads, rows * columns};
+    if (area.stride == area.lines) area.lines *= area.runs, area.runs = 1;
+    area.lines = (area.lines + 15) / 16;
+    if (rows > 0) w->ahead->areas[w->ahead->count++] = area;
+}
+
+/* Looks ahead at the next problem; its lines are spread over as many blocks as this one's took. A
+ * prefetcher of the machine loses the way between problems, and in the strides of split heads. */
+static void plan(const Work *w) {
+    const Call *c = w->call;
+    Ahead *ahead = w->ahead;
+    ahead->count = ahead->done = 0;
+    if (w->problem + 1 == c->problems) return;
+    const View *queries[] = {&c->q, &c->dq, &c->tq}, *keys[] = {&c->k, &c->dk, &c->tk};
+    const View *values[] = {&c->v, &c->dv, &c->tv}, *outputs[] = {&c->out, &c->grad, &c->dgrad};
+    const View *bias[] = {&c->bias, &c->dbias, &c->tbias};
+    for (int i = 0; i < 3; i++) {
+        plan_rows(w, outputs[i], c->queries, c->v_dim);
+        plan_rows(w, values[i], c->keys, c->v_dim);
+        plan_rows(w, keys[i], c->keys, c->dim);
+        plan_rows(w, queries[i], c->queries, c->dim);
+        if (bias[i]->problem && !c->offsets) plan_rows(w, bias[i], c->queries, c->keys);
+    }
+    isize lines = 0;
+    for (int i = 0; i < ahead->count; i++) lines += ahead->areas[i].runs * ahead->areas[i].lines;
+    if (lines > MOST_AHEAD) ahead->count = 0;
+    if (ahead->blocks) ahead->step = lines / ahead->blocks + 1;
+    ahead->blocks = 0;
+}
 
 typedef void (*Parallel)(void (*run)(void *), void *data, unsigned threads, unsigned flags);
 
@@ -583,7 +658,8 @@ static void solve_chunks(void *data) {
     isize width = round_up(job->longest_queries, LANES), keys = job->longest_keys;
     isize tokens = keys > width ? keys : width;
     isize dim = round_up(c->dim > c->v_dim ? c->dim : c->v_dim, LANES);
-    Work w = {.call = c, .width = width};
+    Ahead ahead = {.step = 8};
+    Work w = {.call = c, .width = width, .ahead = &ahead};
     float **arrays[] = {&w.qt, &w.gt, &w.tqt, &w.scores, &w.dp, &w.ds, &w.w, &w.packed[0],
                         &w.packed[1], &w.row[0], &w.row[1], &w.row[2], &w.row[3]};
     isize sizes[] = {dim * width, dim * width, dim * width, keys * width, keys * width,
@@ -610,6 +686,7 @@ static void solve_chunks(void *data) {
             w.keys = c->offsets ? w.queries : c->keys;
             if (job->bias_sums)
                 w.bias_sum = job->bias_sums + (chunk * c->heads + w.head) * keys * width;
+            if (w.head == 0) plan(&w);
             if (w.queries > 0 && w.keys > 0) job->solve(&w);
         }
     }
