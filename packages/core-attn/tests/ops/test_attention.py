@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from core_attn import (
     use_backend,
     why,
 )
+from core_attn.ops.short_attention import native
 
 INF = float("inf")
 
@@ -166,6 +169,46 @@ class TestDefinition:
         assert error < 16 * torch.finfo(dtype).eps
 
 
+OPTIONS = {
+    "plain": lambda: {},
+    "causal": lambda: {"causal": True},
+    "window": lambda: {"window": (3, 1), "scale": 0.7},
+    "lengths": lambda: {"lengths": torch.tensor([0, 5])},
+    "mask and bias": lambda: {
+        "mask": torch.rand(2, 1, 11, 13) > 0.6,
+        "bias": torch.randn(4, 11, 13, requires_grad=True),
+    },
+    "maps and gate": lambda: {
+        "k_head_map": [1, 0, 1, 1],
+        "v_head_map": [0, 0, 1, 0],
+        "head_gate": torch.rand(2, 11, 4, requires_grad=True),
+    },
+}
+
+
+@pytest.mark.skipif(native.missing() is not None, reason=str(native.missing()))
+@pytest.mark.parametrize("case", OPTIONS)
+def test_few_tokens_take_the_short_kernel_and_agree(case):
+    torch.manual_seed(0)
+    heads = 2 if case == "maps and gate" else 4
+    q, k, v = (torch.randn(2, h, t, 8, requires_grad=True) for h, t in
+               ((4, 11), (heads, 13), (heads, 13)))  # fmt: skip
+    options = OPTIONS[case]()
+    assert why(attention, q, k, v, **options)[0].backend == "short"
+    with use_backend("reference"):
+        expected = attention(q, k, v, **options)
+    actual = attention(q, k, v, **options)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    leaves = [q, k, v, *(x for x in options.values() if getattr(x, "requires_grad", False))]
+    cotangent = torch.randn_like(actual)
+    for got, want in zip(
+        torch.autograd.grad(actual, leaves, cotangent),
+        torch.autograd.grad(expected, leaves, cotangent),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
 def test_second_derivatives_with_forbidden_keys():
     q, k, v = make(batch=1, heads=2, queries=3, keys=4, dim=2, v_dim=2)
     bias = torch.randn(2, 3, 4, dtype=torch.float64)
@@ -266,7 +309,7 @@ class TestDispatch:
         assert why(attention, q, k, v)[0].backend == usual
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", None])
 def test_compiles_and_exports_without_a_graph_break(backend):
     q, k, v = (x.detach().float() for x in make(queries=7))
     mask = torch.rand(2, 1, 7, 7) > 0.3
@@ -275,7 +318,7 @@ def test_compiles_and_exports_without_a_graph_break(backend):
         def forward(self, q, k, v):
             return attention(q, k, v, mask=mask, causal=True)
 
-    with use_backend(backend):
+    with use_backend(backend) if backend else nullcontext():
         expected = Module()(q, k, v)
         compiled = torch.compile(Module(), fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(q, k, v), expected)

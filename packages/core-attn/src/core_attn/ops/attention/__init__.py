@@ -16,10 +16,12 @@ from .._checks import (
     check_scale,
 )
 from .._dispatch import Backend, dispatch
-from . import reference, sdpa
+from . import reference, sdpa, short, triton_backend
 from .call import AttentionCall
 
 BACKENDS = (
+    Backend("short", short.run, short.refuses),
+    Backend("triton", triton_backend.run, triton_backend.refuses),
     Backend("sdpa", sdpa.run, sdpa.refuses),
     Backend("reference", reference.run, reference.refuses),
 )
