@@ -35,7 +35,7 @@ def confusion(counts: Int[Tensor, "classes classes"], names: Sequence[str]) -> E
     figure = Figure(figsize=(size + 1, size), layout="constrained")
     axis = figure.subplots()
     share = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axis.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
     if len(names) <= 20:
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
         axis.set_yticks(range(len(names)), names, fontsize=8)
@@ -70,7 +70,7 @@ def class_attention(
         for head in range(heads):
             axis = axes[head + 1, i]
             _show(axis, image)
-            axis.imshow(maps[i, head], cmap="inferno", alpha=0.65)
+            axis.imshow(maps[i, head].numpy(), cmap="inferno", alpha=0.65)
             if i == 0:
                 axis.set_ylabel(f"head {head}", fontsize=8)
     axes[0, 0].set_ylabel("image", fontsize=8)
@@ -96,8 +96,10 @@ def head_distances(
         among = pattern[..., prefix:, prefix:]
         among = among / among.sum(-1, keepdim=True).clamp(min=1e-9)
         heads = (among * distance).sum(-1).mean((0, 2))
-        means.append(heads.mean())
-        axis.scatter([layer] * len(heads), heads, s=18, color="#1f77b4", alpha=0.7, linewidths=0)
+        means.append(float(heads.mean()))
+        axis.scatter(
+            [layer] * len(heads), heads.tolist(), s=18, color="#1f77b4", alpha=0.7, linewidths=0
+        )
     axis.plot(range(1, len(means) + 1), means, color="#1f77b4", lw=1, label="mean of the heads")
     axis.axhline(float(distance.mean()), color="gray", lw=0.8, ls="--", label="uniform attention")
     axis.set(xlabel="block", ylabel="mean distance (patches)", ylim=(0, None))
@@ -108,7 +110,7 @@ def head_distances(
 
 
 def _show(axis, image: Tensor) -> None:
-    grey = image.shape[0] == 1
-    axis.imshow(image[0] if grey else image.permute(1, 2, 0), cmap="gray" if grey else None)
+    pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
+    axis.imshow(pixels, cmap="gray" if pixels.ndim == 2 else None)
     axis.set_xticks([])
     axis.set_yticks([])
