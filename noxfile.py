@@ -31,12 +31,17 @@ def settings(name: str) -> dict:
     return project(name).get("tool", {}).get("attn", {})
 
 
-def install(session: nox.Session, *names: str, groups: tuple[str, ...] = ()) -> None:
+def install(
+    session: nox.Session, *names: str, groups: tuple[str, ...] = (), extra: str = ""
+) -> None:
     """Install packages as a user's pip would: built, with pinned dependencies, none editable."""
-    folders = list(dict.fromkeys(["core-attn", *names]))
+    folders = {"core-attn": ""}
+    for name in names:
+        has_extra = extra in project(name)["project"].get("optional-dependencies", {})
+        folders[name] = f"[{extra}]" if has_extra else ""
     session.install(
         *("-c", "constraints.txt"),
-        *(f"./packages/{name}" for name in folders),
+        *(f"./packages/{name}{extras}" for name, extras in folders.items()),
         *(f"--reinstall-package={project(name)['project']['name']}" for name in folders),
         *(f"--group=packages/{name}/pyproject.toml:{group}" for name in names for group in groups),
     )
@@ -85,7 +90,7 @@ def types(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Train one small model per domain and open a page with the pictures."""
     shown = [name for name in PACKAGES if settings(name).get("demo")]
-    install(session, *shown)
+    install(session, *shown, extra="demo")
     out = ROOT / "demo"
     for name in shown:
         for command in settings(name)["demo"]:
