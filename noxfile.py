@@ -110,10 +110,9 @@ def demo_page(out: Path, names: list[str]) -> Path:
         for path in sorted((out / name).rglob("*.html")):
             link = path.relative_to(out)
             parts.append(f'<p><a href="{link}">{link}</a></p><iframe src="{link}"></iframe>')
-        parts += [
-            f'<figure><img src="{path.relative_to(out)}"><figcaption>{path.stem}</figcaption></figure>'
-            for path in sorted((out / name).rglob("*.png"))
-        ]
+        for path in sorted((out / name).rglob("*.png")):
+            image = f'<img src="{path.relative_to(out)}">'
+            parts.append(f"<figure>{image}<figcaption>{path.stem}</figcaption></figure>")
     style = (
         "body{font:16px/1.5 system-ui;max-width:72rem;margin:2rem auto;padding:0 1rem}"
         "iframe{width:100%;height:48rem;border:1px solid #ddd}img{max-width:100%}"

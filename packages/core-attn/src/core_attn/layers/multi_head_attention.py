@@ -121,9 +121,10 @@ class MultiHeadAttention(AttentionLayer):
         Args:
             x: tokens that ask.
             context: tokens that answer; required in cross attention, refused in self attention.
-            mask, bias, lengths, causal, head_gate: as in `core_attn.attention`.
             cache: keys and values of earlier tokens; those of `x` are added. Self attention,
                 without gradients.
+
+        The other arguments are those of `core_attn.attention`.
 
         Raises:
             ValueError: a context is missing or not expected, or as in `core_attn.attention`.

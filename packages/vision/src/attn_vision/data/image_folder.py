@@ -19,8 +19,8 @@ class ImageFolder(ImageData):
 
     Args:
         root: the folder that holds `train` and `test`.
-        image_size, batch_size, validation, augmentation, num_workers, seed: as in `ImageData`;
-            `validation` is used where there is no folder `val`.
+
+    The other arguments are those of `ImageData`; `validation` is used where there is no `val`.
     """
 
     def __init__(

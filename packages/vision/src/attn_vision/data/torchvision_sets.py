@@ -22,7 +22,8 @@ class TorchvisionData(ImageData):
     Args:
         root: folder with the files, in torchvision's layout.
         download: fetch them where they are missing.
-        image_size, batch_size, validation, augmentation, num_workers, seed: as in `ImageData`.
+
+    The other arguments are those of `ImageData`.
     """
 
     dataset: type

@@ -167,7 +167,8 @@ def attention_mean(
         over: "heads" gives (*batch, queries, kept keys), "queries" gives (*batch, heads, kept
             keys); queries without an allowed key count as zeros.
         keys: the keys whose weights are returned.
-        bias, mask, lengths, causal, window, scale, k_head_map: as in `attention`.
+
+    The other arguments are those of `attention`.
 
     Raises:
         ValueError: `over` is something else, or as in `attention`.
