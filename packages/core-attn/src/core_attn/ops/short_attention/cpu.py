@@ -1,4 +1,4 @@
-"""short_attention on a CPU: the kernel of kernel.c as operators of torch, differentiable twice."""
+"""short_attention on a CPU: the C kernel as operators of torch, differentiable twice."""
 
 from collections.abc import Sequence
 

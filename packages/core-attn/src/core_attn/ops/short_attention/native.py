@@ -1,9 +1,10 @@
-"""Compiles kernel.c with the C compiler at hand, once per machine, and loads it."""
+"""Compiles the kernel with the C compiler at hand, once per machine, and loads it."""
 
 import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -13,13 +14,16 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).with_name("kernel.c")
-FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+SOURCES = sorted(Path(__file__).with_name("kernel").glob("*.[ch]"))
+MAIN = Path(__file__).with_name("kernel") / "short_attention.c"
+FLAGS = (
+    "-O3", "-std=gnu11", "-shared", "-fPIC", "-pthread", "-fno-math-errno", "-fno-trapping-math",
+)  # fmt: skip
 SWITCH = "CORE_ATTN_NATIVE"
 
 
 class View(ctypes.Structure):
-    """An array and its strides, in elements; `View` of kernel.c."""
+    """An array and its strides, in elements; `View` of kernel/problem.h."""
 
     _fields_ = [
         ("data", ctypes.c_void_p),
@@ -35,7 +39,7 @@ VIEWS = (
 
 
 class Call(ctypes.Structure):
-    """The arguments of a pass; `Call` of kernel.c."""
+    """The arguments of a pass; `Call` of kernel/problem.h."""
 
     _fields_ = [
         *(
@@ -70,24 +74,26 @@ def _load() -> tuple[Callable[..., int] | None, str | None]:
     """The kernel's entry, or why there is none."""
     if os.environ.get(SWITCH, "1") == "0":
         return None, f"{SWITCH}=0 in the environment"
-    compiler = shutil.which(os.environ.get("CC", "cc").split()[0])
-    if compiler is None:
-        return None, f"there is no C compiler {os.environ.get('CC', 'cc')!r}"
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    if not compiler or shutil.which(compiler[0]) is None:
+        return None, f"there is no C compiler {' '.join(compiler)!r}"
     try:
         function = ctypes.CDLL(str(_compiled(compiler))).core_attn_short_attention
     except (OSError, subprocess.SubprocessError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
-        return None, f"compiling kernel.c failed: {reason.strip().splitlines()[-1]}"
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        return None, f"compiling the kernel failed: {reason}"
     function.argtypes = [ctypes.POINTER(Call), ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
     return function, None
 
 
-def _compiled(compiler: str) -> Path:
-    """The shared library for this source, compiler and processor, built where it is missing."""
-    binary = Path(compiler).resolve()
+def _compiled(compiler: list[str]) -> Path:
+    """The shared library for these sources, compiler and processor, built where it is missing."""
+    binary = Path(shutil.which(compiler[0]) or compiler[0]).resolve()
     key = hashlib.sha256()
-    for part in (SOURCE.read_bytes(), binary, binary.stat().st_mtime_ns, FLAGS, _processor()):
-        key.update(part if isinstance(part, bytes) else repr(part).encode())
+    for source in SOURCES:
+        key.update(source.read_bytes())
+    for part in (compiler, str(binary), binary.stat().st_mtime_ns, FLAGS, _processor()):
+        key.update(repr(part).encode())
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(root) / "core_attn"
     library = folder / f"short_attention-{key.hexdigest()[:20]}.so"
@@ -96,7 +102,7 @@ def _compiled(compiler: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         built = Path(scratch) / library.name
-        command = [compiler, *FLAGS, "-pthread", str(SOURCE), "-o", str(built)]
+        command = [*compiler, *FLAGS, str(MAIN), "-o", str(built)]
         try:
             _run([*command, "-march=native"])
         except subprocess.CalledProcessError:  # some compilers for ARM know only -mcpu

@@ -1,0 +1,143 @@
+/* The three passes over one problem: forward, backward, and the derivative of the backward. */
+#include "problem.h"
+
+/* The unnormalised weights of the problem in w->scores, 1 / sum in row[0], the gate in row[1]; it
+ * is 0 for the repeated queries, so that nothing of theirs reaches a gradient. */
+static void weigh(const Work *w) {
+    const Call *c = w->call;
+    pack_transposed(w, &c->q, c->dim, c->scale * LOG2E, w->qt);
+    score(w, &c->k, c->dim, w->qt, 0, w->scores);
+    add_biases(w);
+    softmax(w, w->scores, w->row[0]);
+    for (isize i = 0; i < w->width; i++) w->row[1][i] = i < w->queries;
+    if (c->gate.data)
+        for (isize i = 0; i < w->queries; i++) w->row[1][i] = *at(w, &c->gate, i);
+}
+
+static void write_gate(const Work *w, const View *gate, const float *x) {
+    float sum = 0;
+    if (gate->row)
+        for (isize i = 0; i < w->queries; i++) *at(w, gate, i) = x[i];
+    else {
+        for (isize i = 0; i < w->queries; i++) sum += x[i];
+        *at(w, gate, 0) = sum;
+    }
+}
+
+static void forward(const Work *w) {
+    const Call *c = w->call;
+    weigh(w);
+    float *factor = w->row[0];
+    for (isize i = 0; i < w->width; i++) factor[i] *= w->row[1][i];
+    isize stride;
+    const float *v = by_rows(w, &c->v, w->keys, c->v_dim, w->packed[0], &stride);
+    Product p = {w->scores, 1, w->width, v, stride, 0, 0, factor, 1, w->keys, 0};
+    multiply_out(w, &c->out, w->queries, c->v_dim, p);
+}
+
+/* With h = gate * grad, P the weights: dV = P^T h; dP = grad V^T; delta = sum P dP, which is also
+ * the gradient of the gate; dS = gate P (dP - delta); dQ = scale dS K; dK = scale dS^T Q. */
+static void backward(const Work *w) {
+    const Call *c = w->call;
+    weigh(w);
+    pack_transposed(w, &c->grad, c->v_dim, 1.0f, w->gt);
+    score(w, &c->v, c->v_dim, w->gt, 0, w->dp);
+    isize n = w->width;
+    for (isize i = 0; i < w->queries; i += LANES) {
+        vec inverse = load(w->row[0] + i), gate = load(w->row[1] + i), delta = {0};
+        for (isize j = 0; j < w->keys; j++)
+            delta += load(w->scores + j * n + i) * load(w->dp + j * n + i);
+        delta *= inverse;
+        store(w->row[2] + i, delta);
+        inverse *= gate;
+        for (isize j = 0; j < w->keys; j++) {
+            vec weight = load(w->scores + j * n + i) * inverse;
+            store(w->scores + j * n + i, weight);
+            store(w->dp + j * n + i, weight * (load(w->dp + j * n + i) - delta));
+        }
+    }
+    isize stride;
+    const float *x = by_rows(w, &c->grad, w->queries, c->v_dim, w->packed[0], &stride);
+    Product dv = {w->scores, n, 1, x, stride, 0, 0, 0, 0, w->queries, 0};
+    multiply_out(w, &c->dv, w->keys, c->v_dim, dv);
+    x = by_rows(w, &c->q, w->queries, c->dim, w->packed[0], &stride);
+    Product dk = {w->dp, n, 1, x, stride, 0, 0, &c->scale, 0, w->queries, 0};
+    multiply_out(w, &c->dk, w->keys, c->dim, dk);
+    x = by_rows(w, &c->k, w->keys, c->dim, w->packed[0], &stride);
+    Product dq = {w->dp, 1, n, x, stride, 0, 0, &c->scale, 0, w->keys, 0};
+    multiply_out(w, &c->dq, w->queries, c->dim, dq);
+    finish_bias(w, w->dp);
+    if (c->dgate.data) write_gate(w, &c->dgate, w->row[2]);
+}
+
+/* The derivative of the backward along directions tq, tk, tv, tbias, tgate of its five results:
+ * with tS = scale (tQ K^T + Q tK^T) + tbias, W = grad tV^T and u = sum P tS, the number
+ * differentiated is sum gate P ((tS - u) dP + W) + tgate delta. */
+static void backward_backward(const Work *w) {
+    static const View absent;
+    const Call *c = w->call;
+    isize n = w->width;
+    weigh(w);
+    pack_transposed(w, &c->grad, c->v_dim, 1.0f, w->gt);
+    pack_transposed(w, &c->tq, c->dim, c->scale, w->tqt);
+    score(w, &c->v, c->v_dim, w->gt, 0, w->dp);
+    score(w, &c->tv, c->v_dim, w->gt, 0, w->w);
+    score(w, &c->k, c->dim, w->tqt, 0, w->ds);
+    pack_transposed(w, &c->q, c->dim, c->scale, w->qt);
+    score(w, &c->tk, c->dim, w->qt, 1, w->ds);
+    add_bias(w, &c->tbias, &absent, 1.0f, w->ds);
+    for (isize i = 0; i < n; i++)
+        w->row[3][i] = c->tgate.data && i < w->queries ? *at(w, &c->tgate, i) : 0.0f;
+    for (isize i = 0; i < w->queries; i += LANES) {
+        vec inverse = load(w->row[0] + i), gate = load(w->row[1] + i), tgate = load(w->row[3] + i);
+        vec u = {0}, delta = {0}, both = {0}, direct = {0};
+        for (isize j = 0; j < w->keys; j++) {
+            vec p = load(w->scores + j * n + i), dp = load(w->dp + j * n + i);
+            vec pts = p * load(w->ds + j * n + i);
+            u += pts;
+            delta += p * dp;
+            both += pts * dp;
+            direct += p * load(w->w + j * n + i);
+        }
+        u *= inverse, delta *= inverse;
+        vec dgate = (both + direct) * inverse - u * delta;
+        vec mean = gate * (dgate - u * delta) + tgate * delta;
+        store(w->row[2] + i, dgate);
+        for (isize j = 0; j < w->keys; j++) {
+            vec p = load(w->scores + j * n + i) * inverse, dp = load(w->dp + j * n + i);
+            vec ts = load(w->ds + j * n + i), direct = load(w->w + j * n + i);
+            store(w->scores + j * n + i, gate * p);
+            store(w->dp + j * n + i, gate * p * (dp - delta));
+            store(w->ds + j * n + i, p * (gate * (ts - u) + tgate));
+            store(w->w + j * n + i,
+                  p * (gate * ((ts - u) * dp - ts * delta + direct) + tgate * dp - mean));
+        }
+    }
+    isize stride;
+    const float *x = by_rows(w, &c->tk, w->keys, c->dim, w->packed[0], &stride);
+    Product dq = {w->dp, 1, n, x, stride, 0, 0, &c->scale, 0, w->keys, 0};
+    multiply_out(w, &c->dq, w->queries, c->dim, dq);
+    dq.a = w->w, dq.add = 1;
+    dq.b = by_rows(w, &c->k, w->keys, c->dim, w->packed[0], &dq.b_depth);
+    multiply_out(w, &c->dq, w->queries, c->dim, dq);
+
+    x = by_rows(w, &c->tq, w->queries, c->dim, w->packed[0], &stride);
+    Product dk = {w->dp, n, 1, x, stride, 0, 0, &c->scale, 0, w->queries, 0};
+    multiply_out(w, &c->dk, w->keys, c->dim, dk);
+    dk.a = w->w, dk.add = 1;
+    dk.b = by_rows(w, &c->q, w->queries, c->dim, w->packed[0], &dk.b_depth);
+    multiply_out(w, &c->dk, w->keys, c->dim, dk);
+
+    x = by_rows(w, &c->grad, w->queries, c->v_dim, w->packed[0], &stride);
+    Product dv = {w->ds, n, 1, x, stride, 0, 0, 0, 0, w->queries, 0};
+    multiply_out(w, &c->dv, w->keys, c->v_dim, dv);
+
+    x = by_rows(w, &c->v, w->keys, c->v_dim, w->packed[0], &stride);
+    Product dgrad = {w->ds, 1, n, x, stride, 0, 0, 0, 0, w->keys, 0};
+    multiply_out(w, &c->dgrad, w->queries, c->v_dim, dgrad);
+    dgrad.a = w->scores, dgrad.add = 1;
+    dgrad.b = by_rows(w, &c->tv, w->keys, c->v_dim, w->packed[0], &dgrad.b_depth);
+    multiply_out(w, &c->dgrad, w->queries, c->v_dim, dgrad);
+    finish_bias(w, w->w);
+    if (c->dgate.data) write_gate(w, &c->dgate, w->row[2]);
+}

@@ -1,0 +1,236 @@
+/* One problem: its operands on the way in, its results on the way out, its softmax. */
+#include <string.h>
+
+#include "product.h"
+
+/* An array with the strides, in elements, of its problem, head, row (token) and column axes. */
+typedef struct {
+    void *data;
+    isize problem, head, row, column;
+} View;
+
+/* Mirrored by native.py. Absent arrays have data NULL. A name with `d` before it is a gradient, one
+ * with `t` before it a direction (the gradient that reaches a gradient). */
+typedef struct {
+    isize problems, heads, queries, keys, dim, v_dim;
+    const isize *offsets; /* packed: queries and keys of a problem start here, else NULL */
+    float scale;
+    View q, k, v, bias, mask, gate, out;
+    View grad, dq, dk, dv, dbias, dgate;
+    View tq, tk, tv, tbias, tgate, dgrad;
+} Call;
+
+/* What one thread works in, and the problem it works on. */
+typedef struct {
+    const Call *call;
+    isize problem, head, start, queries, keys, width; /* width: queries rounded up to LANES */
+    float *qt, *gt, *tqt;           /* transposed operands, (dim, width) */
+    float *scores, *dp, *ds, *w;    /* (keys, width) */
+    float *packed[2];               /* operands and results by rows, padded to whole vectors */
+    float *row[4];                  /* (width): one number per query */
+    const float *shared;            /* (keys, width): bias and mask where all problems share them */
+    float *bias_sum;                /* (keys, width), where all problems share the bias */
+    Ahead *ahead;
+} Work;
+
+static inline float *at(const Work *w, const View *x, isize row) {
+    return (float *)x->data + w->problem * x->problem + w->head * x->head +
+           (w->start + row) * x->row;
+}
+
+/* to[column][row] = factor * x[row][column]; whole vectors are filled up by repeating the last row. */
+static void pack_transposed(const Work *w, const View *x, isize columns, float factor, float *to) {
+    const float *from = at(w, x, 0);
+    for (isize i = 0; i < w->queries; i += TILE) {
+        const float *row[TILE];
+        for (isize r = 0; r < TILE; r++)
+            row[r] = from + (i + r < w->queries ? i + r : w->queries - 1) * x->row;
+        isize j = 0;
+        for (; j + TILE <= columns; j += TILE) {
+            tile t[TILE];
+            transpose(row, j, t);
+            UNROLL for (int c = 0; c < TILE; c++)
+                *(tile *)(to + (j + c) * w->width + i) = t[c] * factor;
+        }
+        for (; j < columns; j++)
+            for (isize r = 0; r < TILE; r++) to[j * w->width + i + r] = row[r][j] * factor;
+    }
+}
+
+/* Rows of x for the right side of a product: in place where they are whole vectors and close
+ * together (far ones fall into few cache sets), else copied to `to` and padded with zeros. */
+static const float *by_rows(const Work *w, const View *x, isize rows, isize columns, float *to,
+                            isize *stride) {
+    const float *from = at(w, x, 0);
+    *stride = x->row;
+    if (columns % LANES == 0 && x->row <= 256) return from;
+    *stride = round_up(columns, LANES);
+    for (isize i = 0; i < rows; i++, to += *stride, from += x->row) {
+        for (isize j = columns / LANES * LANES; j < *stride; j++) to[j] = j < columns ? from[j] : 0;
+        for (isize j = 0; j + LANES <= columns; j += LANES) store(to + j, load(from + j));
+    }
+    return to - rows * *stride;
+}
+
+/* x[rows][columns] (+)= factor * A B for a result that leaves the chip. */
+static void multiply_out(const Work *w, const View *x, isize rows, isize columns, Product p) {
+    float *out = at(w, x, 0);
+    isize whole = round_up(columns, LANES);
+    p.c = out;
+    p.c_row = x->row;
+    if (columns == whole) {
+        multiply(w->ahead, p, rows, whole / LANES);
+        return;
+    }
+    p.c = w->packed[1];
+    p.c_row = whole;
+    if (p.add)
+        for (isize i = 0; i < rows; i++)
+            memcpy(p.c + i * whole, out + i * x->row, columns * sizeof(float));
+    multiply(w->ahead, p, rows, whole / LANES);
+    for (isize i = 0; i < rows; i++)
+        memcpy(out + i * x->row, p.c + i * whole, columns * sizeof(float));
+}
+
+/* scores[key][query] += factor * bias[query][key], and -inf where the mask forbids. */
+static void add_bias(const Work *w, const View *bias, const View *mask, float factor,
+                     float *scores) {
+    typedef uint8_t bytes __attribute__((vector_size(TILE), aligned(1), may_alias));
+    typedef int32_t itile __attribute__((vector_size(4 * TILE)));
+    const float *b = (const float *)bias->data;
+    const uint8_t *m = (const uint8_t *)mask->data;
+    if (!b && !m) return;
+    if (b) b += w->problem * bias->problem + w->head * bias->head;
+    if (m) m += w->problem * mask->problem + w->head * mask->head;
+    if ((!b || bias->row == 0) && (!m || mask->row == 0)) { /* the same for every query */
+        for (isize j = 0; j < w->keys; j++) {
+            float x = b ? factor * b[j * bias->column] : 0;
+            if (m && !m[j * mask->column]) x = -INFINITY;
+            if (x != 0)
+                for (isize i = 0; i < w->queries; i += LANES)
+                    store(scores + j * w->width + i, load(scores + j * w->width + i) + x);
+        }
+        return;
+    }
+    for (isize first = 0; first < w->keys; first += TILE) {
+        /* The last tile starts early, to stay inside the rows of the bias. */
+        isize j0 = first + TILE <= w->keys || w->keys < TILE ? first : w->keys - TILE;
+        int inside = j0 + TILE <= w->keys;
+        for (isize i0 = 0; i0 < w->queries; i0 += TILE) {
+            tile rows[TILE], t[TILE];
+            const float *row[TILE];
+            for (isize r = 0; r < TILE; r++) {
+                isize i = i0 + r < w->queries ? i0 + r : w->queries - 1;
+                row[r] = (float *)&rows[r];
+                rows[r] = (tile){0};
+                if (b && inside && bias->column == 1)
+                    rows[r] = *(const tile *)(b + i * bias->row + j0) * factor;
+                else if (b)
+                    for (isize c = 0; c < TILE && j0 + c < w->keys; c++)
+                        rows[r][c] = b[i * bias->row + (j0 + c) * bias->column] * factor;
+                itile seen = {0};
+                if (m && inside && mask->column == 1)
+                    seen = __builtin_convertvector(*(const bytes *)(m + i * mask->row + j0), itile);
+                else if (m)
+                    for (isize c = 0; c < TILE && j0 + c < w->keys; c++)
+                        seen[c] = m[i * mask->row + (j0 + c) * mask->column];
+                if (m) rows[r] += (tile)((seen == 0) & (int32_t)0xff800000);
+            }
+            transpose(row, 0, t);
+            for (isize c = first - j0; c < TILE && j0 + c < w->keys; c++) {
+                tile *to = (tile *)(scores + (j0 + c) * w->width + i0);
+                *to += t[c];
+            }
+        }
+    }
+}
+
+/* scores += bias and mask, from the table made for all problems or from this problem's own. */
+static void add_biases(const Work *w) {
+    static const View absent;
+    const View *bias = &w->call->bias, *mask = &w->call->mask;
+    if (w->shared)
+        for (isize j = 0; j < w->keys; j++)
+            for (isize i = j * w->width; i < j * w->width + w->queries; i += LANES)
+                store(w->scores + i, load(w->scores + i) + load(w->shared + i));
+    add_bias(w, bias->problem ? bias : &absent, mask->problem ? mask : &absent, LOG2E, w->scores);
+}
+
+/* bias[query][key] = ds[key][query] */
+static void write_bias(const Work *w, const View *bias, const float *ds) {
+    float *b = (float *)bias->data + w->problem * bias->problem + w->head * bias->head;
+    for (isize first = 0; first < w->keys; first += TILE) {
+        isize j0 = first + TILE <= w->keys || w->keys < TILE ? first : w->keys - TILE;
+        isize columns = w->keys < TILE ? w->keys : TILE;
+        for (isize i0 = 0; i0 < w->queries; i0 += TILE) {
+            tile t[TILE];
+            const float *row[TILE];
+            for (isize c = 0; c < TILE; c++)
+                row[c] = ds + (j0 + (c < columns ? c : 0)) * w->width + i0;
+            transpose(row, 0, t);
+            for (isize r = 0; r < TILE && i0 + r < w->queries; r++)
+                memcpy(b + (i0 + r) * bias->row + j0, &t[r], columns * sizeof(float));
+        }
+    }
+}
+
+/* Adds ds to the sum over problems, or writes it to the bias gradient of this problem. */
+static void finish_bias(const Work *w, const float *ds) {
+    if (w->bias_sum)
+        for (isize j = 0; j < w->keys; j++)
+            for (isize i = j * w->width; i < j * w->width + w->queries; i += LANES)
+                store(w->bias_sum + i, load(w->bias_sum + i) + load(ds + i));
+    else if (w->call->dbias.data)
+        write_bias(w, &w->call->dbias, ds);
+}
+
+/* to[row of x][query] (+)= sum over columns of x * transposed */
+static void score(const Work *w, const View *x, isize columns, const float *transposed,
+                  int add, float *to) {
+    Product p = {at(w, x, 0), x->row, 1, transposed, w->width, to, w->width, NULL, 0, columns, add};
+    multiply(w->ahead, p, w->keys, round_up(w->queries, LANES) / LANES);
+}
+
+/* A whole number near the maximum of a column of scores, 0 where all are -inf. */
+static inline vec rounded_maximum(const Work *w, float *s) {
+    isize n = w->width, end = (w->keys - 1) * n;
+    vec most = load(s), other = load(s + end);
+    for (isize j = n; j < end; j += 2 * n) { /* two chains; the last row may be seen twice */
+        most = larger(most, load(s + j));
+        other = larger(other, load(s + j + n));
+    }
+    most = larger(most, other);
+    most = (vec)((ivec)most & (ivec)(most != splat(-INFINITY)));
+    const float limit = 1 << 22;
+    ivec beyond = (most > limit) | (most < -limit);
+    for (int i = 0; i < LANES; i++)
+        if (beyond[i]) {
+            for (isize j = 0; j <= end; j += n) store(s + j, load(s + j) - most);
+            return (vec){0};
+        }
+    return (most + ROUND) - ROUND;
+}
+
+/* Fills scores with exp(s - m), m near the maximum, and inverse with 1 / sum, 0 for a query that
+ * sees no key. */
+static void softmax(const Work *w, float *scores, float *inverse) {
+    isize n = w->width, end = w->keys / 2 * 2 * n;
+    for (isize i = 0; i < w->queries; i += LANES, scores += LANES) {
+        vec most = rounded_maximum(w, scores), sum = {0}, other = {0};
+        for (isize j = 0; j < end; j += 2 * n) {
+            vec a = exp2_below(load(scores + j), most);
+            vec b = exp2_below(load(scores + j + n), most);
+            store(scores + j, a);
+            store(scores + j + n, b);
+            sum += a;
+            other += b;
+        }
+        if (w->keys % 2) {
+            vec a = exp2_below(load(scores + end), most);
+            store(scores + end, a);
+            sum += a;
+        }
+        sum += other;
+        store(inverse + i, pick(sum == 0, sum, 1.0f / sum));
+    }
+}

@@ -1,0 +1,139 @@
+/* The one matrix product of all passes, and the memory fetched beside it. */
+#include "vectors.h"
+
+/* Memory that the next problem will touch, in runs of whole cache lines. */
+typedef struct {
+    const float *from;
+    isize stride, runs, lines;
+} Area;
+typedef struct {
+    Area areas[15];
+    int count;
+    isize done, step, blocks; /* lines of the run; lines beside each block; blocks since `plan` */
+} Ahead;
+
+/* Fetches a few lines ahead. All at once, most requests would find no free buffer and be dropped. */
+static inline void fetch(Ahead *ahead) {
+    ahead->blocks++;
+    for (isize left = ahead->step; left > 0 && ahead->count > 0;) {
+        Area *area = &ahead->areas[ahead->count - 1];
+        isize end = ahead->done + left < area->lines ? ahead->done + left : area->lines;
+        left -= end - ahead->done;
+        for (; ahead->done < end; ahead->done++)
+            __builtin_prefetch(area->from + ahead->done * 16, 0, 2);
+        if (end < area->lines) return;
+        ahead->done = 0;
+        area->from += area->stride;
+        if (--area->runs == 0) ahead->count--;
+    }
+}
+
+/* C[r][n] (+)= factor[r] * sum over c of A[r][c] * B[c][n], n over whole vectors; A has any
+ * strides, no factor means 1. */
+typedef struct {
+    const float *a;
+    isize a_row, a_depth;
+    const float *b;
+    isize b_depth;
+    float *c;
+    isize c_row;
+    const float *factor;
+    isize factor_row, depth;
+    int add;
+} Product;
+
+/* Keeps the compiler from loading an operand again for every use. */
+#if defined(__x86_64__)
+#define IN_REGISTER(x) __asm__ volatile("" : "+v"(x))
+#elif defined(__aarch64__)
+#define IN_REGISTER(x) __asm__ volatile("" : "+w"(x))
+#else
+#define IN_REGISTER(x)
+#endif
+
+/* R rows by N vectors of the product, R and N constant wherever this is inlined. The side with
+ * fewer vectors stays in registers while the other streams by. */
+static inline __attribute__((always_inline)) void block(const Product p, const int R, const int N) {
+    vec sum[8][4];
+    const float *a = p.a, *b = p.b;
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int n = 0; n < N; n++) sum[r][n] = (vec){0};
+    for (isize depth = p.depth; depth > 0; depth--, a += p.a_depth, b += p.b_depth) {
+        vec x[4], y[8];
+        if (N > R) {
+            UNROLL for (int r = 0; r < R; r++) {
+                y[r] = splat(a[r * p.a_row]);
+                IN_REGISTER(y[r]);
+            }
+            UNROLL for (int n = 0; n < N; n++) {
+                x[0] = load(b + n * LANES);
+                IN_REGISTER(x[0]);
+                UNROLL for (int r = 0; r < R; r++) {
+                    sum[r][n] += y[r] * x[0];
+                    IN_REGISTER(sum[r][n]);
+                }
+            }
+        } else {
+            UNROLL for (int n = 0; n < N; n++) {
+                x[n] = load(b + n * LANES);
+                IN_REGISTER(x[n]);
+            }
+            UNROLL for (int r = 0; r < R; r++) {
+                y[0] = splat(a[r * p.a_row]);
+                UNROLL for (int n = 0; n < N; n++) {
+                    sum[r][n] += y[0] * x[n];
+                    IN_REGISTER(sum[r][n]);
+                }
+            }
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++) {
+        float *c = p.c + r * p.c_row;
+        vec factor = splat(p.factor ? p.factor[r * p.factor_row] : 1.0f);
+        UNROLL for (int n = 0; n < N; n++) {
+            vec x = sum[r][n];
+            if (p.factor) x *= factor;
+            if (p.add) x += load(c + n * LANES);
+            store(c + n * LANES, x);
+        }
+    }
+}
+
+/* N vectors of all rows, in blocks of nearly equal heights up to R: about 12 sums in registers. */
+#define STRIP(N, R)                                                                       \
+    static void strip_##N(Product p, isize rows, Ahead *ahead) {                          \
+        isize blocks = (rows + R - 1) / R, height = rows / blocks, more = rows % blocks;  \
+        for (int higher = 1; higher >= 0; higher--)                                       \
+            for (isize left = higher ? more : blocks - more; left > 0;)                   \
+                switch (height + higher) { CASES_##R(N) }                                 \
+    }
+#define CASE(R, N)                        \
+    case R:                               \
+        for (; left > 0; left--) {        \
+            fetch(ahead);                 \
+            block(p, R, N);               \
+            p.a += R * p.a_row;           \
+            p.c += R * p.c_row;           \
+            p.factor += R * p.factor_row; \
+        }                                 \
+        break;
+#define CASES_3(N) CASE(1, N) CASE(2, N) CASE(3, N)
+#define CASES_4(N) CASES_3(N) CASE(4, N)
+#define CASES_6(N) CASES_4(N) CASE(5, N) CASE(6, N)
+#define CASES_8(N) CASES_6(N) CASE(7, N) CASE(8, N)
+STRIP(1, 8)
+STRIP(2, 6)
+STRIP(3, 4)
+STRIP(4, 3)
+
+/* The product for `rows` rows and `vecs` vectors, in strips of up to 4 vectors. */
+static void multiply(Ahead *ahead, Product p, isize rows, isize vecs) {
+    static void (*const strips[])(Product, isize, Ahead *) = {strip_1, strip_2, strip_3, strip_4};
+    for (isize left = (vecs + 3) / 4; left > 0; left--) {
+        isize wide = (vecs + left - 1) / left;
+        strips[wide - 1](p, rows, ahead);
+        p.b += wide * LANES;
+        p.c += wide * LANES;
+        vecs -= wide;
+    }
+}

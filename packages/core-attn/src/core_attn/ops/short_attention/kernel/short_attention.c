@@ -1,0 +1,214 @@
+/* Attention for many small problems: forward, backward and the derivative of the backward.
+ *
+ * One (problem, head) pair is solved at a time, on chip. Scores are kept transposed, keys down and
+ * queries across the vector lanes, so that maximum, sum and every other reduction of the softmax
+ * runs down the rows without a horizontal step. All products go through one routine, `multiply`,
+ * which holds a block of up to 4 x 3 vectors in registers: 12 multiply-adds for 7 loads.
+ *
+ * Per pair of n tokens and d channels the forward does 4 n n d operations, the backward 10 n n d
+ * and its derivative 24 n n d, for 16 n d, 28 n d and 56 n d bytes; with n >= 16 the arithmetic
+ * is the bound, not the memory.
+ *
+ * Plain C with GCC / clang vector extensions. No reference to torch or Python.
+ */
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "passes.h"
+
+#define MOST_AHEAD 6144 /* cache lines: 384 kB, what a second-level cache spares */
+
+/* Adds the rows of x in the next problem to what is to be fetched. */
+static void plan_rows(const Work *w, const View *x, isize rows, isize columns) {
+    const Call *c = w->call;
+    isize next = w->problem + 1;
+    if (!x->data) return;
+    isize start = c->offsets ? c->offsets[next] : 0;
+    if (c->offsets) rows = c->offsets[next + 1] - start;
+    const float *from = (float *)x->data + next * x->problem + start * x->row;
+    Area area = {from, x->row, rows, c->heads * columns}; /* heads lie inside of tokens */
+    if (x->row == columns) area = (Area){from, x->head, c->heads, rows * columns};
+    if (area.stride == area.lines) area.lines *= area.runs, area.runs = 1;
+    area.lines = (area.lines + 15) / 16;
+    if (rows > 0) w->ahead->areas[w->ahead->count++] = area;
+}
+
+/* Looks ahead at the next problem; its lines are spread over as many blocks as this one's took. A
+ * prefetcher of the machine loses the way between problems, and in the strides of split heads. */
+static void plan(const Work *w) {
+    const Call *c = w->call;
+    Ahead *ahead = w->ahead;
+    ahead->count = ahead->done = 0;
+    if (w->problem + 1 == c->problems) return;
+    const View *queries[] = {&c->q, &c->dq, &c->tq}, *keys[] = {&c->k, &c->dk, &c->tk};
+    const View *values[] = {&c->v, &c->dv, &c->tv}, *outputs[] = {&c->out, &c->grad, &c->dgrad};
+    const View *bias[] = {&c->bias, &c->dbias, &c->tbias};
+    for (int i = 0; i < 3; i++) {
+        plan_rows(w, outputs[i], c->queries, c->v_dim);
+        plan_rows(w, values[i], c->keys, c->v_dim);
+        plan_rows(w, keys[i], c->keys, c->dim);
+        plan_rows(w, queries[i], c->queries, c->dim);
+        if (bias[i]->problem && !c->offsets) plan_rows(w, bias[i], c->queries, c->keys);
+    }
+    isize lines = 0;
+    for (int i = 0; i < ahead->count; i++) lines += ahead->areas[i].runs * ahead->areas[i].lines;
+    if (lines > MOST_AHEAD) ahead->count = 0;
+    if (ahead->blocks) ahead->step = lines / ahead->blocks + 1;
+    ahead->blocks = 0;
+}
+
+typedef void (*Parallel)(void (*run)(void *), void *data, unsigned threads, unsigned flags);
+
+typedef struct {
+    const Call *call;
+    void (*solve)(const Work *);
+    isize longest_queries, longest_keys, chunks, next; /* next: taken by whoever is free */
+    float *bias_sums;                                  /* (chunks, heads, keys, width) or NULL */
+    float *shared;                                     /* (heads, keys, width) or NULL */
+    int failed;
+} Job;
+
+static void solve_chunks(void *data) {
+    Job *job = data;
+    const Call *c = job->call;
+    isize width = round_up(job->longest_queries, LANES), keys = job->longest_keys;
+    isize tokens = keys > width ? keys : width;
+    isize dim = round_up(c->dim > c->v_dim ? c->dim : c->v_dim, LANES);
+    Ahead ahead = {.step = 8};
+    Work w = {.call = c, .width = width, .ahead = &ahead};
+    float **arrays[] = {&w.qt, &w.gt, &w.tqt, &w.scores, &w.dp, &w.ds, &w.w, &w.packed[0],
+                        &w.packed[1], &w.row[0], &w.row[1], &w.row[2], &w.row[3]};
+    isize sizes[] = {dim * width, dim * width, dim * width, keys * width, keys * width,
+                     keys * width, keys * width, tokens * dim, tokens * dim, width, width, width,
+                     width};
+    isize total = 16, count = sizeof sizes / sizeof *sizes;
+    for (isize i = 0; i < count; i++) total += sizes[i];
+    float *memory = malloc(total * sizeof(float));
+    if (!memory) {
+        job->failed = 1;
+        return;
+    }
+    float *free_from = (float *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
+    for (isize i = 0; i < count; i++, free_from += sizes[i - 1]) *arrays[i] = free_from;
+    isize items = c->problems * c->heads;
+    for (;;) {
+        isize chunk = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED);
+        if (chunk >= job->chunks) break;
+        isize end = items * (chunk + 1) / job->chunks;
+        for (isize item = items * chunk / job->chunks; item < end; item++) {
+            w.problem = item / c->heads, w.head = item % c->heads;
+            w.start = c->offsets ? c->offsets[w.problem] : 0;
+            w.queries = c->offsets ? c->offsets[w.problem + 1] - w.start : c->queries;
+            w.keys = c->offsets ? w.queries : c->keys;
+            if (job->shared) w.shared = job->shared + w.head * keys * width;
+            if (job->bias_sums)
+                w.bias_sum = job->bias_sums + (chunk * c->heads + w.head) * keys * width;
+            if (w.head == 0) plan(&w);
+            if (w.queries > 0 && w.keys > 0) job->solve(&w);
+        }
+    }
+    free(memory);
+}
+
+static void *solve_in_thread(void *job) {
+    solve_chunks(job);
+    return NULL;
+}
+
+/* Adds up what the chunks gave for a bias shared by all problems. */
+static void write_bias_sum(Job *job) {
+    const Call *c = job->call;
+    isize width = round_up(job->longest_queries, LANES), size = job->longest_keys * width;
+    for (isize head = 0; head < c->heads; head++) {
+        float *sum = job->bias_sums + head * size;
+        for (isize chunk = 1; chunk < job->chunks; chunk++)
+            for (isize i = 0; i < size; i++) sum[i] += sum[chunk * c->heads * size + i];
+        Work w = {.call = c, .head = head, .width = width, .queries = job->longest_queries,
+                  .keys = job->longest_keys};
+        write_bias(&w, &c->dbias, sum);
+    }
+}
+
+/* Asks for huge pages where a large result is about to be touched for the first time: taking 4 kB
+ * faults one by one can cost more than the attention. */
+static void prepare(const View *x, isize floats) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t huge = 1 << 21, start = (uintptr_t)x->data;
+    uintptr_t from = (start + huge - 1) / huge * huge, to = (start + 4 * floats) / huge * huge;
+    if (x->data && to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+    (void)x, (void)floats;
+#endif
+}
+
+/* Results are dense arrays; rows of them belong to queries or to keys. */
+static void prepare_results(const Call *c) {
+    isize rows = c->heads * (c->offsets ? c->offsets[c->problems] : c->problems * c->queries);
+    isize key_rows = c->offsets ? rows : c->heads * c->problems * c->keys;
+    prepare(&c->out, rows * c->v_dim);
+    prepare(&c->dgrad, rows * c->v_dim);
+    prepare(&c->dq, rows * c->dim);
+    prepare(&c->dk, key_rows * c->dim);
+    prepare(&c->dv, key_rows * c->v_dim);
+    if (c->dbias.problem) prepare(&c->dbias, rows * c->keys);
+}
+
+/* Lays out bias and mask, where all problems share them, as the scores are. */
+static void share(Job *job) {
+    static const View absent;
+    const Call *c = job->call;
+    const View *bias = c->bias.problem ? &absent : &c->bias;
+    const View *mask = c->mask.problem ? &absent : &c->mask;
+    Work w = {.call = c, .queries = job->longest_queries, .keys = job->longest_keys};
+    w.width = round_up(w.queries, LANES);
+    for (; w.head < c->heads; w.head++)
+        add_bias(&w, bias, mask, LOG2E, job->shared + w.head * w.keys * w.width);
+}
+
+static void run_threads(Job *job, int threads, Parallel parallel) {
+    if (threads > job->chunks) threads = job->chunks;
+    if (threads > 1 && parallel) {
+        parallel(solve_chunks, job, threads, 0);
+        return;
+    }
+    pthread_t team[threads];
+    int started = 0;
+    while (started < threads - 1 && !pthread_create(&team[started], NULL, solve_in_thread, job))
+        started++;
+    solve_chunks(job);
+    while (started > 0) pthread_join(team[--started], NULL);
+}
+
+/* Runs pass 0 (forward), 1 (backward) or 2 (its derivative); `parallel` is GOMP_parallel of the
+ * OpenMP runtime at hand, or NULL for threads of our own. Chunks, and with them every sum, do not
+ * depend on the number of threads. Returns 0, or 1 where memory ran out. */
+int core_attn_short_attention(const Call *call, int pass, int threads, Parallel parallel) {
+    static void (*const passes[])(const Work *) = {forward, backward, backward_backward};
+    Job job = {.call = call, .solve = passes[pass], .longest_queries = call->queries,
+               .longest_keys = call->keys};
+    for (isize p = 0; call->offsets && p < call->problems; p++) {
+        isize tokens = call->offsets[p + 1] - call->offsets[p];
+        if (tokens > job.longest_queries) job.longest_queries = job.longest_keys = tokens;
+    }
+    isize items = call->problems * call->heads;
+    if (items == 0 || job.longest_queries == 0) return 0;
+    int sums_bias = call->dbias.data && call->dbias.problem == 0;
+    int shares = (call->bias.data && !call->bias.problem) || (call->mask.data && !call->mask.problem);
+    isize most = sums_bias ? 32 : 256;
+    job.chunks = items < most ? items : most;
+    isize table = call->heads * job.longest_keys * round_up(job.longest_queries, LANES);
+    if (sums_bias) job.bias_sums = calloc(job.chunks * table, sizeof(float));
+    if (shares) job.shared = calloc(table, sizeof(float));
+    job.failed = (sums_bias && !job.bias_sums) || (shares && !job.shared);
+    if (!job.failed) {
+        prepare_results(call);
+        if (shares) share(&job);
+        run_threads(&job, threads, parallel);
+        if (sums_bias) write_bias_sum(&job);
+    }
+    free(job.bias_sums);
+    free(job.shared);
+    return job.failed;
+}

@@ -1,0 +1,82 @@
+/* Vectors as wide as the processor's, exp2, and the transposition of small squares. */
+#include <math.h>
+#include <stdint.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+#define TILE (LANES < 8 ? 4 : 8) /* rows and columns transposed at once */
+#define UNROLL _Pragma("GCC unroll 8")
+#define LOG2E 1.44269504088896340736f
+#define ROUND 12582912.0f /* 1.5 * 2^23: the last bit of a float of this size is worth one */
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float tile __attribute__((vector_size(4 * TILE), aligned(4), may_alias));
+typedef int64_t isize;
+
+static inline isize round_up(isize n, isize step) { return (n + step - 1) / step * step; }
+static inline vec load(const float *p) { return *(const vec *)p; }
+static inline void store(float *p, vec x) { *(vec *)p = x; }
+static inline vec splat(float x) { return x - (vec){0}; }
+static inline vec pick(ivec yes, vec a, vec b) { return (vec)((yes & (ivec)a) | (~yes & (ivec)b)); }
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+static inline vec larger(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX__)
+#include <immintrin.h>
+static inline vec larger(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+#else
+static inline vec larger(vec a, vec b) { return pick(a > b, a, b); }
+#endif
+
+/* 2^(x - most) for whole numbers `most` >= x - 0.5 below 2^22, relative error 2e-7; exactly 0 from
+ * x = most - 127 down, NaN for NaN. */
+static inline vec exp2_below(vec x, vec most) {
+    x = larger(most - 127.0f, x);
+    vec unit = ROUND - most, shifted = x + unit; /* its last bits hold the rounded x - most */
+    vec f = x - (shifted - unit);
+    vec p = f * 1.32647273e-3f + 9.67151299e-3f;
+    p = p * f + 5.55073358e-2f;
+    p = p * f + 2.40222424e-1f;
+    p = p * f + 6.93147004e-1f;
+    p = p * f + 1.0f;
+    return (vec)((ivec)p + ((ivec)shifted << 23));
+}
+
+/* t[c][r] = row[r][first + c]; the two halves of rows 4 apart are joined as they are loaded. */
+static inline void transpose(const float *const row[TILE], isize first, tile t[TILE]) {
+#define MIX __builtin_shufflevector
+#if TILE == 8
+    typedef float half __attribute__((vector_size(16), aligned(4), may_alias));
+    UNROLL for (int i = 0; i < 4; i++) {
+        const half *upper = (half *)(row[i] + first), *lower = (half *)(row[i + 4] + first);
+        t[i] = MIX(upper[0], lower[0], 0, 1, 2, 3, 4, 5, 6, 7);
+        t[i + 4] = MIX(upper[1], lower[1], 0, 1, 2, 3, 4, 5, 6, 7);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4) {
+        tile a = MIX(t[i], t[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        tile b = MIX(t[i], t[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+        tile c = MIX(t[i + 2], t[i + 3], 0, 8, 1, 9, 4, 12, 5, 13);
+        tile d = MIX(t[i + 2], t[i + 3], 2, 10, 3, 11, 6, 14, 7, 15);
+        t[i] = MIX(a, c, 0, 1, 8, 9, 4, 5, 12, 13);
+        t[i + 1] = MIX(a, c, 2, 3, 10, 11, 6, 7, 14, 15);
+        t[i + 2] = MIX(b, d, 0, 1, 8, 9, 4, 5, 12, 13);
+        t[i + 3] = MIX(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+#else
+    UNROLL for (int i = 0; i < 4; i++) t[i] = *(tile *)(row[i] + first);
+    tile a = MIX(t[0], t[1], 0, 4, 1, 5), b = MIX(t[0], t[1], 2, 6, 3, 7);
+    tile c = MIX(t[2], t[3], 0, 4, 1, 5), d = MIX(t[2], t[3], 2, 6, 3, 7);
+    t[0] = MIX(a, c, 0, 1, 4, 5);
+    t[1] = MIX(a, c, 2, 3, 6, 7);
+    t[2] = MIX(b, d, 0, 1, 4, 5);
+    t[3] = MIX(b, d, 2, 3, 6, 7);
+#endif
+#undef MIX
+}
