@@ -15,6 +15,7 @@ from core_attn.ops.short_attention import short_attention
 from ..layout import Layout
 from .deep import DeepPart
 from .embedding import FieldEmbedding
+from .fused_block import FusedBlock
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,8 @@ class InteractingBlock(AttentionLayer):
         self, x: Float[Tensor, "batch fields in_width"]
     ) -> Float[Tensor, "batch fields width"]:
         """Returns the fields after one round of interaction."""
+        if self._can_fuse(x):
+            return self._fused(x)
         config = self.config
         packed, residual = self._packed(x)
         batch, fields, _ = packed.shape
@@ -270,6 +273,39 @@ class InteractingBlock(AttentionLayer):
         if config.norm == "post":
             return self._normed(F.relu(y))
         return F.relu(self._normed(y))
+
+    def _can_fuse(self, x: Tensor) -> bool:
+        """Whether nothing listens and nothing traces, and the block's form is covered."""
+        mixed = self.config.qkv_activation == "none" and self.config.residual == "linear_relu"
+        return not (
+            self.pattern.listening
+            or self.heads.listening
+            or torch.compiler.is_compiling()
+            or self.config.norm == "pre_relu"
+            or mixed
+            or x.dtype != self.project.weight.dtype
+            or x.device.type != "cpu"
+            or torch.is_autocast_enabled("cpu")
+        )
+
+    def _fused(self, x: Tensor) -> Tensor:
+        config = self.config
+        relu = 0
+        if config.qkv_activation == "relu":
+            relu = 4 if self.maps_residual and config.residual == "linear_relu" else 3
+        kept = "mapped" if self.maps_residual else "input"
+        return FusedBlock.apply(
+            x,
+            self.project.weight,
+            self.project.bias,
+            *(self.norm.parameters() if config.norm == "post" else (None, None)),
+            relu,
+            "none" if config.residual == "none" else kept,
+            config.heads,
+            None if config.scale else 1.0,
+            config.attention_dropout if self.training else 0.0,
+            config.norm_eps,
+        )
 
     def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The heads' outputs (batch, fields, heads, head width), through the taps."""

@@ -112,12 +112,15 @@ class DeferredAdam(torch.optim.Optimizer):
         self._note_missed(lr)
         for weight, rows, grad in found:
             state = self.state[weight]
-            mean = state["exp_avg"][rows].lerp_(grad, 1 - beta1)
-            square = state["exp_avg_sq"][rows].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-            state["exp_avg"][rows], state["exp_avg_sq"][rows] = mean, square
+            means, squares = state["exp_avg"], state["exp_avg_sq"]
+            mean = means.index_select(0, rows).lerp_(grad, 1 - beta1)
+            square = squares.index_select(0, rows).mul_(beta2)
+            square.addcmul_(grad, grad, value=1 - beta2)
+            means.index_copy_(0, rows, mean)
+            squares.index_copy_(0, rows, square)
             move = mean.div_(square.sqrt_().add_(group["eps"]))
             weight.index_add_(0, rows, move, alpha=-lr)
-            self._at[weight][rows] = now
+            self._at[weight].index_fill_(0, rows, now)
         return loss
 
     def catch_up(self) -> None:
@@ -161,21 +164,24 @@ class DeferredAdam(torch.optim.Optimizer):
         now = self.steps
         if now == self._start:
             return
-        behind = at[rows] < now
-        if not behind.any():
-            return
-        rows = rows[behind]
-        then = at[rows].long()
+        then = at.index_select(0, rows)
+        behind = then < now
+        if not behind.all():
+            rows, then = rows[behind], then[behind]
+            if not len(rows):
+                return
         group, state = self.param_groups[0], self.state[weight]
         beta1, beta2 = group["betas"]
-        mean, square = state["exp_avg"][rows], state["exp_avg_sq"][rows]
+        mean = state["exp_avg"].index_select(0, rows)
+        square = state["exp_avg_sq"].index_select(0, rows)
         terms = self._missed[:, : now - self._start + 1].to(weight.device, weight.dtype)
-        zeroth, first, second = terms[:, then - self._start].unsqueeze(-1)
+        zeroth, first, second = terms.index_select(1, then - self._start).unsqueeze(-1)
         damped = square.sqrt().add_(group["eps"])
         share = group["eps"] / damped
         sums = share.mul(second).sub_(first).mul_(share).add_(zeroth)
-        weight[rows] = weight[rows].sub_(mean.div(damped).mul_(sums))
+        moved = weight.index_select(0, rows).addcmul_(mean.div(damped), sums, value=-1)
+        weight.index_copy_(0, rows, moved)  # a row that occurs twice is written twice alike
         gap = (now - then).to(weight.dtype)[:, None]
-        state["exp_avg"][rows] = mean.mul_(beta1**gap)
-        state["exp_avg_sq"][rows] = square.mul_(beta2**gap)
-        at[rows] = now
+        state["exp_avg"].index_copy_(0, rows, mean.mul_(beta1**gap))
+        state["exp_avg_sq"].index_copy_(0, rows, square.mul_(beta2**gap))
+        at.index_fill_(0, rows, now)

@@ -18,6 +18,7 @@ from .. import metrics
 from ..data.batches import Batch
 from ..layout import Layout
 from ..losses import official_log_loss, official_mse
+from ..memory import keep_freed_memory
 from ..models import BASELINES, AutoInt, AutoIntConfig, BaselineConfig
 from ..optim import SPARSE, make_optimizer
 from ..report import exhibits
@@ -103,6 +104,11 @@ class ClickTask(Task):
         self.model, self.prepared = model, prepared
 
     # ---- training ----
+
+    def on_fit_start(self) -> None:
+        """On a CPU, lets large tensors reuse memory."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The tables' optimiser and the network's."""
