@@ -19,7 +19,7 @@ def test_two_processes_learn_as_one_does_at_equal_global_batch(start, tmp_path):
     parallel = ("--trainer.strategy", "ddp", "--trainer.devices", "2", "--data.batch_size", "4")
     done = subprocess.run(
         [sys.executable, "-m", "attn_tiny", *FIT, *parallel],
-        cwd=tmp_path / "two", env=environment, capture_output=True, text=True, timeout=180,
+        cwd=tmp_path / "two", env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     alone.join()
     assert (alone.exitcode, done.returncode) == (0, 0), done.stderr

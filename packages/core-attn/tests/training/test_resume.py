@@ -22,7 +22,7 @@ def whole(start, tmp_path_factory):
 
 
 def wait_for_step(folder, step):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while max((int(row["step"]) for row in rows(folder)), default=-1) < step:
         assert time.monotonic() < deadline, (folder.parents[2] / "err.txt").read_text()
         time.sleep(0.01)

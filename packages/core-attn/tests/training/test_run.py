@@ -58,7 +58,7 @@ def test_a_second_run_gets_a_second_folder(tiny, tmp_path):
 def test_a_checkpoint_is_all_that_is_needed(tiny, trained, command):
     code, *_ = tiny(command, "--ckpt", str(trained / "best.ckpt"))
     assert code == 0
-    metrics = json.loads((trained / f"{command}.json").read_text())
+    metrics = json.loads((trained / f"best.{command}.json").read_text())
     prefix = {"validate": "val", "test": "test"}[command]
     assert 0 <= metrics[f"{prefix}/accuracy"] <= 1
 
@@ -66,7 +66,7 @@ def test_a_checkpoint_is_all_that_is_needed(tiny, trained, command):
 def test_predictions_are_written_beside_the_checkpoint(tiny, trained):
     code, *_ = tiny("predict", "--ckpt", str(trained / "best.ckpt"))
     assert code == 0
-    predictions = torch.cat(torch.load(trained / "predictions.pt", weights_only=True))
+    predictions = torch.cat(torch.load(trained / "best.predictions.pt", weights_only=True))
     assert predictions.shape == (32, 2)
     task, data = load_checkpoint(trained / "best.ckpt")
     data.setup("test")
@@ -112,12 +112,13 @@ def test_a_report_is_one_file_with_pictures_inside(tiny, trained):
     assert page.open == []
     prefix = "data:image/png;base64,"
     pictures = [base64.b64decode(source.removeprefix(prefix)) for source in page.images]
-    assert len(pictures) >= 4  # loss, accuracy, throughput, memory, attention
+    assert len(pictures) == 3  # loss, accuracy, attention
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
     assert "url(" not in text and "@import" not in text
     words = " ".join(page.texts)
     assert "a <b> is escaped" in words
     assert "val/accuracy" in words
+    assert "train/samples_per_second" in words
     assert "class_path" in words
 
 

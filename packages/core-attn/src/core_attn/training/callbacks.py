@@ -22,7 +22,8 @@ class LastCheckpoint(Checkpoint):
 
     It is written at the end of each epoch, after every `every_n_steps` steps, and on Ctrl-C or
     SIGTERM, when the current step, or the validation that follows it, is done. It holds the
-    random states of Python, NumPy and torch in every process.
+    random states of Python, NumPy and torch in every process. What a task sums up over an epoch,
+    as a mean of its training loss, begins anew after a resumption within the epoch.
 
     Args:
         path: the file.
@@ -34,9 +35,10 @@ class LastCheckpoint(Checkpoint):
         self.path = path
         self.every_n_steps = every_n_steps
         self.stopped = False
-        self._interrupted = False
+        self.signal = 0
+        self._step = 0
         self._random: list[dict[str, Any]] | None = None
-        self._handler: Any = None
+        self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """The random states of all processes; called in all of them at once."""
@@ -51,15 +53,21 @@ class LastCheckpoint(Checkpoint):
         self._random = state_dict["random"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restores the random states; from now on, Ctrl-C stops after the current step."""
+        """Restores the random states; from now on, signals stop after the current step."""
         if self._random is not None and len(self._random) == trainer.world_size:
             _set_random_state(self._random[trainer.global_rank])
-        self._handler = signal.signal(signal.SIGINT, self._interrupt)
+        self._step = trainer.global_step
+        _begin_next_epoch(trainer.fit_loop)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._note)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Saves where it is due. Where a validation follows, it comes first and is not lost."""
+        previous, self._step = self._step, trainer.global_step
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         if done == trainer.num_training_batches or _validation_follows(trainer, done):
+            return
+        if self._step == previous:  # gradients are being accumulated
             return
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if self._stop(trainer) or due:
@@ -76,10 +84,15 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Gives Ctrl-C back to whoever had it."""
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            self._handler = None
+        """Gives the signals back to whoever had them."""
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Gives the signals back."""
+        self.teardown(trainer, pl_module, "fit")
 
     def _save(self, trainer: Trainer) -> None:
         if not getattr(trainer, "fast_dev_run", False):
@@ -89,15 +102,14 @@ class LastCheckpoint(Checkpoint):
 
     def _stop(self, trainer: Trainer) -> bool:
         """Whether any process was told to stop."""
-        wanted = self._interrupted or trainer.received_sigterm
-        self.stopped = trainer.strategy.reduce_boolean_decision(wanted, all=False)
+        self.stopped = trainer.strategy.reduce_boolean_decision(self.signal > 0, all=False)
         return self.stopped
 
-    def _interrupt(self, number: int, frame: Any) -> None:
-        if self._interrupted:
+    def _note(self, number: int, frame: Any) -> None:
+        if self.signal:
             raise KeyboardInterrupt
-        self._interrupted = True
-        print("\nstopping after this step; Ctrl-C again stops at once, without saving", flush=True)
+        self.signal = number
+        print("\nstopping after this step; once more stops at once, without saving", flush=True)
 
 
 class Throughput(Callback):
@@ -158,6 +170,14 @@ class Compile(Callback):
 def _validation_follows(trainer: Trainer, batches_done: int) -> bool:
     every = trainer.val_check_batch
     return bool(trainer.enable_validation and every and batches_done % every == 0)
+
+
+def _begin_next_epoch(loop: Any) -> None:
+    """Resumed at the end of an epoch while `max_steps` counts, Lightning would repeat that end."""
+    if loop.restarted_on_epoch_end:
+        loop.epoch_progress.increment_completed()
+        loop.reset_restart_stage()
+        loop._restarting = loop.epoch_loop.restarting = False
 
 
 def _random_state() -> dict[str, Any]:

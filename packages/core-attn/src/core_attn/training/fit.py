@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import warnings
 from argparse import ArgumentError
 from collections.abc import Mapping
@@ -17,7 +18,6 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins import CheckpointIO
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from .callbacks import Compile, LastCheckpoint, Throughput
@@ -49,6 +49,7 @@ class DomainCLI(LightningCLI):
         self.package, self.program = package, program
         self.recipe = recipe or "run"
         self.folder: Path | None = None
+        self.ckpt: Path | None = None
         self.last: LastCheckpoint | None = None
         strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
@@ -99,7 +100,8 @@ class DomainCLI(LightningCLI):
             config.ckpt_path = str(find_checkpoint(root, self.recipe, config.ckpt_path))
         if config.ckpt_path:
             self.checkpoint = read_checkpoint(config.ckpt_path)
-            self.folder = Path(config.ckpt_path).parent
+            self.ckpt = Path(config.ckpt_path)
+            self.folder = self.ckpt.parent
         if self.config.subcommand == "fit":
             if self.folder is None or not (self.folder / "metrics.csv").exists():
                 self.folder = new_run(root, self.recipe)
@@ -148,13 +150,13 @@ class DomainCLI(LightningCLI):
         """Trains; says where the results lie and what can be done with them."""
         try:
             self.trainer.fit(**kwargs)
-        except SystemExit as stop:  # Lightning's answer to Ctrl-C and to SIGTERM
-            terminated = isinstance(stop, SIGTERMException)
-            if not terminated and not isinstance(stop.__context__, KeyboardInterrupt):
+        except SystemExit as stop:  # Lightning's answer to Ctrl-C
+            if not isinstance(stop.__context__, KeyboardInterrupt):
                 raise
             if self.last is not None and self.last.path.exists():
                 self._say(f"stopped; to continue: {self.program} fit --ckpt_path {self.last.path}")
-            raise (SystemExit(143) if terminated else KeyboardInterrupt) from None
+            number = self.last.signal if self.last is not None else 0
+            raise SystemExit(128 + (number or signal.SIGINT)) from None
         best = self.trainer.checkpoint_callback
         if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             self._say(f"best {best.monitor} {best.best_model_score:.4g}: {self.folder}/best.ckpt")
@@ -172,14 +174,17 @@ class DomainCLI(LightningCLI):
         """Writes the predictions of this process as a list of batches."""
         predictions = self.trainer.predict(**kwargs)
         rank = f".{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
-        path = (self.folder or Path()) / f"predictions{rank}.pt"
+        path = self._beside_checkpoint(f"predictions{rank}.pt")
         torch.save(predictions, path)
         self._say(f"predictions: {path}")
 
     def _keep_metrics(self, name: str) -> None:
-        if self.folder is not None and self.trainer.is_global_zero:
+        if self.ckpt is not None and self.trainer.is_global_zero:
             metrics = {key: value.item() for key, value in self.trainer.callback_metrics.items()}
-            (self.folder / f"{name}.json").write_text(json.dumps(metrics, indent=2))
+            self._beside_checkpoint(f"{name}.json").write_text(json.dumps(metrics, indent=2))
+
+    def _beside_checkpoint(self, name: str) -> Path:
+        return self.ckpt.with_suffix(f".{name}") if self.ckpt else Path(name)
 
     def _say(self, line: str) -> None:
         if self.trainer.is_global_zero:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from .task import Exhibit
 
+NO_CURVE = {"epoch", "step", "train/samples_per_second", "train/peak_memory_mib"}
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
@@ -19,7 +20,7 @@ def report(ckpt: str, out: str | None = None) -> None:
     """Write one HTML page about a checkpoint: curves, metrics, attention.
 
     Args:
-        ckpt: the checkpoint; logs and test results are read from its folder.
+        ckpt: the checkpoint; logs, and what `validate` and `test` gave, are read beside it.
         out: the file to write; by default report.html beside the checkpoint.
     """
     import yaml
@@ -47,7 +48,7 @@ def report(ckpt: str, out: str | None = None) -> None:
             "Optimiser steps": f"{checkpoint['global_step']:,}",
         },
         curves=[_png(figure) for figure in curves(rows)],
-        metrics=_table(_final_metrics(path.parent, rows)),
+        metrics=_table(_final_metrics(path, rows)),
         exhibits=[_shown(exhibit) for exhibit in task.figures(data)],
         config=yaml.safe_dump(checkpoint["config"], sort_keys=False),
     )
@@ -60,7 +61,7 @@ def curves(rows: Sequence[Mapping[str, str]]) -> Iterable["Figure"]:
     """One figure for each quantity in the log, with training and validation in the same axes."""
     from matplotlib.figure import Figure
 
-    names = sorted({name for row in rows for name in row} - {"epoch", "step"})
+    names = sorted({name for row in rows for name in row} - NO_CURVE)
     for quantity in dict.fromkeys(name.partition("/")[2] or name for name in names):
         figure = Figure(figsize=(5, 2.8), layout="constrained")
         axes = figure.subplots()
@@ -77,7 +78,7 @@ def curves(rows: Sequence[Mapping[str, str]]) -> Iterable["Figure"]:
         yield figure
 
 
-def _final_metrics(folder: Path, rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+def _final_metrics(path: Path, rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     table = []
     for name in sorted({name for row in rows for name in row} - {"epoch", "step"}):
         values = [float(row[name]) for row in rows if name in row]
@@ -85,10 +86,10 @@ def _final_metrics(folder: Path, rows: Sequence[Mapping[str, str]]) -> list[dict
             {"metric": name, "last": values[-1], "lowest": min(values), "highest": max(values)}
         )
     for stage in ("validate", "test"):
-        file = folder / f"{stage}.json"
+        file = path.with_suffix(f".{stage}.json")
         if file.exists():
             for name, value in json.loads(file.read_text()).items():
-                table.append({"metric": f"{name} ({stage})", "last": value})
+                table.append({"metric": f"{name}, of {path.name}", "last": value})
     return table
 
 
