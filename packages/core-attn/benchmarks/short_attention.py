@@ -68,7 +68,7 @@ def compare(
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max())
+    return float((a - b).detach().abs().max())
 
 
 def section(title: str, compared: list[tuple[list[str], float, float]]) -> None:

@@ -44,10 +44,15 @@ static void backward(const Work *w) {
     score(w, &c->v, c->v_dim, w->gt, 0, w->dp);
     isize n = w->width;
     for (isize i = 0; i < w->queries; i += LANES) {
-        vec inverse = load(w->row[0] + i), gate = load(w->row[1] + i), delta = {0};
-        for (isize j = 0; j < w->keys; j++)
-            delta += load(w->scores + j * n + i) * load(w->dp + j * n + i);
-        delta *= inverse;
+        vec inverse = load(w->row[0] + i), gate = load(w->row[1] + i), delta = {0}, other = {0};
+        isize even = w->keys / 2 * 2; /* two sums, as one would wait for itself */
+        for (isize j = i; j < i + even * n; j += 2 * n) {
+            delta += load(w->scores + j) * load(w->dp + j);
+            other += load(w->scores + j + n) * load(w->dp + j + n);
+        }
+        for (isize j = i + even * n; j < i + w->keys * n; j += n)
+            delta += load(w->scores + j) * load(w->dp + j);
+        delta = (delta + other) * inverse;
         store(w->row[2] + i, delta);
         inverse *= gate;
         for (isize j = 0; j < w->keys; j++) {
@@ -74,7 +79,6 @@ static void backward(const Work *w) {
  * with tS = scale (tQ K^T + Q tK^T) + tbias, W = grad tV^T and u = sum P tS, the number
  * differentiated is sum gate P ((tS - u) dP + W) + tgate delta. */
 static void backward_backward(const Work *w) {
-    static const View absent;
     const Call *c = w->call;
     isize n = w->width;
     weigh(w);
@@ -85,7 +89,7 @@ static void backward_backward(const Work *w) {
     score(w, &c->k, c->dim, w->tqt, 0, w->ds);
     pack_transposed(w, &c->q, c->dim, c->scale, w->qt);
     score(w, &c->tk, c->dim, w->qt, 1, w->ds);
-    add_bias(w, &c->tbias, &absent, 1.0f, w->ds);
+    if (c->tbias.data) add_bias(w, &c->tbias, 1.0f, w->ds);
     for (isize i = 0; i < n; i++)
         w->row[3][i] = c->tgate.data && i < w->queries ? *at(w, &c->tgate, i) : 0.0f;
     for (isize i = 0; i < w->queries; i += LANES) {

@@ -92,68 +92,84 @@ static void multiply_out(const Work *w, const View *x, isize rows, isize columns
         memcpy(out + i * x->row, p.c + i * whole, columns * sizeof(float));
 }
 
-/* scores[key][query] += factor * bias[query][key], and -inf where the mask forbids. */
-static void add_bias(const Work *w, const View *bias, const View *mask, float factor,
-                     float *scores) {
-    typedef uint8_t bytes __attribute__((vector_size(TILE), aligned(1), may_alias));
-    typedef int32_t itile __attribute__((vector_size(4 * TILE)));
-    const float *b = (const float *)bias->data;
-    const uint8_t *m = (const uint8_t *)mask->data;
-    if (!b && !m) return;
-    if (b) b += w->problem * bias->problem + w->head * bias->head;
-    if (m) m += w->problem * mask->problem + w->head * mask->head;
-    if ((!b || bias->row == 0) && (!m || mask->row == 0)) { /* the same for every query */
-        for (isize j = 0; j < w->keys; j++) {
-            float x = b ? factor * b[j * bias->column] : 0;
-            if (m && !m[j * mask->column]) x = -INFINITY;
-            if (x != 0)
-                for (isize i = 0; i < w->queries; i += LANES)
-                    store(scores + j * w->width + i, load(scores + j * w->width + i) + x);
-        }
-        return;
+/* scores[key][query] += factor * x[query][key] for the square of keys from j0 and queries from i0,
+ * keys from `first` on; beyond the last query the last row is repeated. */
+static inline void add_square(const Work *w, const float *const row[TILE], isize column, isize first,
+                              isize j0, isize i0, float factor, float *scores) {
+    tile t[TILE];
+    transpose(row, column, t);
+    for (isize c = first - j0; c < TILE && j0 + c < w->keys; c++) {
+        tile *to = (tile *)(scores + (j0 + c) * w->width + i0);
+        *to += t[c] * factor;
     }
+}
+
+/* The last square starts early, to stay inside the rows. */
+static inline isize square_start(const Work *w, isize first) {
+    return first + TILE <= w->keys || w->keys < TILE ? first : w->keys - TILE;
+}
+
+/* scores[key][query] += factor * bias[query][key] */
+static void add_bias(const Work *w, const View *bias, float factor, float *scores) {
+    const float *b = (float *)bias->data + w->problem * bias->problem + w->head * bias->head;
     for (isize first = 0; first < w->keys; first += TILE) {
-        /* The last tile starts early, to stay inside the rows of the bias. */
-        isize j0 = first + TILE <= w->keys || w->keys < TILE ? first : w->keys - TILE;
-        int inside = j0 + TILE <= w->keys;
+        isize j0 = square_start(w, first), wide = w->keys - j0 < TILE ? w->keys - j0 : TILE;
         for (isize i0 = 0; i0 < w->queries; i0 += TILE) {
-            tile rows[TILE], t[TILE];
+            float copy[TILE][TILE] = {0};
             const float *row[TILE];
+            int in_place = bias->column == 1 && wide == TILE;
             for (isize r = 0; r < TILE; r++) {
-                isize i = i0 + r < w->queries ? i0 + r : w->queries - 1;
-                row[r] = (float *)&rows[r];
-                rows[r] = (tile){0};
-                if (b && inside && bias->column == 1)
-                    rows[r] = *(const tile *)(b + i * bias->row + j0) * factor;
-                else if (b)
-                    for (isize c = 0; c < TILE && j0 + c < w->keys; c++)
-                        rows[r][c] = b[i * bias->row + (j0 + c) * bias->column] * factor;
-                itile seen = {0};
-                if (m && inside && mask->column == 1)
-                    seen = __builtin_convertvector(*(const bytes *)(m + i * mask->row + j0), itile);
-                else if (m)
-                    for (isize c = 0; c < TILE && j0 + c < w->keys; c++)
-                        seen[c] = m[i * mask->row + (j0 + c) * mask->column];
-                if (m) rows[r] += (tile)((seen == 0) & (int32_t)0xff800000);
+                row[r] = b + (i0 + r < w->queries ? i0 + r : w->queries - 1) * bias->row;
+                if (in_place) continue;
+                for (isize c = 0; c < wide; c++) copy[r][c] = row[r][(j0 + c) * bias->column];
+                row[r] = copy[r];
             }
-            transpose(row, 0, t);
-            for (isize c = first - j0; c < TILE && j0 + c < w->keys; c++) {
-                tile *to = (tile *)(scores + (j0 + c) * w->width + i0);
-                *to += t[c];
-            }
+            add_square(w, row, in_place ? j0 : 0, first, j0, i0, factor, scores);
         }
     }
 }
 
-/* scores += bias and mask, from the table made for all problems or from this problem's own. */
+/* scores[key][query] = -inf where the mask forbids */
+static void add_mask(const Work *w, const View *mask, float *scores) {
+    typedef uint8_t bytes __attribute__((vector_size(TILE), aligned(1), may_alias));
+    typedef int32_t itile __attribute__((vector_size(4 * TILE), aligned(4), may_alias));
+    const int32_t minus_infinity = 0xff800000;
+    const uint8_t *m = (uint8_t *)mask->data + w->problem * mask->problem + w->head * mask->head;
+    if (mask->row == 0) { /* the same for every query */
+        for (isize j = 0; j < w->keys; j++)
+            for (isize i = m[j * mask->column] ? w->queries : 0; i < w->queries; i += LANES)
+                store(scores + j * w->width + i, splat(-INFINITY));
+        return;
+    }
+    for (isize first = 0; first < w->keys; first += TILE) {
+        isize j0 = square_start(w, first), wide = w->keys - j0 < TILE ? w->keys - j0 : TILE;
+        for (isize i0 = 0; i0 < w->queries; i0 += TILE) {
+            int32_t squared[TILE][TILE];
+            const float *row[TILE];
+            for (isize r = 0; r < TILE; r++) {
+                const uint8_t *seen = m + (i0 + r < w->queries ? i0 + r : w->queries - 1) * mask->row;
+                row[r] = (float *)squared[r];
+                if (mask->column == 1 && wide == TILE) {
+                    itile x = __builtin_convertvector(*(bytes *)(seen + j0), itile);
+                    *(itile *)squared[r] = (x == 0) & minus_infinity;
+                } else
+                    for (isize c = 0; c < wide; c++)
+                        squared[r][c] = seen[(j0 + c) * mask->column] ? 0 : minus_infinity;
+            }
+            add_square(w, row, 0, first, j0, i0, 1.0f, scores);
+        }
+    }
+}
+
+/* scores += bias and mask: what all problems share from its table, the rest from its arrays. */
 static void add_biases(const Work *w) {
-    static const View absent;
     const View *bias = &w->call->bias, *mask = &w->call->mask;
     if (w->shared)
         for (isize j = 0; j < w->keys; j++)
             for (isize i = j * w->width; i < j * w->width + w->queries; i += LANES)
                 store(w->scores + i, load(w->scores + i) + load(w->shared + i));
-    add_bias(w, bias->problem ? bias : &absent, mask->problem ? mask : &absent, LOG2E, w->scores);
+    if (bias->data && bias->problem) add_bias(w, bias, LOG2E, w->scores);
+    if (mask->data && mask->problem) add_mask(w, mask, w->scores);
 }
 
 /* bias[query][key] = ds[key][query] */

@@ -51,6 +51,13 @@ typedef struct {
 #define IN_REGISTER(x)
 #endif
 
+/* Keeps GCC from reordering sums until they no longer fit; clang does better unhindered. */
+#ifdef __clang__
+#define IN_ORDER(x)
+#else
+#define IN_ORDER(x) IN_REGISTER(x)
+#endif
+
 /* R rows by N vectors of the product, R and N constant wherever this is inlined. The side with
  * fewer vectors stays in registers while the other streams by. */
 static inline __attribute__((always_inline)) void block(const Product p, const int R, const int N) {
@@ -63,14 +70,14 @@ static inline __attribute__((always_inline)) void block(const Product p, const i
         if (N > R) {
             UNROLL for (int r = 0; r < R; r++) {
                 y[r] = splat(a[r * p.a_row]);
-                IN_REGISTER(y[r]);
+                IN_ORDER(y[r]);
             }
             UNROLL for (int n = 0; n < N; n++) {
                 x[0] = load(b + n * LANES);
                 IN_REGISTER(x[0]);
                 UNROLL for (int r = 0; r < R; r++) {
                     sum[r][n] += y[r] * x[0];
-                    IN_REGISTER(sum[r][n]);
+                    IN_ORDER(sum[r][n]);
                 }
             }
         } else {
@@ -82,7 +89,7 @@ static inline __attribute__((always_inline)) void block(const Product p, const i
                 y[0] = splat(a[r * p.a_row]);
                 UNROLL for (int n = 0; n < N; n++) {
                     sum[r][n] += y[0] * x[n];
-                    IN_REGISTER(sum[r][n]);
+                    IN_ORDER(sum[r][n]);
                 }
             }
         }

@@ -155,16 +155,18 @@ static void prepare_results(const Call *c) {
     if (c->dbias.problem) prepare(&c->dbias, rows * c->keys);
 }
 
+static int is_shared(const View *x) { return x->data && x->problem == 0; }
+
 /* Lays out bias and mask, where all problems share them, as the scores are. */
 static void share(Job *job) {
-    static const View absent;
     const Call *c = job->call;
-    const View *bias = c->bias.problem ? &absent : &c->bias;
-    const View *mask = c->mask.problem ? &absent : &c->mask;
     Work w = {.call = c, .queries = job->longest_queries, .keys = job->longest_keys};
     w.width = round_up(w.queries, LANES);
-    for (; w.head < c->heads; w.head++)
-        add_bias(&w, bias, mask, LOG2E, job->shared + w.head * w.keys * w.width);
+    for (; w.head < c->heads; w.head++) {
+        float *table = job->shared + w.head * w.keys * w.width;
+        if (is_shared(&c->bias)) add_bias(&w, &c->bias, LOG2E, table);
+        if (is_shared(&c->mask)) add_mask(&w, &c->mask, table);
+    }
 }
 
 static void run_threads(Job *job, int threads, Parallel parallel) {
@@ -194,8 +196,8 @@ int core_attn_short_attention(const Call *call, int pass, int threads, Parallel 
     }
     isize items = call->problems * call->heads;
     if (items == 0 || job.longest_queries == 0) return 0;
-    int sums_bias = call->dbias.data && call->dbias.problem == 0;
-    int shares = (call->bias.data && !call->bias.problem) || (call->mask.data && !call->mask.problem);
+    int sums_bias = is_shared(&call->dbias);
+    int shares = is_shared(&call->bias) || is_shared(&call->mask);
     isize most = sums_bias ? 32 : 256;
     job.chunks = items < most ? items : most;
     isize table = call->heads * job.longest_keys * round_up(job.longest_queries, LANES);

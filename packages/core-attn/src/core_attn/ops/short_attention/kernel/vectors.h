@@ -10,7 +10,11 @@
 #define LANES 4
 #endif
 #define TILE (LANES < 8 ? 4 : 8) /* rows and columns transposed at once */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 8")
+#endif
 #define LOG2E 1.44269504088896340736f
 #define ROUND 12582912.0f /* 1.5 * 2^23: the last bit of a float of this size is worth one */
 
