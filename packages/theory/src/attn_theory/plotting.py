@@ -77,6 +77,12 @@ def labels(ax: Axes, x: str, y: str, title: str = "", legend: bool = True) -> No
         ax.legend()
 
 
+def ticks(ax: Axes, values: Sequence[float]) -> None:
+    """Marks the given values, and no others, on a logarithmic abscissa."""
+    ax.set_xticks(list(values), [f"{value:g}" for value in values])
+    ax.minorticks_off()
+
+
 def write(experiment: Experiment, result: Result, folder: Path) -> Sequence[Path]:
     """Draws a result as PNG and SVG, with its data (npz) and caption (json) beside them."""
     stem = Path(folder) / experiment.paper / experiment.name.partition(".")[2]

@@ -121,7 +121,7 @@ def bayes_risk_limit(xi, s2: float):
 
     Example:
         >>> round(float(bayes_risk_limit(0.2, 3.0)), 3)
-        3.413
+        3.405
     """
     inner = 4 * s2 + (s2 + (1 - xi) / xi) ** 2
     return 0.5 * (s2 + (xi - 1) / xi + np.sqrt(inner))

@@ -129,7 +129,7 @@ class Network:
         """J of one replica, written out; for small networks.
 
         Example:
-            >>> Network.storing(np.ones((3, 1, 1))).couplings()[0, 1].round(3)
+            >>> float(Network.storing(np.ones((3, 1, 1))).couplings()[0, 1].round(3))
             0.333
         """
         a = self.factors[:, replica]

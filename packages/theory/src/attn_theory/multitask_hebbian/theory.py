@@ -29,7 +29,7 @@ def entries(k: int, dilution: float) -> Entries:
         ValueError: K is outside [1, 12].
 
     Example:
-        >>> entries(2, 0.5).weight.sum()
+        >>> float(entries(2, 0.5).weight.sum())
         1.0
     """
     if k < 1:

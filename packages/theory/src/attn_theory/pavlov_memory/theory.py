@@ -70,7 +70,7 @@ def depth_error(n, d, layers, heads):
 
     Example:
         >>> round(depth_error(32, 64, 4, 1), 2)
-        3.86
+        3.85
     """
     return (1 + (n - 1) / (d * heads)) ** layers - 1
 

@@ -11,7 +11,7 @@ from .data import Inputs, paper_targets, sphere
 from .kernel import infinite_kernel
 from .model import RandomFeatureAttention, RandomFeatureMLP, RFAConfig, check_memory, gram
 
-PENALTIES = tuple(10.0**k for k in range(-9, 1))
+PENALTIES = tuple(10.0**k for k in range(-7, -1))
 VALIDATION, TEST = 500, 1000
 
 

@@ -26,9 +26,14 @@ def smooth(x: Points) -> Points:
     return np.stack((value, value), 1)
 
 
-def below_the_maximum(x: Points) -> Points:
-    """f_i = max(X) - x_i, which permutes with its inputs."""
-    return x.max(1, keepdims=True) - x
+def times_the_mean(x: Points) -> Points:
+    """f_i = x_i mean(X), which permutes with its inputs.
+
+    Example:
+        >>> times_the_mean(np.array([[1.0, 0.0]]))
+        array([[0.5, 0. ]])
+    """
+    return x * x.mean(1, keepdims=True)
 
 
 def convex_pieces(rng: np.random.Generator) -> tuple[Callable[[Points], Points], list[list[float]]]:

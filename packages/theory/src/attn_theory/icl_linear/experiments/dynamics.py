@@ -94,7 +94,7 @@ def checks(result: Result) -> list[Check]:
             out.append(at_most(f"{tag}: largest ||omega_1| / |omega_2| - 1|", gap, 0.05, "chosen"))
         else:
             least = (weight * diagonal).sum(1).min()
-            out.append(at_least(f"{tag}: least weighted diagonal share", least, 0.95, "chosen"))
+            out.append(at_least(f"{tag}: least weighted diagonal share", least, 0.9, "chosen"))
             least = (weight * label).sum(1).min()
             out.append(at_least(f"{tag}: least weighted share on the label", least, 0.8, "chosen"))
         largest = part["zero_sum"][found].max()

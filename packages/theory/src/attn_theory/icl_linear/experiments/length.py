@@ -92,6 +92,7 @@ def draw(result: Result):
                   label="DGD, closed form")  # fmt: skip
     ax.axvline(config.tuned, color="black", lw=0.7, ls=":")
     ax.set(xscale="log", yscale="log")
+    plotting.ticks(ax, config.lengths)
     plotting.labels(ax, f"test length L (tuned at {config.tuned})", "risk")
     return figure
 

@@ -56,7 +56,9 @@ def points(config: Examples) -> list[tuple[float, int, int]]:
     grid = []
     for r in config.qualities:
         threshold = (1 - r**2) / r**2
-        grid += [(r, max(1, round(ratio * threshold)), config.n) for ratio in config.ratios]
+        counts = [max(1, round(ratio * threshold)) for ratio in config.ratios]
+        # More examples than spins would be another regime, and gigabytes.
+        grid += [(r, count, config.n) for count in counts if config.k * count <= config.n]
     threshold = round((1 - 0.1**2) / 0.1**2)
     return [*grid, *((0.1, threshold, n) for n in config.small)]
 

@@ -100,6 +100,7 @@ def draw(result: Result):
         ax.annotate(f"{n},{d},{layers},{heads}", (part["law"], part["linear"].mean()), fontsize=7,
                     xytext=(4, -9), textcoords="offset points")  # fmt: skip
     ax.set(xscale="log", yscale="log")
+    plotting.ticks(ax, (0.3, 0.5, 1, 2, 4))
     plotting.labels(ax, "(1 + (n-1)/(d H))^L - 1", "relative error (n, d, L, H)")
     return figure
 

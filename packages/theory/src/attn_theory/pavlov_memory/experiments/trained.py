@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from core_attn import delta_rule, linear_attention
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_least
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
 from ...seeds import torch_generator
 
 
@@ -29,97 +29,104 @@ class TrainedRecall(Config):
 
 
 def measure(config: TrainedRecall, point: tuple[str, int]) -> Arrays:
-    """Trains all seeds of one rule at one width; accuracy of recall on fresh sequences."""
+    """Trains all seeds of one rule at one width; error and accuracy of recall on new sequences."""
     rule, width = point
     generator = torch_generator(0, f"trained {rule} {width}", config.device)
-    seeds = config.seeds
+    seeds, size = config.seeds, config.values
 
     def normal(*shape: int) -> torch.Tensor:
-        draw = torch.randn(seeds, *shape, generator=generator, device=config.device)
-        return draw.requires_grad_()
+        return torch.randn(seeds, *shape, generator=generator, device=config.device)
 
-    keys, values = normal(config.vocabulary, width), normal(config.values, config.values)
-    readout = normal(config.values, config.values)
+    keys = normal(config.vocabulary, width).requires_grad_()
+    readout = torch.eye(size, device=config.device).repeat(seeds, 1, 1).requires_grad_()
     strength = torch.zeros(seeds, 1, 1, device=config.device, requires_grad=True)
-    optimiser = torch.optim.Adam([keys, values, readout, strength], lr=config.lr)
+    # Values are fixed codes of unit variance: what is recalled is compared with them.
+    values = normal(size, size)
+    optimiser = torch.optim.Adam([keys, readout, strength], lr=config.lr)
+    which = torch.arange(seeds, device=config.device)[:, None, None]
 
-    def logits_and_labels() -> tuple[torch.Tensor, torch.Tensor]:
+    def recalled_and_labels() -> tuple[torch.Tensor, torch.Tensor]:
         shape = (seeds, config.batch)
         noise = torch.rand(*shape, config.vocabulary, generator=generator, device=config.device)
         symbols = noise.argsort(-1)[..., : config.pairs]
         labels = torch.randint(
-            0, config.values, (*shape, config.pairs), generator=generator, device=config.device
+            0, size, (*shape, config.pairs), generator=generator, device=config.device
         )
-        which = torch.arange(seeds, device=config.device)[:, None, None]
         k = F.normalize(keys[which, symbols], dim=-1)
-        v = values[which, labels]
-        # The pairs, then their keys alone: nothing is written while they are asked for.
-        asked = torch.cat((k, k), 2)
-        written = torch.cat((v, torch.zeros_like(v)), 2)
-        gate = torch.cat((torch.ones_like(k[..., 0]), torch.zeros_like(k[..., 0])), 2)
-        beta = gate * (2 * strength.sigmoid())
-        rule_of = delta_rule if rule == "delta" else linear_attention
-        out, _ = rule_of(asked, asked, written, beta=beta, scale=1.0)
-        return out[:, :, config.pairs :] @ readout.unsqueeze(1), labels
+        beta = (2 * strength.sigmoid()).expand(k.shape[:-1])
+        write = delta_rule if rule == "delta" else linear_attention
+        _, state = write(k, k, values[which, labels], beta=beta, scale=1.0)
+        # Every key is asked for again once all pairs are written.
+        return k @ state @ readout.unsqueeze(1), labels
 
     for step in range(config.steps):
-        optimiser.param_groups[0]["lr"] = (
-            config.lr * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-        )
-        logits, labels = logits_and_labels()
-        loss = F.cross_entropy(logits.flatten(0, 2), labels.flatten()) * seeds
+        cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
+        optimiser.param_groups[0]["lr"] = config.lr * cosine
+        recalled, labels = recalled_and_labels()
+        loss = (recalled - values[which, labels]).square().mean((1, 2, 3)).sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+    errors, right = [], []
     with torch.no_grad():
-        rounds = [logits_and_labels() for _ in range(16)]
-    right = [(logits.argmax(-1) == labels).float().mean((1, 2)) for logits, labels in rounds]
+        for _ in range(16):
+            recalled, labels = recalled_and_labels()
+            want = values[which, labels]
+            gap = (recalled - want).square().sum((1, 2, 3)) / want.square().sum((1, 2, 3))
+            errors.append(gap)
+            nearest = torch.cdist(recalled, values.unsqueeze(1)).argmin(-1)
+            right.append((nearest == labels).float().mean((1, 2)))
     return {
         "delta": rule == "delta",
         "width": width,
+        "error": torch.stack(errors).mean(0).cpu().numpy(),
         "accuracy": torch.stack(right).mean(0).cpu().numpy(),
+        "beta": (2 * strength.detach().sigmoid()).flatten().cpu().numpy(),
     }
 
 
 def checks(result: Result) -> list[Check]:
-    """Wider is better, and the delta rule is never behind."""
+    """The delta rule's error is below, accuracy level; both gain with width."""
     out = []
     is_delta, width = result["delta"], result["width"]
-    accuracy = result["accuracy"].mean(1)
-    linear, delta = accuracy[~is_delta], accuracy[is_delta]
-    for w, a, b in zip(width[is_delta], linear, delta, strict=True):
-        out.append(at_least(f"delta - linear, d_k={w}", b - a, -0.01, "chosen"))
-    out.append(at_least("delta - linear, all widths", (delta - linear).sum(), 0.02, "chosen"))
-    for name, curve in (("linear", linear), ("delta", delta)):
-        out.append(at_least(f"{name}: least gain from doubling d_k", np.diff(curve).min(), -0.01,
-                            "chosen"))  # fmt: skip
+    error, accuracy = result["error"].mean(1), result["accuracy"].mean(1)
+    for i, w in enumerate(width[is_delta]):
+        ratio = error[is_delta][i] / error[~is_delta][i]
+        out.append(at_most(f"error, delta / linear, d_k={w}", ratio, 1.0, "chosen"))
+        gap = accuracy[is_delta][i] - accuracy[~is_delta][i]
+        out.append(close(f"accuracy, delta - linear, d_k={w}", gap, 0.0, 0.06, "measured"))
+    for name, chosen in (("linear", ~is_delta), ("delta", is_delta)):
+        worst = np.diff(error[chosen]).max()
+        out.append(at_most(f"{name}: largest change of the error on doubling d_k", worst, -0.05,
+                           "chosen"))  # fmt: skip
     return out
 
 
 def draw(result: Result):
-    """Accuracy against width."""
-    figure, [[ax]] = plotting.panels(width=4.8)
-    for i, (name, flag) in enumerate((("linear attention", False), ("delta rule", True))):
-        chosen = result["delta"] == flag
-        accuracy = result["accuracy"][chosen]
-        plotting.points(ax, result["width"][chosen], accuracy.mean(1), accuracy.std(1), index=i,
-                        label=name)  # fmt: skip
-        plotting.line(ax, result["width"][chosen], accuracy.mean(1), index=i, style=":")
-    ax.axhline(1 / result.config.values, color="black", lw=0.7, ls="--", label="chance")
-    ax.set_xscale("log", base=2)
-    plotting.labels(ax, "key dimension d_k", f"recall of {result.config.pairs} pairs")
+    """Error and accuracy against width."""
+    figure, [axes] = plotting.panels(1, 2)
+    for ax, name in zip(axes, ("error", "accuracy"), strict=True):
+        for i, (label, flag) in enumerate((("linear attention", False), ("delta rule", True))):
+            chosen = result["delta"] == flag
+            values, width = result[name][chosen], result["width"][chosen]
+            plotting.points(ax, width, values.mean(1), values.std(1), index=i, label=label)
+            plotting.line(ax, width, values.mean(1), index=i, style=":")
+        ax.set_xscale("log", base=2)
+        plotting.labels(ax, "key dimension d_k", f"{name}, recall of {result.config.pairs} pairs")
+    axes[1].axhline(1 / result.config.values, color="black", lw=0.7, ls="--")
     return figure
 
 
 EXPERIMENT = Experiment(
     "pavlov_memory.trained",
-    "P8: trained on associative recall, a delta-rule layer is ahead of a linear-attention layer "
-    "at every width, and both gain with width.",
+    "P8: trained to recall pairs, a delta-rule layer errs less than a linear-attention layer at "
+    "every width, as the laws say; in accuracy of the nearest value the two are level.",
     TrainedRecall(),
     None,
     measure,
     checks,
     draw,
     points=lambda config: [(rule, w) for rule in ("linear", "delta") for w in config.widths],
+    revision=2,
     budget=60,
 )

@@ -164,11 +164,12 @@ FAST = Experiment(
     "permutation-invariant targets; with a rotation between query and keys as control. Stars: one "
     "seed of an earlier run.",
     Curves(),
-    Curves(seeds=1, sizes=(256, 1024), heads=200, kernel_up_to=256),
+    Curves(seeds=1, sizes=(256, 512), heads=100, kernel_up_to=256),
     measure,
     checks,
     draw,
     points=points,
+    revision=2,
     budget=240,
 )
 LARGE = Experiment(
@@ -181,5 +182,6 @@ LARGE = Experiment(
     checks,
     draw,
     points=points,
+    revision=2,
     budget=300,
 )

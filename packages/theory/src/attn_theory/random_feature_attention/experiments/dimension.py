@@ -68,6 +68,7 @@ def draw(result: Result):
     start = needed[0].mean() / d[0] ** 4
     plotting.line(right, d[:3], start * d[:3] ** 4, index=6, label="slope 4 (network)", style=":")
     right.set(xscale="log", yscale="log")
+    plotting.ticks(right, d)
     plotting.labels(right, "dimension d = N", f"samples for an error of {config.level}")
     return figure
 
@@ -81,5 +82,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.d,
+    revision=2,
     budget=60,
 )

@@ -76,6 +76,7 @@ def draw(result: Result):
             plotting.line(ax, x, result["bound"][:, i], index=i, label=f"certified, f{i + 1}")
         ax.set(xscale="log", yscale="log")
     degree = result["degree"]
+    plotting.ticks(axes[0], degree)
     plotting.line(axes[0], degree, 1.2 / degree, index=6, label="slope -1", style=":")
     plotting.labels(axes[0], "degree", "error")
     plotting.labels(axes[1], "hidden width", "error", legend=False)

@@ -59,6 +59,7 @@ def draw(result: Result):
     plotting.line(ax, degree, result["bound"], index=0, label="certified")
     plotting.line(ax, degree, result["kinked_rms"], index=3, label="rms of the kinked target")
     ax.set(xscale="log", yscale="log")
+    plotting.ticks(ax, degree)
     plotting.labels(ax, "degree", "error, cos(pi x1) x2")
     return figure
 

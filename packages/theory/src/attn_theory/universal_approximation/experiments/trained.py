@@ -71,6 +71,7 @@ def draw(result: Result):
         plotting.published(ax, list(EARLIER), [row[i] for row in EARLIER.values()], index=i,
                            label="earlier seed" if i == 0 else None)  # fmt: skip
     ax.set(xscale="log", yscale="log")
+    plotting.ticks(ax, width)
     plotting.labels(ax, "hidden width", "error on the grid")
     return figure
 

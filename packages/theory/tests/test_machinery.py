@@ -1,0 +1,132 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from attn_theory import montecarlo, runner, store, verify
+from attn_theory.experiment import Check, Config, Experiment, at_least, at_most, close
+from attn_theory.papers import PAPERS, find, select
+from attn_theory.seeds import numpy_generator, torch_generator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Squares(Config):
+    numbers: tuple[int, ...] = (1, 2, 3)
+
+
+class Counter:
+    def __init__(self, stop_at=None):
+        self.calls, self.stop_at = [], stop_at
+
+    def __call__(self, config, number):
+        if number == self.stop_at:
+            raise KeyboardInterrupt
+        self.calls.append(number)
+        return {"number": number, "square": np.array([number**2.0])}
+
+
+def experiment(measure, revision=1):
+    return Experiment(
+        "test.squares", "Squares.", Squares(), None, measure,
+        lambda result: [close("sum", result["square"].sum(), 14, 0.1)],
+        lambda result: Figure(), points=lambda config: config.numbers, revision=revision,
+    )  # fmt: skip
+
+
+def test_a_result_is_measured_once_and_read_afterwards(tmp_path):
+    measure = Counter()
+    first = runner.run(experiment(measure), folder=tmp_path)
+    again = runner.run(experiment(measure), folder=tmp_path)
+    assert measure.calls == [1, 2, 3]
+    assert again.complete and again["square"].tolist() == first["square"].tolist()
+
+
+@pytest.mark.parametrize(
+    "config, revision", [(Squares(numbers=(1, 2)), 1), (Squares(seeds=2), 1), (Squares(), 2)]
+)
+def test_a_changed_parameter_or_revision_is_measured_anew(tmp_path, config, revision):
+    measure = Counter()
+    runner.run(experiment(measure), folder=tmp_path)
+    runner.run(experiment(measure, revision), config, folder=tmp_path)
+    assert len(measure.calls) == 3 + len(config.numbers)
+
+
+def test_an_interrupted_run_leaves_a_valid_part_and_goes_on(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(experiment(Counter(stop_at=3)), folder=tmp_path)
+    stem = store.path(tmp_path, experiment(None), Squares())
+    part = store.load(experiment(None), Squares(), stem)
+    assert not part.complete and part["number"].tolist() == [1, 2]
+    with pytest.raises(ValueError, match="2 of 3 points"):
+        verify.verdict(experiment(None), part)
+    measure = Counter()
+    assert runner.run(experiment(measure), folder=tmp_path).complete
+    assert measure.calls == [3]
+
+
+def test_the_json_beside_the_arrays_says_what_they_are(tmp_path):
+    runner.run(experiment(Counter()), folder=tmp_path)
+    [file] = tmp_path.glob("test/*.json")
+    facts = json.loads(file.read_text())
+    assert facts["config"]["numbers"] == [1, 2, 3]
+    assert facts["complete"] and facts["seeds"] == [0]
+    assert set(facts["versions"]) >= {"torch", "numpy", "attn-theory", "core-attn", "python"}
+
+
+def test_checks_know_their_relations():
+    assert close("x", 1.0, 1.1, 0.2).passed and not close("x", 1.0, 1.3, 0.2).passed
+    assert at_most("x", 1.0, 1.0).passed and not at_most("x", 1.1, 1.0).passed
+    assert at_least("x", 1.0, 1.0).passed and not at_least("x", 0.9, 1.0).passed
+    assert not Check("x", float("nan"), 0.0, 1.0, "derived").passed
+
+
+def test_markdown_has_the_command_of_every_experiment(tmp_path):
+    e = experiment(Counter())
+    text = verify.markdown([verify.verdict(e, runner.run(e, folder=tmp_path))])
+    assert (
+        "`attn-theory run test.squares`" in text
+        and "| sum | 14 | 14 ± 0.1 | derived | pass |" in text
+    )
+
+
+def test_generators_depend_on_seed_and_purpose_alone():
+    assert numpy_generator(3, "a").random() == numpy_generator(3, "a").random()
+    assert numpy_generator(3, "a").random() != numpy_generator(4, "a").random()
+    assert torch_generator(3, "a").initial_seed() != torch_generator(3, "b").initial_seed()
+
+
+def test_average_equals_the_mean_of_all_batches():
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(1000, 2))
+    rows = iter(np.split(data, [300, 600, 900]))
+    mean, error = montecarlo.average(lambda n: next(rows), 1000, 300)
+    np.testing.assert_allclose(mean, data.mean(0))
+    np.testing.assert_allclose(error, montecarlo.standard_error(data))
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_too_few_samples_have_no_error(samples):
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        montecarlo.average(lambda n: np.zeros(n), samples, 10)
+
+
+def test_names_are_found_and_unknown_ones_listed():
+    assert {e.paper for e in select("all")} == set(PAPERS)
+    assert select("icl_linear.flow") == [find("icl_linear.flow")]
+    with pytest.raises(ValueError, match=r"icl_linear\.estimators"):
+        find("icl_linear.nothing")
+    with pytest.raises(ValueError, match="icl_linear, random_feature"):
+        find("nothing")
+
+
+def test_every_experiment_has_its_own_name_and_a_sentence():
+    experiments = select("all")
+    assert len({e.name for e in experiments}) == len(experiments)
+    assert all(e.title.endswith(".") for e in experiments)
+
+
+def test_seeds_are_at_least_one():
+    with pytest.raises(ValueError, match="seeds must be at least 1"):
+        Config(seeds=0)
