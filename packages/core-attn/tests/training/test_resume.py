@@ -2,23 +2,31 @@ import csv
 import os
 import signal
 import time
+from functools import cache
 
 import pytest
 import torch
 
 FIT = ("fit", "--config", "points-ema", "--trainer.enable_progress_bar", "false")
-SLOW = ("--data.seconds", "0.004", "--checkpoint_every_n_steps", "3")
+SLOW = ("--data.seconds", "0.01")
+ACCUMULATED = ("--trainer.accumulate_grad_batches", "2", "--data.batch_size", "4")
+COUNTED = ("--trainer.max_steps", "32", "--trainer.max_epochs", "-1")
 STEPS = 32
 
 
 @pytest.fixture(scope="module")
 def whole(start, tmp_path_factory):
-    """The folder of a run that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("whole")
-    process = start(folder, *FIT)
-    process.join()
-    assert process.exitcode == 0
-    return folder / "runs/points-ema/version_0"
+    """Gives the folder of a run that nothing interrupted, made once for each set of flags."""
+
+    @cache
+    def whole(*flags):
+        folder = tmp_path_factory.mktemp("whole")
+        process = start(folder, *FIT, *flags)
+        process.join()
+        assert process.exitcode == 0, (folder / "err.txt").read_text()
+        return folder / "runs/points-ema/version_0"
+
+    return whole
 
 
 def wait_for_step(folder, step):
@@ -64,28 +72,39 @@ def assert_same_result(a, b):
         assert curves[0] == curves[1], name
 
 
-@pytest.mark.parametrize("step", [5, 18], ids=["first epoch", "third epoch"])
-def test_a_killed_run_resumes_to_identical_numbers(start, whole, tmp_path, step):
+@pytest.mark.parametrize(
+    ("flags", "every", "step"),
+    [
+        ((), 3, 5),
+        ((), 0, 18),
+        ((*ACCUMULATED, *COUNTED), 3, 13),
+        (COUNTED, 0, 9),
+    ],
+    ids=["within an epoch", "between epochs", "accumulating, by steps", "by steps"],
+)
+def test_a_killed_run_resumes_to_identical_numbers(start, whole, tmp_path, flags, every, step):
     folder = tmp_path / "runs/points-ema/version_0"
-    process = start(tmp_path, *FIT, *SLOW)
+    words = (*FIT, *flags, "--checkpoint_every_n_steps", str(every))
+    process = start(tmp_path, *words, *SLOW)
     wait_for_step(folder, step)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     saved = torch.load(folder / "last.ckpt", weights_only=True)["global_step"]
-    assert 0 < saved <= step + 3
+    assert 0 < saved < STEPS
+    assert every or saved % 8 == 0
 
-    resumed = start(tmp_path, *FIT, "--ckpt_path", "last")
+    resumed = start(tmp_path, *words, "--ckpt_path", "last")
     resumed.join()
     assert resumed.exitcode == 0, (tmp_path / "err.txt").read_text()
     assert not list((tmp_path / "runs").glob("*/version_1"))
-    assert_same_result(whole, folder)
+    assert_same_result(whole(*flags), folder)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_is_saved_and_resumes_exactly(start, whole, tmp_path, number, code):
     folder = tmp_path / "runs/points-ema/version_0"
-    process = start(tmp_path, *FIT, "--data.seconds", "0.004")
+    process = start(tmp_path, *FIT, *SLOW)
     wait_for_step(folder, 10)
     os.kill(process.pid, number)
     process.join()
@@ -97,4 +116,4 @@ def test_a_stopped_run_is_saved_and_resumes_exactly(start, whole, tmp_path, numb
     resumed = start(tmp_path, *command)
     resumed.join()
     assert resumed.exitcode == 0, (tmp_path / "err.txt").read_text()
-    assert_same_result(whole, folder)
+    assert_same_result(whole(), folder)

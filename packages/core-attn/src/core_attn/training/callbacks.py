@@ -4,6 +4,7 @@ import random
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -58,8 +59,9 @@ class LastCheckpoint(Checkpoint):
             _set_random_state(self._random[trainer.global_rank])
         self._step = trainer.global_step
         _begin_next_epoch(trainer.fit_loop)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._note)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Saves where it is due. Where a validation follows, it comes first and is not lost."""

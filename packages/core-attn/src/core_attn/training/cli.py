@@ -38,7 +38,7 @@ def main(
 
     Returns:
         0, or 2 after an error of the user, told in one line (with `--traceback` or
-        ATTN_TRACEBACK=1, in full), or 130 after Ctrl-C.
+        ATTN_TRACEBACK=1, in full), or 130 after Ctrl-C, 143 after SIGTERM.
 
     Example:
         >>> def bench(repeats: int = 3):
@@ -73,9 +73,8 @@ def _run(package: str, name: str, words: list[str], commands: Mapping[str, Comma
         from .export import export
         from .report import report
 
-        commands = {"recipes": lambda: _list(package), "report": report, "export": export} | dict(
-            commands
-        )
+        shared = {"recipes": lambda: _list(package), "report": report, "export": export}
+        commands = shared | dict(commands)
     helps = (LIGHTNING if trains else {}) | {
         key: (command.__doc__ or "list what can be trained").splitlines()[0]
         for key, command in commands.items()

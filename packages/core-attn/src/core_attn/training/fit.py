@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import warnings
 from argparse import ArgumentError
@@ -34,7 +35,7 @@ def run(package: str, program: str, recipe: str | None, argv: list[str]) -> int:
     for module in ("tasks", "data"):  # so that their classes are known by name
         if find_spec(f"{package}.{module}"):
             import_module(f"{package}.{module}")
-    words = [f"--ckpt_path{word[6:]}" if _is_ckpt(word) else word for word in argv]
+    words = [re.sub(r"^--ckpt(=|$)", r"--ckpt_path\1", word) for word in argv]
     if recipe is None and (stored := _stored_config(words)):
         recipe, config = stored
         words = [words[0], "--config", json.dumps(config), *words[1:]]
@@ -138,12 +139,9 @@ class DomainCLI(LightningCLI):
         return callbacks
 
     def _run_subcommand(self, subcommand: str) -> None:
-        path = self.config[subcommand].ckpt_path
-        if path:
-            if not self.model.state_dict():  # its sizes come from data: built out of the checkpoint
-                self.model.on_load_checkpoint(self.checkpoint)
-            if self.model.state_dict():
-                check_fits(self.model, self.checkpoint, path)
+        # A task whose sizes come from its data has no weights yet; it checks when it has.
+        if self.ckpt is not None and self.model.state_dict():
+            check_fits(self.model, self.checkpoint, self.ckpt)
         super()._run_subcommand(subcommand)
 
     def fit(self, **kwargs: Any) -> None:
@@ -230,10 +228,6 @@ def _stored_config(words: list[str]) -> tuple[str, Mapping[str, Any]] | None:
         }
     kept = {key: config[key] for key in ("model", "data", "seed_everything")}
     return checkpoint["recipe"], kept | {"trainer": {"precision": config["trainer"]["precision"]}}
-
-
-def _is_ckpt(word: str) -> bool:
-    return word == "--ckpt" or word.startswith("--ckpt=")
 
 
 def _be_quiet() -> None:

@@ -32,6 +32,9 @@ class Task(LightningModule):
     recipe keys), and implements Lightning's `training_step`, `validation_step`, `test_step`,
     `predict_step` and `configure_optimizers`. Metrics are logged as "train/…", "val/…", "test/…".
 
+    A task whose sizes come from its data builds `self.model` in `configure_model`, keeps them in
+    `on_save_checkpoint`, and builds itself in `on_load_checkpoint` where it has not done so.
+
     Attributes:
         model: the network; what `--compile` compiles and `export` exports.
         monitor: the logged metric that decides which checkpoint is `best.ckpt`.
@@ -46,7 +49,7 @@ class Task(LightningModule):
         """The pictures and tables of `report`, as attention maps from taps; none by default.
 
         Args:
-            data: the recipe's data module, not yet prepared: call `prepare_data` and `setup`.
+            data: the recipe's data module, prepared and set up for "test".
         """
         return ()
 
