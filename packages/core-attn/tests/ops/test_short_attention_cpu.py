@@ -72,6 +72,7 @@ CALLS = {
         (3,), 2, 11, 12, 8, 8, head_gate=normal(3, 11, 2), bias=normal(3, 2, 11, 12)
     ),
     "head split": head_split(2, 21, 3, 16),
+    "columns apart": {name: normal(2, 3, 16, 9, seed=seed).mT for seed, name in enumerate("qkv")},
     "far rows": head_split(2, 21, 7, 24),
     "packed": packed(2, 16),
     "packed, bias shared": packed(2, 24, bias=normal(2, 19, 19), head_gate=normal(40, 2)),
@@ -101,6 +102,20 @@ def test_the_kernel_and_its_two_derivatives_agree_with_the_reference(name):
         exact = twice(CALLS[name], torch.float64)
     for x, y in zip(ours, exact, strict=True):
         assert_close(x.double(), y, rtol=1e-5, atol=1e-5 * max(1.0, float(y.detach().abs().max())))
+
+
+@needs_kernel
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_floats_are_computed_in_float32(dtype):
+    call = padded((3,), 2, 9, 9, 16, 16, bias=normal(2, 9, 9), head_gate=normal(3, 2))
+    half = {name: x.to(dtype).requires_grad_() for name, x in call.items()}
+    assert why(short_attention, **half)[0].backend == "cpu"
+    out = short_attention(**half)
+    exact = short_attention(**{name: x.detach().double() for name, x in half.items()})
+    assert out.dtype == dtype
+    assert_close(out, exact.to(dtype))
+    grads = torch.autograd.grad(out.sum(), list(half.values()))
+    assert [x.dtype for x in grads] == [dtype] * 5
 
 
 @needs_kernel

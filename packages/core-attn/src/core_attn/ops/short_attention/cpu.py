@@ -10,28 +10,35 @@ from .call import ShortCall
 
 
 def run(call: ShortCall) -> Tensor:
-    """Brings the arguments to the kernel's form: one batch axis, bias and mask expanded."""
+    """Brings the arguments to the kernel's form: float32, one batch axis, full bias and mask."""
     q, k, v, gate, offsets = call.q, call.k, call.v, call.head_gate, call.offsets
-    if offsets is None:
-        q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
+    if q.dtype != torch.float32:
+        q, k, v = q.float(), k.float(), v.float()
+        gate = None if gate is None else gate.float()
+    if offsets is not None:
+        offsets = offsets.long().contiguous()
+    else:
         if gate is not None:
             per_query = gate.dim() == call.q.dim() - 1
             gate = gate.transpose(-1, -2) if per_query else gate
             gate = gate.reshape(-1, *call.q.shape[-3 : -1 if per_query else -2])
-    else:
-        offsets = offsets.long().contiguous()
-    bias, mask = _over_problems(call, call.bias), _over_problems(call, call.mask)
-    out = forward(q, k, v, bias, mask, gate, offsets, call.scale)
-    return out.reshape(*call.q.shape[:-1], v.shape[-1])
+        if call.q.dim() != 4:
+            q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
+    bias = None if call.bias is None else _over_problems(call, call.bias.float())
+    arguments = (q, k, v, bias, _over_problems(call, call.mask), gate, offsets, call.scale)
+    out = forward(*arguments) if torch.compiler.is_compiling() else _Forward.apply(*arguments)
+    if call.q.dim() != out.dim():
+        out = out.reshape(*call.q.shape[:-1], v.shape[-1])
+    return out if out.dtype == call.q.dtype else out.to(call.q.dtype)
 
 
 def refuses(call: ShortCall) -> str | None:
-    """It takes float32 on a CPU with a C compiler, up to 128 tokens and 64 channels a head."""
+    """It takes all but float64 on a CPU with a C compiler, to 128 tokens and 64 channels a head."""
     q, k, v = call.q, call.k, call.v
     if q.device.type != "cpu":
         return f"the tensors are on {q.device.type}"
-    if q.dtype != torch.float32 or (call.bias is not None and call.bias.dtype != torch.float32):
-        return "it computes in float32 only"
+    if q.dtype == torch.float64:
+        return "it computes in float32, the tensors are float64"
     if call.dropout:
         return "it has no dropout"
     for dim in (q.shape[-1], v.shape[-1]):
@@ -78,6 +85,7 @@ def forward(
 ) -> Tensor:
     """Attention of q, k, v (problems, heads, tokens, dim), or packed (total, heads, dim)."""
     out = _like(q, v)
+    q, k, v = map(_with_rows, (q, k, v))
     call = _call(q, k, v, bias, mask, gate, offsets, scale)
     call.out = _tokens(out)
     native.solve(call, 0)
@@ -99,7 +107,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, bias (empty unless `with_bias`) and gate (empty without one)."""
     results = _gradients(q, k, v, bias, gate, offsets, with_bias)
-    grad = _with_rows(grad)
+    grad, q, k, v = map(_with_rows, (grad, q, k, v))
     call = _call(q, k, v, bias, mask, gate, offsets, scale)
     call.grad = _tokens(grad)
     _set_gradients(call, results, q, offsets)
@@ -128,10 +136,10 @@ def twice_backward(
     """Gradients of the arguments of `backward`, grad to gate, given those of its results."""
     dgrad = _like(grad, v)
     results = _gradients(q, k, v, bias, gate, offsets, with_bias)
-    tq, tk, tv, grad = map(_with_rows, (tq, tk, tv, grad))
+    tq, tk, tv, grad, q, k, v = map(_with_rows, (tq, tk, tv, grad, q, k, v))
     call = _call(q, k, v, bias, mask, gate, offsets, scale)
-    call.tq, call.tk, call.tv = map(_tokens, (tq, tk, tv))
-    call.tbias, call.tgate = _scores(tbias), _gate(tgate, q, offsets)
+    call.tq, call.tk, call.tv = _tokens(tq), _tokens(tk), _tokens(tv)
+    _set_optional(call, q, offsets, tbias=tbias, tgate=tgate)
     call.grad, call.dgrad = _tokens(grad), _tokens(dgrad)
     _set_gradients(call, results, q, offsets)
     native.solve(call, 2)
@@ -160,8 +168,9 @@ def _save_forward(ctx, inputs, output):
 
 def _forward_backward(ctx, grad):
     with_bias = ctx.needs_input_grad[3]
-    dq, dk, dv, dbias, dgate = backward(grad, *ctx.saved_tensors, ctx.scale, with_bias)
-    return dq, dk, dv, dbias if with_bias else None, None, _if_any(dgate), None, None
+    gradients = _Backward.apply(grad, *ctx.saved_tensors, ctx.scale, with_bias)
+    dq, dk, dv, dbias, dgate = gradients
+    return dq, dk, dv, _if_any(dbias), None, _if_any(dgate), None, None
 
 
 def _save_backward(ctx, inputs, output):
@@ -185,6 +194,32 @@ forward.register_autograd(_forward_backward, setup_context=_save_forward)
 backward.register_autograd(_backward_backward, setup_context=_save_backward)
 for _operator in (forward, backward, twice_backward):
     _operator.register_autocast("cpu", torch.float32)
+
+
+class _Forward(torch.autograd.Function):
+    """`forward` for eager calls, where a registered derivative costs several times as much."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        _save_forward(ctx, inputs, None)
+        return forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return _forward_backward(ctx, *grads)
+
+
+class _Backward(torch.autograd.Function):
+    """`backward` likewise."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        _save_backward(ctx, inputs, None)
+        return backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return _backward_backward(ctx, *grads)
 
 
 # ---- describing tensors to the kernel ----
@@ -218,37 +253,34 @@ def _call(q, k, v, bias, mask, gate, offsets, scale) -> native.Call:
         call.problems, call.queries, call.keys = q.shape[0], q.shape[2], k.shape[2]
     else:
         call.problems, call.offsets = offsets.shape[0] - 1, offsets.data_ptr()
-    call.q, call.k, call.v = map(_tokens, (q, k, v))
-    call.bias, call.mask, call.gate = _scores(bias), _scores(mask), _gate(gate, q, offsets)
+    call.q, call.k, call.v = _tokens(q), _tokens(k), _tokens(v)
+    _set_optional(call, q, offsets, bias=bias, mask=mask, gate=gate)
     return call
 
 
 def _set_gradients(call: native.Call, results: Sequence[Tensor], q, offsets) -> None:
     dq, dk, dv, dbias, dgate = results
-    call.dq, call.dk, call.dv = map(_tokens, (dq, dk, dv))
-    call.dbias, call.dgate = _scores(_if_any(dbias)), _gate(_if_any(dgate), q, offsets)
+    call.dq, call.dk, call.dv = _tokens(dq), _tokens(dk), _tokens(dv)
+    _set_optional(call, q, offsets, dbias=_if_any(dbias), dgate=_if_any(dgate))
 
 
 def _tokens(x: Tensor) -> native.View:
-    return _view(x, "problem head row column" if x.dim() == 4 else "row head column")
+    if x.dim() == 4:
+        return native.View(x.data_ptr(), *x.stride())
+    token, head, channel = x.stride()
+    return native.View(x.data_ptr(), 0, head, token, channel)
 
 
-def _scores(x: Tensor | None) -> native.View:
-    return _view(x, "problem head row column")
-
-
-def _gate(x: Tensor | None, q: Tensor, offsets: Tensor | None) -> native.View:
-    per_token = x is not None and offsets is not None and x.shape[0] == q.shape[0]
-    return _view(x, "row head" if per_token else "problem head row")
-
-
-def _view(x: Tensor | None, axes: str) -> native.View:
-    """The strides of an array whose axes have these names; axes of size 1 need none."""
-    if x is None:
-        return native.View()
-    strides = {
-        axis: stride
-        for axis, size, stride in zip(axes.split(), x.shape, x.stride(), strict=False)
-        if size > 1
-    }
-    return native.View(data=x.data_ptr(), **strides)
+def _set_optional(call: native.Call, q: Tensor, offsets: Tensor | None, **tensors) -> None:
+    """Describes biases, masks and gates, as their names say; an absent one has a null pointer."""
+    for name, x in tensors.items():
+        if x is None:
+            continue
+        if not name.endswith("gate"):
+            problem, head, row, column = x.stride()
+            view = native.View(x.data_ptr(), problem if x.shape[0] > 1 else 0, head, row, column)
+        elif offsets is not None and x.shape[0] == q.shape[0]:  # one factor per token
+            view = native.View(x.data_ptr(), 0, x.stride(1), x.stride(0), 0)
+        else:  # per problem and head, or per query, too
+            view = native.View(x.data_ptr(), *x.stride())
+        setattr(call, name, view)
