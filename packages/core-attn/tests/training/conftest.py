@@ -21,11 +21,11 @@ def start():
         ]
     )
 
-    def start(folder, *argv):
+    def start(folder, *argv, **environment):
         from attn_tiny.process import run
 
         folder.mkdir(exist_ok=True)
-        process = context.Process(target=run, args=(str(folder), list(argv)))
+        process = context.Process(target=run, args=(str(folder), list(argv), environment))
         process.start()
         return process
 

@@ -1,5 +1,6 @@
 import csv
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,25 +9,50 @@ import pytest
 
 FIT = (
     *("fit", "--config", "points-tiny", "--model.dropout", "0", "--data.jitter", "0"),
-    *("--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "2"),
+    *("--trainer.enable_progress_bar", "false"),
 )
+PARALLEL = ("--trainer.strategy", "ddp", "--trainer.devices", "2", "--data.batch_size", "4")
 
 
 def test_two_processes_learn_as_one_does_at_equal_global_batch(start, tmp_path):
-    alone = start(tmp_path / "one", *FIT, "--data.batch_size", "8")
+    """An epoch as Lightning starts the processes, then another, resumed, as torchrun does."""
+    one, two = (tmp_path / name for name in ("one", "two"))
+    alone = start(one, *FIT, "--trainer.max_epochs", "2", "--data.batch_size", "8")
+    two.mkdir()
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    (tmp_path / "two").mkdir()
-    parallel = ("--trainer.strategy", "ddp", "--trainer.devices", "2", "--data.batch_size", "4")
     done = subprocess.run(
-        [sys.executable, "-m", "attn_tiny", *FIT, *parallel],
-        cwd=tmp_path / "two", env=environment, capture_output=True, text=True, timeout=600,
+        [sys.executable, "-m", "attn_tiny", *FIT, *PARALLEL, "--trainer.max_epochs", "1"],
+        cwd=two, env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
-    alone.join()
-    assert (alone.exitcode, done.returncode) == (0, 0), done.stderr
-    one, two = (log(tmp_path / name) for name in ("one", "two"))
-    assert len(one["train/loss"]) == 16
-    for name in ("train/loss", "val/loss", "val/accuracy"):
-        assert two[name] == pytest.approx(one[name], abs=1e-5), name
+    assert done.returncode == 0, done.stderr
+
+    words = (*FIT, *PARALLEL, "--trainer.max_epochs", "2", "--ckpt_path", "last")
+    port = free_port()
+    resumed = [start(two, *words, **torchrun(rank, port)) for rank in range(2)]
+    for process in (alone, *resumed):
+        process.join()
+        assert process.exitcode == 0, [path.read_text() for path in two.glob("err*.txt")]
+
+    want, got = log(one), log(two)
+    assert len(want["train/loss"]) == 16
+    for name in ("step", "train/loss", "val/loss", "val/accuracy"):
+        assert got[name] == pytest.approx(want[name], abs=1e-5), name
+    assert [path.name for path in (two / "runs/points-tiny").iterdir()] == ["version_0"]
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def torchrun(rank, port):
+    return {
+        **{name: str(rank) for name in ("RANK", "LOCAL_RANK")},
+        **{name: "2" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"},
+        "GROUP_RANK": "0",
+    }
 
 
 def log(folder):

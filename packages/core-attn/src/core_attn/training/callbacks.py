@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import distributed, nn
 
 from .task import Task
@@ -111,7 +112,9 @@ class LastCheckpoint(Checkpoint):
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
-        print("\nstopping after this step; once more stops at once, without saving", flush=True)
+        rank_zero_only(print)(
+            "\nstopping after this step; once more stops at once, unsaved", flush=True
+        )
 
 
 class Throughput(Callback):

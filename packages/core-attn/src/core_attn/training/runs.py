@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 FOLDER_OF_THE_FIRST_PROCESS = "ATTN_RUN_FOLDER"
 
@@ -37,7 +38,7 @@ def loggers(folder: Path, steps: int) -> list[Logger]:
     """CSV and TensorBoard logs in `folder`, continuing one of `steps` steps."""
     rows = [row for row in read_metrics(folder) if int(row["step"]) < steps]
     table = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)
-    if rows:
+    if rows and rank_zero_only.rank == 0:
         table.experiment.metrics.extend(rows)
         table.save()
     board = TensorBoardLogger(
