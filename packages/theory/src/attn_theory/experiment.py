@@ -72,6 +72,7 @@ class Check:
         source: where the expectation is from: "official code", "abstract", "recalled" (from the
             paper, not checked against its text), "derived", "chosen", "measured" (earlier run).
         relation: "~" (within the tolerance), "<=" or ">=".
+        note: why the claim is known not to hold everywhere; such a check may come out either way.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Check:
     tolerance: float
     source: str
     relation: str = "~"
+    note: str = ""
 
     @property
     def passed(self) -> bool:

@@ -1,7 +1,7 @@
 """One look for all figures: theory as lines, simulation as markers with bars."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,10 @@ def labels(ax: Axes, x: str, y: str, title: str = "", legend: bool = True) -> No
         ax.legend()
 
 
-def ticks(ax: Axes, values: Sequence[float]) -> None:
+def ticks(ax: Axes, values: Iterable[float]) -> None:
     """Marks the given values, and no others, on a logarithmic abscissa."""
-    ax.set_xticks(list(values), [f"{value:g}" for value in values])
+    marks = list(values)
+    ax.set_xticks(marks, [f"{mark:g}" for mark in marks])
     ax.minorticks_off()
 
 

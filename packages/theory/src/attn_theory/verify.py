@@ -18,8 +18,8 @@ class Verdict:
 
     @property
     def failed(self) -> int:
-        """How many checks did not pass."""
-        return sum(not check.passed for check in self.checks)
+        """How many checks did not pass, those known not to hold aside."""
+        return sum(not check.passed and not check.note for check in self.checks)
 
 
 def verdict(experiment: Experiment, result: Result) -> Verdict:
@@ -48,12 +48,27 @@ def target(check: Check) -> str:
     return f"{check.relation} {check.expected:.5g}"
 
 
+def outcome(check: Check) -> str:
+    """How a check came out, in words.
+
+    Example:
+        >>> from attn_theory.experiment import at_most
+        >>> outcome(at_most("error", 2.0, 1.0))
+        '**fail**'
+    """
+    if check.passed:
+        return "pass"
+    return f"does not hold: {check.note}" if check.note else "**fail**"
+
+
 def table(verdicts: Sequence[Verdict]) -> Table:
     """All checks as a table for the terminal."""
     out = Table("experiment", "what", "measured", "expected", "source", "")
     for v in verdicts:
         for check in v.checks:
             mark = "[green]pass" if check.passed else "[red]FAIL"
+            if not check.passed and check.note:
+                mark = f"[yellow]does not hold: {check.note}"
             out.add_row(
                 v.experiment.name, check.name, f"{check.measured:.5g}", target(check),
                 check.source, mark,
@@ -82,7 +97,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
             "|---|---|---|---|---|",
             *(
                 f"| {c.name.replace('|', chr(92) + '|')} | {c.measured:.5g} | {target(c)} "
-                f"| {c.source} | {'pass' if c.passed else '**fail**'} |"
+                f"| {c.source} | {outcome(c)} |"
                 for c in v.checks
             ),
             "",
