@@ -114,6 +114,18 @@ def test_dropout_keeps_the_mean_and_follows_the_seed():
     assert once.std() > 0.1
 
 
+def test_torch_func_transforms_it():
+    q, k, v = qkv(2, 2, 4, 8, dtype=torch.float32)
+
+    def energy(q):
+        return short_attention(q, k, v).sin().sum()
+
+    force = torch.func.grad(energy)(q)
+    q.requires_grad_()
+    assert_close(force, torch.autograd.grad(energy(q), q)[0])
+    assert torch.func.jacrev(torch.func.grad(energy))(q.detach()).shape == (*q.shape, *q.shape)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -37,6 +37,10 @@ def short_attention(
     q, k and v are (total, heads, dim), the problems one after the other, and `offsets` says where
     each starts. A query with no allowed key gives 0.
 
+    On a CPU a kernel in C does the work. The compiler at hand (`cc`, or what the environment
+    variable CC names) builds it at first use, in a second or two, into the user's cache folder;
+    without one, or with CORE_ATTN_NATIVE=0, `attention` takes over.
+
     Args:
         q: queries; views such as a split of heads are read where they lie.
         k: keys, as many heads as `q`.

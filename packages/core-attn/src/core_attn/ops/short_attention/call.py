@@ -29,6 +29,11 @@ class ShortCall(NamedTuple):
     dropout: float
     head_gate: Tensor | None
 
+    @property
+    def under_torch_func(self) -> bool:
+        """Whether `torch.func` transforms the call (grad, vmap, jvp, ...); the reference can."""
+        return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
     def as_attention(self) -> AttentionCall:
         """The same problems, padded to the longest one, as one call of `attention`."""
         if self.offsets is None:

@@ -41,6 +41,8 @@ def refuses(call: ShortCall) -> str | None:
         return "it computes in float32, the tensors are float64"
     if call.dropout:
         return "it has no dropout"
+    if call.under_torch_func:
+        return "torch.func cannot transform it"
     for dim in (q.shape[-1], v.shape[-1]):
         if not 8 <= dim <= 64:
             return f"a head dim is {dim}, not within 8 to 64"

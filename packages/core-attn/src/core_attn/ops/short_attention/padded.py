@@ -23,8 +23,8 @@ def run(call: ShortCall) -> Tensor:
 
 
 def refuses(call: ShortCall) -> str | None:
-    """It refuses nothing."""
-    return None
+    """It takes everything outside of `torch.func`, whose transforms may be nested."""
+    return "torch.func cannot transform its backward" if call.under_torch_func else None
 
 
 def _attend(call: ShortCall) -> Tensor:
