@@ -1,1 +1,17 @@
-"""Click models on core-attn."""
+"""Click models on core-attn: AutoInt, its baselines, their data and their training."""
+
+from .layout import Layout
+from .models import MODELS, AutoInt, AutoIntConfig, create
+from .optim import make_optimizer
+from .schema import Field, Schema
+
+__all__ = [
+    "Layout",
+    "MODELS",
+    "AutoInt",
+    "AutoIntConfig",
+    "create",
+    "make_optimizer",
+    "Field",
+    "Schema",
+]

@@ -26,9 +26,10 @@ def report(ckpt: str, out: str | None = None) -> None:
     from core_attn.training.report import report as page
 
     from . import report as pictures
+    from .serving import load
 
     page(ckpt, out)
-    task, data = core_attn.training.load_checkpoint(ckpt)
+    task, data = load(ckpt)
     data.prepare_data()
     data.setup("test")
     folder = Path(out or Path(ckpt).with_name("report.html")).with_suffix("")

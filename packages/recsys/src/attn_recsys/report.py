@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from core_attn.taps import Mean, record
 
 from . import metrics
 from .data.batches import Batch
-from .models import AutoInt
+from .models import AutoInt, Model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def exhibits(task: "ClickTask", data: "ClickData", rows: int = ROWS) -> Iterator
         data: set up.
         rows: how many rows at most.
     """
-    model = task.model.eval()
+    model = task.network_model()
     batches = list(_first(data.test_dataloader(), rows))
     label = torch.cat([batch["label"] for batch in batches]).numpy()
     with torch.no_grad():
@@ -233,7 +233,7 @@ def name_axes(axes: "Axes", names: Sequence[str]) -> None:
 
 
 def interaction_strengths(
-    model: nn.Module, batch: Batch, rows: int = PAIR_ROWS, seed: int = 0
+    model: Model, batch: Batch, rows: int = PAIR_ROWS, seed: int = 0
 ) -> Float[Tensor, "fields fields"]:
     """How much two fields change the logit together, beyond what each changes alone.
 
@@ -272,7 +272,7 @@ def interaction_strengths(
     return strengths
 
 
-def _pairs(model: nn.Module, batch: Batch) -> Picture:
+def _pairs(model: Model, batch: Batch) -> Picture:
     names = model.layout.names
     strengths = interaction_strengths(model, batch).numpy()
     rows = [

@@ -123,14 +123,17 @@ class Schema:
             raise ValueError("schema: fields must map each column's name to its kind or settings")
         known = {field.name for field in dataclasses.fields(Field)}
         parsed = []
-        for name, settings in fields.items():
-            settings = {"kind": settings} if isinstance(settings, str) else dict(settings or {})
+        for name, given in fields.items():
+            settings: dict[str, Any] = (
+                {"kind": given} if isinstance(given, str) else dict(given or {})
+            )
             if not set(settings) <= known:
                 raise ValueError(
                     f"field {name}: unknown settings {sorted(set(settings) - known)}; "
                     f"there are {sorted(known - {'name'})}"
                 )
-            parsed.append(Field(**({"name": str(name)} | settings)))
+            settings["name"] = str(name)
+            parsed.append(Field(**settings))
         unknown = set(content) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ValueError(f"schema: unknown keys {sorted(unknown)}")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 import pyarrow as pa
@@ -18,6 +18,10 @@ from .data.encode import encoded
 from .data.prepare import load_vocabulary
 from .layout import Layout
 from .models import create
+
+if TYPE_CHECKING:
+    from .data import ClickData
+    from .tasks import ClickTask
 
 
 def score_files(
@@ -37,13 +41,11 @@ def score_files(
     Raises:
         ValueError: a cell that does not fit its field, or data prepared for another schema.
     """
-    from core_attn.training import load_checkpoint
-
-    task, data = load_checkpoint(ckpt)
+    task, data = load(ckpt)
     data.prepare_data()
     data.setup("predict")
     prepared = data.prepared
-    prepared.check_same(task.prepared.hash, "the checkpoint")
+    prepared.check_same(task.schema_hash, "the checkpoint")
     vocabulary = load_vocabulary(data.prepared_folder, prepared)
     output = Path(output)
     part = output.with_name(output.name + ".part")
@@ -68,6 +70,24 @@ def score_files(
     return start, time.perf_counter() - began
 
 
+def load(ckpt: str) -> "tuple[ClickTask, ClickData]":
+    """A trained click task and its data module.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint of this package.
+    """
+    from core_attn.training import load_checkpoint
+
+    from .data import ClickData
+    from .tasks import ClickTask
+
+    task, data = load_checkpoint(ckpt)
+    if not isinstance(task, ClickTask) or not isinstance(data, ClickData):
+        raise ValueError(f"{ckpt} holds a {type(task).__name__}, not a click task")
+    return task, data
+
+
 def _cut(batch: Batch, size: int) -> Iterator[Batch]:
     for start in range(0, len(batch["label"]), size):
         yield {key: x[start : start + size] for key, x in batch.items()}  # type: ignore[misc]
@@ -81,13 +101,12 @@ def export_with_tables(
     Returns:
         0, or 1 where an output differs by more than the tolerance.
     """
-    from core_attn.training import load_checkpoint
     from core_attn.training.export import export
 
-    task, data = load_checkpoint(ckpt)
+    task, data = load(ckpt)
     data.prepare_data()
     data.setup("predict")
-    data.prepared.check_same(task.prepared.hash, "the checkpoint")
+    data.prepared.check_same(task.schema_hash, "the checkpoint")
     path = Path(out or Path(ckpt).with_suffix({"onnx": ".onnx", "torch": ".pt2"}[format]))
     code = export(ckpt, format, str(path), tolerance)
     tables = path.with_name(path.stem + "-tables")

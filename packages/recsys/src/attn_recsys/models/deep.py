@@ -51,6 +51,12 @@ class DeepPart(nn.Module):
         """The hidden linear maps, whose kernels the official L2 penalty concerns."""
         return [layer for layer in self.hidden if isinstance(layer, nn.Linear)]
 
+    @property
+    def output_bias(self) -> nn.Parameter:
+        """The bias of its logit."""
+        assert isinstance(self.out, nn.Linear)
+        return self.out.bias
+
     def reset(self, init: Literal["official", "zero"]) -> None:
         """Draws kernels from N(0, 2 / (fan_in + fan_out)); biases likewise, or 0."""
         for layer in self.maps:

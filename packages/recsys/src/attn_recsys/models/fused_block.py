@@ -89,7 +89,7 @@ class FusedBlock(torch.autograd.Function):
         mask = torch.ops.aten.threshold_backward.grad_input
         for piece, part in zip(pieces, active, strict=False):
             mask(piece, part, 0, grad_input=piece)
-        pieces = [piece.view(-1, width) for piece in pieces]
+        pieces = [piece.reshape(-1, width) for piece in pieces]
         flat = x.reshape(-1, x.shape[-1])
         dweight, dbias = torch.empty_like(weight), None
         for piece, into in zip(pieces, dweight.split(width), strict=True):
@@ -98,7 +98,9 @@ class FusedBlock(torch.autograd.Function):
             dbias = torch.cat([piece.sum(0) for piece in pieces])
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = grad.clone().view_as(flat) if ctx.residual == "input" else torch.zeros_like(flat)
+            dx = torch.zeros_like(flat)
+            if ctx.residual == "input":
+                dx.copy_(grad.reshape(flat.shape))
             for piece, w in zip(pieces, weight.split(width), strict=True):
                 dx.addmm_(piece, w)
             dx = dx.view_as(x)

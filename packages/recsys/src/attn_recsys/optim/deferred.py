@@ -1,5 +1,6 @@
 """Dense Adam at the price of a sparse one: a row takes its missed steps when it is next read."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -80,9 +81,10 @@ class DeferredAdam(torch.optim.Optimizer):
                 torch.zeros_like(weight),
             )
             self._at[weight] = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
-            table.register_forward_pre_hook(
-                lambda _module, args, weight=weight: self._refresh(weight, args[0].flatten())
-            )
+            table.register_forward_pre_hook(functools.partial(self._before_read, weight))
+
+    def _before_read(self, weight: Tensor, module: Any, args: tuple) -> None:
+        self._refresh(weight, args[0].flatten())
 
     @property
     def steps(self) -> int:

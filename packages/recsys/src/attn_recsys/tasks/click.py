@@ -16,10 +16,11 @@ from core_attn.training import Exhibit, Task
 
 from .. import metrics
 from ..data.batches import Batch
+from ..data.module import ClickData
 from ..layout import Layout
 from ..losses import official_log_loss, official_mse
 from ..memory import keep_freed_memory
-from ..models import BASELINES, AutoInt, AutoIntConfig, BaselineConfig
+from ..models import BASELINES, AutoInt, AutoIntConfig, BaselineConfig, Model
 from ..optim import SPARSE, make_optimizer
 from ..report import exhibits
 from ..schema import PreparedSchema
@@ -66,8 +67,19 @@ class ClickTask(Task):
         self.seen: list[dict[str, Tensor]] = []
 
     @abstractmethod
-    def build(self, layout: Layout, *, sparse: bool) -> nn.Module:
+    def build(self, layout: Layout, *, sparse: bool) -> Model:
         """Makes the network."""
+
+    @property
+    def schema_hash(self) -> str:
+        """Of the data the network was built for."""
+        assert self.prepared is not None
+        return self.prepared.hash
+
+    def network_model(self) -> Model:
+        """The built network, in eval mode."""
+        assert isinstance(self.model, Model)
+        return self.model.eval()
 
     # ---- building ----
 
@@ -182,6 +194,8 @@ class ClickTask(Task):
 
     def figures(self, data: LightningDataModule) -> Iterable[Exhibit]:
         """Calibration, attention between fields, interacting pairs."""
+        if not isinstance(data, ClickData):
+            raise TypeError(f"data must be a ClickData, got {type(data).__name__}")
         data.prepare_data()
         data.setup("test")
         for picture in exhibits(self, data):
@@ -226,7 +240,7 @@ class AutoIntTask(ClickTask):
         )  # fmt: skip
         self.config = config
 
-    def build(self, layout: Layout, *, sparse: bool) -> nn.Module:
+    def build(self, layout: Layout, *, sparse: bool) -> Model:
         """AutoInt."""
         return AutoInt(layout, self.config, sparse=sparse)
 
@@ -258,7 +272,7 @@ class BaselineTask(ClickTask):
         )
         self.network, self.config = network, config
 
-    def build(self, layout: Layout, *, sparse: bool) -> nn.Module:
+    def build(self, layout: Layout, *, sparse: bool) -> Model:
         """The baseline."""
         return BASELINES[self.network](layout, self.config, sparse=sparse)
 

@@ -1,0 +1,181 @@
+"""Dense against sparse updates, and a table of ten million rows: python -m benchmarks.sparse WHAT
+
+criteo     test AUC and log loss on Criteo-10k (official protocol) of dense, deferred and lazy
+           Adam and row-wise Adagrad, three seeds.
+vocabulary time of an update step as the table grows from 1e5 to 1e7 rows.
+stream     ten million generated rows: preparation and one epoch, with the peak memory.
+planted    the pairs that the report finds in generated clicks.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from attn_recsys.data import Criteo, SyntheticClicks
+from attn_recsys.data.synthetic import generate, planted_pairs
+from attn_recsys.layout import Layout
+from attn_recsys.memory import keep_freed_memory
+from attn_recsys.metrics import auc, summary
+from attn_recsys.models import create
+from attn_recsys.optim import SPARSE, make_optimizer
+from attn_recsys.report import interaction_strengths
+
+DATA = Path(os.environ.get("ATTN_DATA", "../../../shared/data"))  # from packages/recsys
+
+
+def fit(data, name, changes, optimizer, *, epochs, seed=0, lr=1e-3, table_lr=None):
+    torch.manual_seed(seed)
+    model = create(name, data.prepared.layout, changes, sparse=optimizer in SPARSE)
+    update = make_optimizer(model, optimizer, lr=lr, table_lr=table_lr)
+    for epoch in range(epochs):
+        model.train()
+        loader = data.loader("train", shuffle=True)
+        loader.set_epoch(epoch)
+        for batch in loader:
+            logits = model(batch["index"], batch["value"])
+            loss = F.binary_cross_entropy_with_logits(logits, batch["label"])
+            update.zero_grad()
+            loss.backward()
+            update.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def score(model, loader):
+    p, labels = [], []
+    for batch in loader:
+        p.append(model(batch["index"], batch["value"]).sigmoid())
+        labels.append(batch["label"])
+    return torch.cat(labels).numpy(), torch.cat(p).double().numpy()
+
+
+def criteo(folder):
+    path = DATA / "recsys" / "criteo-10k" / "train_examples.txt.gz"
+    data = Criteo(str(path), "official", folder=f"{folder}/criteo", batch_size=256)
+    data.prepare_data()
+    data.setup()
+    changes = {"block_widths": (32, 32, 32), "embedding_dropout": 0.1}
+    for optimizer, table_lr in (
+        ("adam_tf", 1e-3), ("deferred_adam", 1e-3), ("lazy_adam", 1e-3), ("row_adagrad", 1e-2),
+    ):  # fmt: skip
+        found = []
+        for seed in range(3):
+            data.seed = seed
+            model = fit(data, "autoint", changes, optimizer, epochs=3, seed=seed, table_lr=table_lr)
+            found.append(summary(*score(model, data.test_dataloader())))
+        line = "  ".join(f"{x['auc']:.5f}/{x['logloss']:.5f}" for x in found)
+        mean = statistics.mean(x["auc"] for x in found)
+        print(f"{optimizer:<14} {line}   mean AUC {mean:.5f}", flush=True)
+
+
+def vocabulary(folder):
+    torch.set_num_threads(1)
+    fields, batch = 39, 1024
+    for rows in (100_000, 1_000_000, 10_000_000):
+        line = f"{rows:>10,} rows"
+        for optimizer in ("adam_tf", "deferred_adam", "lazy_adam", "row_adagrad"):
+            sparse = optimizer in SPARSE
+            model = create("mlp", Layout.plain(fields, rows), {"deep_widths": (8,)}, sparse=sparse)
+            update = make_optimizer(model, optimizer)
+            times = []
+            for step in range(8):
+                index = torch.randint(rows, (batch, fields))
+                start = time.process_time()
+                update.zero_grad()
+                model(index, torch.ones(batch, fields)).sum().backward()
+                update.step()
+                if step > 1:
+                    times.append(time.process_time() - start)
+            line += f"   {optimizer} {1e3 * statistics.median(times):.0f} ms"
+            del model, update
+        print(line, flush=True)
+
+
+def stream(folder, rows=10_000_000):
+    torch.set_num_threads(1)
+    source = Path(folder) / "clicks.parquet"
+    import pyarrow.parquet as pq
+
+    writer = None
+    for frame in generate(rows):
+        part = frame.drop("p").to_arrow()
+        writer = writer or pq.ParquetWriter(source, part.schema)
+        writer.write_table(part)
+    writer.close()
+    print(f"{rows:,} rows, {source.stat().st_size >> 20} MiB of Parquet", flush=True)
+    from attn_recsys.data import TableData
+    from attn_recsys.data.synthetic import FIELDS
+
+    schema = Path(folder) / "clicks.yaml"
+    fields = "".join(f"  {name}: categorical\n" for name in FIELDS)
+    schema.write_text(f"files: {source}\nlabel: click\nfields:\n{fields}")
+    data = TableData(str(schema), folder=f"{folder}/stream", batch_size=8192)
+    start = time.perf_counter(), time.process_time()
+    data.prepare_data()
+    data.setup()
+    report("prepared", *start)
+    start = time.perf_counter(), time.process_time()
+    model = fit(data, "autoint", {"dim": 8, "block_widths": (16,)}, "deferred_adam", epochs=1)
+    report("one epoch", *start)
+    labels, p = score(model, data.test_dataloader())
+    print(f"test AUC {auc(labels, p):.4f} on {len(p):,} rows", flush=True)
+
+
+def report(what, wall, cpu):
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(
+        f"{what}: {time.perf_counter() - wall:.0f} s, {time.process_time() - cpu:.0f} s of CPU, "
+        f"peak memory so far {peak} MiB",
+        flush=True,
+    )
+
+
+def planted(folder):
+    data = SyntheticClicks(rows=200_000, folder=f"{folder}/planted")
+    data.prepare_data()
+    data.setup()
+    wanted = planted_pairs()
+    for seed in range(3):
+        data.seed = seed
+        model = fit(
+            data, "autoint", {"block_widths": (32, 32)}, "deferred_adam", epochs=5, seed=seed,
+            lr=3e-3,
+        )  # fmt: skip
+        labels, p = score(model, data.test_dataloader())
+        strengths = interaction_strengths(model, next(iter(data.test_dataloader()))).numpy()
+        names = data.prepared.layout.names
+        pairs = [
+            frozenset((names[i], names[j])) for i, j in zip(*np.triu_indices(12, 1), strict=True)
+        ]
+        order = np.argsort(-strengths[np.triu_indices(12, 1)])
+        first = [pairs[i] in wanted for i in order[: len(wanted)]]
+        print(
+            f"seed {seed}: test AUC {auc(labels, p):.4f}; of the {len(wanted)} strongest pairs "
+            f"{sum(first)} are planted; {[(*pairs[i],) for i in order[:12]]}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["criteo", "vocabulary", "stream", "planted"])
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    args = parser.parse_args()
+    keep_freed_memory()
+    scratch = tempfile.mkdtemp()
+    try:
+        if args.what == "stream":
+            stream(scratch, args.rows)
+        else:
+            {"criteo": criteo, "vocabulary": vocabulary, "planted": planted}[args.what](scratch)
+    finally:
+        shutil.rmtree(scratch)

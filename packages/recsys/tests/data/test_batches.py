@@ -1,0 +1,93 @@
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from attn_recsys.data import prepare as module
+from attn_recsys.data.batches import ShardDataset, ShardLoader
+from attn_recsys.data.prepare import prepare
+from attn_recsys.schema import Field, Schema
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ROW_GROUP", 16)
+    monkeypatch.setattr(module, "SHARD", 48)
+    size = 150
+    frame = pl.DataFrame(
+        {
+            "click": np.arange(size) % 2,
+            "id": [str(i) for i in range(size)],
+            "n": [None if i % 7 == 0 else float(i) for i in range(size)],
+            "g": ["|".join("abc"[: i % 4]) for i in range(size)],
+        }
+    )
+    fields = (Field("id"), Field("n", "numerical"), Field("g", "multi", max_values=3))
+    split = np.zeros(size, np.uint8)
+    prepared = prepare(lambda: [(frame, split)], Schema("click", fields), tmp_path / "p")
+    return tmp_path / "p" / "train", prepared
+
+
+def loader(folder, workers=0, **options):
+    settings = {"batch_size": 8, "shuffle": True, "seed": 3, "buffer": 3} | options
+    return ShardLoader(ShardDataset(*folder, **settings), workers)
+
+
+def ids(batches):
+    return [batch["index"][:, 0].tolist() for batch in batches]
+
+
+def flat(lists):
+    return [x for part in lists for x in part]
+
+
+def test_an_epoch_holds_every_row_once_in_an_order_of_seed_and_epoch(folder):
+    one, two = loader(folder), loader(folder)
+    first = ids(one)
+    assert sorted(flat(first)) == list(range(2, 152)) and len(first) == len(one) == 19
+    assert ids(two) == first
+    two.set_epoch(1)
+    assert ids(two) != first
+    assert flat(ids(loader(folder, shuffle=False))) == list(range(2, 152))
+
+
+def test_cells_become_ids_and_values(folder):
+    batch = next(iter(loader(folder, shuffle=False)))
+    assert batch["value"][:4, 1].tolist() == [0, 1, 2, 3]  # row 0 is missing
+    assert batch["value"][:4, 2:].tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert batch["index"][0, 2:].tolist() == [0, 0, 0]
+    assert batch["index"].dtype == torch.int64
+    folder[1].layout.check(batch["index"], batch["value"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_continues_where_it_was(folder, workers):
+    whole = loader(folder, workers)
+    expected = ids(whole)
+    cut = loader(folder, workers)
+    seen = []
+    for batch in cut:
+        seen.append(batch)
+        if len(seen) == 7:
+            break
+    resumed = loader(folder, workers)
+    resumed.load_state_dict(cut.state_dict())
+    assert ids(seen) + ids(resumed) == expected
+    assert len(ids(resumed)) == len(expected)  # and the next epoch is whole again
+
+
+def test_processes_share_the_rows_and_have_equally_many_batches(folder):
+    parts, counts = [], []
+    for rank in range(2):
+        part = loader(folder, drop_last=True)
+        part.shards.rank, part.shards.world = rank, 2
+        counts.append(len(part))
+        parts.append(flat(ids(part)))
+    assert counts[0] == counts[1] and not set(parts[0]) & set(parts[1])
+
+
+def test_an_epoch_without_an_update_is_refused(folder):
+    message = "part has 150 rows, batch 1,024, drop_last=True: nothing would be trained"
+    with pytest.raises(ValueError, match=message):
+        loader(folder, batch_size=1024, drop_last=True)
+    assert len(loader(folder, batch_size=1024)) == 1

@@ -1,0 +1,135 @@
+"""The README's tutorial and the demo recipes, through the command line."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from attn_recsys import cli
+from core_attn.training import load_checkpoint
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def run(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["attn-recsys", *map(str, words)])
+    return cli.main()
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """A shop's log as in the README, with the README's YAML."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    size = 3000
+    user, item = random.integers(0, 40, size), random.integers(0, 25, size)
+    frame = pl.DataFrame(
+        {
+            "bought": ((user + item) % 2 == 0) & (random.random(size) < 0.9),
+            "user": [f"u{i}" for i in user],
+            "item": [f"i{i}" for i in item],
+            "price": [None if i % 9 == 0 else float(i % 50) for i in range(size)],
+            "tags": ["|".join("abc"[: i % 4]) for i in range(size)],
+        }
+    ).with_columns(pl.col("bought").cast(pl.Int8))
+    frame.write_csv("shop.csv")
+    text = README.read_text().split("```yaml\n")[1].split("```")[0]
+    assert len(text.strip().splitlines()) <= 10
+    Path("shop.yaml").write_text(text)
+    return frame
+
+
+@pytest.fixture
+def trained(table, monkeypatch):
+    assert (
+        run(
+            monkeypatch, "fit", "--config", "table-autoint", "--data.schema", "shop.yaml",
+            "--trainer.max_epochs", 2, "--data.batch_size", 128,
+            "--model.config.block_widths", "[8, 8]", "--trainer.enable_progress_bar", "false",
+        )
+        == 0
+    )  # fmt: skip
+    return Path("runs/table-autoint/version_0/best.ckpt")
+
+
+def test_a_table_of_ones_own_trains_scores_exports_and_reports(trained, table, monkeypatch):
+    assert (
+        run(monkeypatch, "test", "--ckpt", trained, "--trainer.enable_progress_bar", "false") == 0
+    )
+    found = json.loads((trained.parent / "best.test.json").read_text())
+    assert {"test/auc", "test/logloss", "test/ece"} <= set(found)
+
+    assert run(monkeypatch, "report", "--ckpt", trained) == 0
+    folder = trained.parent / "report"
+    names = {path.stem for path in folder.glob("*.png")}
+    assert names == {
+        "calibration", "attention-global", "attention-heads", "attention-rows", "interactions",
+    }  # fmt: skip
+    assert all((folder / f"{name}.csv").is_file() for name in names)
+    with (folder / "attention-heads.csv").open() as file:
+        cells = list(csv.DictReader(file))
+    assert len(cells) == 2 * 2 * 4 * 4
+    first = [float(cell["weight"]) for cell in cells[:4]]
+    assert sum(first) == pytest.approx(1, abs=1e-5)
+    assert {cell["reads"] for cell in cells} == {"user", "item", "price", "tags"}
+
+    unseen = pl.DataFrame({"user": ["new"], "item": ["i1"], "price": [None], "tags": [""]})
+    pl.concat([table.drop("bought"), unseen], how="vertical_relaxed").write_parquet("more.parquet")
+    words = ("--ckpt", trained, "--input", '["more.parquet"]', "--output", "out.parquet")
+    assert run(monkeypatch, "score", *words) == 0
+    scored = pl.read_parquet("out.parquet")
+    assert len(scored) == len(table) + 1 and scored["probability"].is_between(0, 1).all()
+
+    assert run(monkeypatch, "export", "--ckpt", trained) == 0
+    tables = trained.parent / "best-tables"
+    assert (tables / "schema.json").is_file() and (tables / "vocabulary/user.parquet").is_file()
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(trained.with_suffix(".onnx"))
+    task, data = load_checkpoint(trained)
+    data.setup()
+    batch = next(iter(data.test_dataloader()))
+    names = [one.name for one in session.get_inputs()]
+    feed = dict(zip(names, (batch["index"].numpy(), batch["value"].numpy()), strict=True))
+    with torch.no_grad():
+        expected = task.model(batch["index"], batch["value"])
+    torch.testing.assert_close(
+        torch.from_numpy(session.run(None, feed)[0]), expected, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_run_resumes_to_the_same_numbers(table, monkeypatch):
+    def fit(*words):
+        common = (
+            "--data.batch_size", 256, "--model.config.block_widths", "[8]",
+            "--trainer.enable_progress_bar", "false", "--trainer.callbacks", "null",
+        )  # fmt: skip
+        return run(
+            monkeypatch, "fit", "--config", "table-autoint", "--data.schema", "shop.yaml",
+            *common, *words,
+        )  # fmt: skip
+
+    def weights(version):
+        path = f"runs/table-autoint/version_{version}/last.ckpt"
+        return torch.load(path, weights_only=True)["state_dict"]
+
+    assert fit("--trainer.max_epochs", 2) == 0
+    assert fit("--trainer.max_epochs", 1) == 0
+    path = "runs/table-autoint/version_1/last.ckpt"
+    assert run(monkeypatch, "fit", "--ckpt", path, "--trainer.max_epochs", 2) == 0
+    for name, x in weights(0).items():
+        assert x.equal(weights(1)[name]), name
+
+
+def test_mistakes_end_in_one_line(table, monkeypatch, capsys):
+    Path("bad.yaml").write_text("files: shop.csv\nlabel: bought\nfields: {colour: categorical}\n")
+    code = run(monkeypatch, "fit", "--config", "table-autoint", "--data.schema", "bad.yaml")
+    assert code == 2
+    assert "column colour missing; it has bought, user" in capsys.readouterr().err
+    assert run(monkeypatch, "fit", "--config", "table-autoint", "--data.schema", "no.yaml") == 2
+    assert "schema file no.yaml does not exist" in capsys.readouterr().err
