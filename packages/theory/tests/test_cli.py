@@ -1,10 +1,11 @@
+import dataclasses
 import json
 
 import pytest
 
-from attn_theory import runner
+from attn_theory import gallery, runner
 from attn_theory.cli import main, parse
-from attn_theory.papers import find
+from attn_theory.papers import PAPERS, find
 
 
 def call(tmp_path, *arguments):
@@ -33,6 +34,17 @@ def test_figure_writes_picture_vector_data_and_caption(tmp_path):
     assert call(tmp_path, *arguments) == 0
     names = {path.name for path in (out / "pavlov_memory").iterdir()}
     assert names == {f"conditioning.{suffix}" for suffix in ("png", "svg", "npz", "json")}
+
+
+def test_gallery_writes_a_page_with_small_pictures(tmp_path):
+    paper = PAPERS["pavlov_memory"]
+    chosen = tuple(find(f"pavlov_memory.{name}") for name in ("conditioning", "reliability"))
+    results = {e.name: runner.run(e, e.quick, folder=tmp_path) for e in chosen}
+    page = gallery.write(dataclasses.replace(paper, experiments=chosen), results, tmp_path)
+    text = page.read_text()
+    assert "img/pavlov_memory/conditioning.png" in text and paper.notes in text
+    sizes = [path.stat().st_size for path in tmp_path.glob("img/pavlov_memory/*.png")]
+    assert len(sizes) == 2 and max(sizes) < 100_000
 
 
 def test_verify_passes_and_writes_its_table(tmp_path):

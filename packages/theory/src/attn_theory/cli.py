@@ -1,4 +1,4 @@
-"""The command line: list, run, figure, verify."""
+"""The command line: list, run, figure, gallery, verify."""
 
 import argparse
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from . import plotting, runner, verify
+from . import gallery, plotting, runner, verify
 from .experiment import Experiment
 from .papers import PAPERS, find, select
 
@@ -127,6 +127,15 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     return 1 if failed else 0
 
 
+def _gallery(options: argparse.Namespace, console: Console) -> int:
+    jobs = _jobs(options)
+    results = runner.run_all(jobs, folder=options.runs, processes=options.jobs)
+    by_name = {result.experiment: result for result in results}
+    for name in dict.fromkeys(experiment.paper for experiment, _ in jobs):
+        console.print(str(gallery.write(PAPERS[name], by_name, options.out)), soft_wrap=True)
+    return 0
+
+
 def _jobs(options: argparse.Namespace) -> list[tuple[Experiment, Any]]:
     experiments = select(options.paper)
     if options.quick:
@@ -156,11 +165,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--device", help="torch device")
     figure = command("figure", _figure, "Draw a paper's figures, running what has not been run.")
     figure.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
+    pages = command("gallery", _gallery, "Write a page per paper with its figures.")
+    pages.add_argument("--out", type=Path, default=Path("gallery"), help="folder for the pages")
     check = command("verify", _verify, "Compare every number with what it should be.")
     check.add_argument("--full", dest="quick", action="store_false", help="the full runs")
     check.set_defaults(quick=True)
     check.add_argument("--markdown", type=Path, help="also write the table to this file")
-    for sub in (figure, check):
+    for sub in (figure, pages, check):
         default = "all" if sub is check else None
         sub.add_argument(
             "paper", nargs="?" if default else None, default=default,

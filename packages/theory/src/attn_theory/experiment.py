@@ -176,9 +176,11 @@ class Paper:
         name: the short name used on the command line.
         title, arxiv: of the paper.
         experiments: in the order of the gallery page.
+        notes: what of it is from the paper, what derived or chosen here, and what did not hold.
     """
 
     name: str
     title: str
     arxiv: str
     experiments: tuple[Experiment, ...]
+    notes: str
