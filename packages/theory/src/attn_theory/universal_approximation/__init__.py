@@ -15,9 +15,10 @@ PAPER = Paper(
     "Universal Approximation Theorem for a Single-Layer Transformer",
     "2507.10581",
     EXPERIMENTS,
-    """The statement is the paper's; the proof is not verified here. The construction, its weights in
-closed form and its certificate are ours, for functions with known Lipschitz constants. The
-certificate is Jackson's bound, taken on the grid of the coefficients themselves, plus the error of the piecewise-linear interpolation, plus the leak of the copying heads.
+    """The statement is the paper's; the proof is not verified here. The construction, its weights
+in closed form and its certificate are ours, for functions with known Lipschitz constants. The
+certificate is Jackson's bound, taken on the grid of the coefficients themselves, plus the error of
+the piecewise-linear interpolation, plus the leak of the copying heads.
 
 What the statement needs and does not say: without positions a layer commutes with permutations, and
 no width gets below a certified lower bound. Training finds far smaller networks, without a
