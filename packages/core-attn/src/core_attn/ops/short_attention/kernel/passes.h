@@ -2,13 +2,14 @@
 #include "problem.h"
 
 /* The unnormalised weights of the problem in w->scores, 1 / sum in row[0], the gate in row[1]; it
- * is 0 for the repeated queries, so that nothing of theirs reaches a gradient. */
-static void weigh(const Work *w) {
+ * is 0 for the repeated queries, so that nothing of theirs reaches a gradient. With dp, sum of
+ * weights times dp in row[2]. */
+static inline __attribute__((always_inline)) void weigh(const Work *w, const float *dp) {
     const Call *c = w->call;
     pack_transposed(w, &c->q, c->dim, c->scale * LOG2E, w->qt);
     score(w, &c->k, c->dim, w->qt, 0, w->scores);
     add_biases(w);
-    softmax(w, w->scores, w->row[0]);
+    softmax(w, w->scores, w->row[0], dp, w->row[2]);
     for (isize i = 0; i < w->width; i++) w->row[1][i] = i < w->queries;
     if (c->gate.data)
         for (isize i = 0; i < w->queries; i++) w->row[1][i] = *at(w, &c->gate, i);
@@ -26,7 +27,7 @@ static void write_gate(const Work *w, const View *gate, const float *x) {
 
 static void forward(const Work *w) {
     const Call *c = w->call;
-    weigh(w);
+    weigh(w, NULL);
     float *factor = w->row[0];
     for (isize i = 0; i < w->width; i++) factor[i] *= w->row[1][i];
     isize stride;
@@ -39,26 +40,16 @@ static void forward(const Work *w) {
  * the gradient of the gate; dS = gate P (dP - delta); dQ = scale dS K; dK = scale dS^T Q. */
 static void backward(const Work *w) {
     const Call *c = w->call;
-    weigh(w);
     pack_transposed(w, &c->grad, c->v_dim, 1.0f, w->gt);
     score(w, &c->v, c->v_dim, w->gt, 0, w->dp);
+    weigh(w, w->dp);
     isize n = w->width;
     for (isize i = 0; i < w->queries; i += LANES) {
-        vec inverse = load(w->row[0] + i), gate = load(w->row[1] + i), delta = {0}, other = {0};
-        isize even = w->keys / 2 * 2; /* two sums, as one would wait for itself */
-        for (isize j = i; j < i + even * n; j += 2 * n) {
-            delta += load(w->scores + j) * load(w->dp + j);
-            other += load(w->scores + j + n) * load(w->dp + j + n);
-        }
-        for (isize j = i + even * n; j < i + w->keys * n; j += n)
-            delta += load(w->scores + j) * load(w->dp + j);
-        delta = (delta + other) * inverse;
-        store(w->row[2] + i, delta);
-        inverse *= gate;
-        for (isize j = 0; j < w->keys; j++) {
-            vec weight = load(w->scores + j * n + i) * inverse;
-            store(w->scores + j * n + i, weight);
-            store(w->dp + j * n + i, weight * (load(w->dp + j * n + i) - delta));
+        vec factor = load(w->row[0] + i) * load(w->row[1] + i), delta = load(w->row[2] + i);
+        for (isize j = i; j < i + w->keys * n; j += n) {
+            vec weight = load(w->scores + j) * factor;
+            store(w->scores + j, weight);
+            store(w->dp + j, weight * (load(w->dp + j) - delta));
         }
     }
     isize stride;
@@ -81,7 +72,7 @@ static void backward(const Work *w) {
 static void backward_backward(const Work *w) {
     const Call *c = w->call;
     isize n = w->width;
-    weigh(w);
+    weigh(w, NULL);
     pack_transposed(w, &c->grad, c->v_dim, 1.0f, w->gt);
     pack_transposed(w, &c->tq, c->dim, c->scale, w->tqt);
     score(w, &c->v, c->v_dim, w->gt, 0, w->dp);

@@ -228,11 +228,13 @@ static inline vec rounded_maximum(const Work *w, float *s) {
 }
 
 /* Fills scores with exp(s - m), m near the maximum, and inverse with 1 / sum, 0 for a query that
- * sees no key. */
-static void softmax(const Work *w, float *scores, float *inverse) {
+ * sees no key. Where there is dp, delta becomes the sum of weights times dp, while both are near. */
+static inline __attribute__((always_inline)) void softmax(const Work *w, float *scores,
+                                                          float *inverse, const float *dp,
+                                                          float *delta) {
     isize n = w->width, end = w->keys / 2 * 2 * n;
     for (isize i = 0; i < w->queries; i += LANES, scores += LANES) {
-        vec most = rounded_maximum(w, scores), sum = {0}, other = {0};
+        vec most = rounded_maximum(w, scores), sum = {0}, other = {0}, dot = {0}, other_dot = {0};
         for (isize j = 0; j < end; j += 2 * n) {
             vec a = exp2_below(load(scores + j), most);
             vec b = exp2_below(load(scores + j + n), most);
@@ -240,13 +242,17 @@ static void softmax(const Work *w, float *scores, float *inverse) {
             store(scores + j + n, b);
             sum += a;
             other += b;
+            if (dp) dot += a * load(dp + i + j), other_dot += b * load(dp + i + j + n);
         }
         if (w->keys % 2) {
             vec a = exp2_below(load(scores + end), most);
             store(scores + end, a);
             sum += a;
+            if (dp) dot += a * load(dp + i + end);
         }
         sum += other;
-        store(inverse + i, pick(sum == 0, sum, 1.0f / sum));
+        vec factor = pick(sum == 0, sum, 1.0f / sum);
+        store(inverse + i, factor);
+        if (dp) store(delta + i, (dot + other_dot) * factor);
     }
 }
