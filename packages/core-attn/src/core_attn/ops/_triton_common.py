@@ -48,25 +48,6 @@ class Plane(NamedTuple):
         return cls(x, *(stride if have == want else None for have, want, stride in sizes))
 
 
-class Tiles(NamedTuple):
-    """How a kernel is cut: queries and keys per tile, warps per program, stages of its pipeline."""
-
-    queries: int
-    keys: int
-    warps: int
-    stages: int
-
-    def options(self, width: int) -> dict[str, int]:
-        """As keyword arguments of a launch, for heads padded to `width`."""
-        return {
-            "BLOCK_Q": self.queries,
-            "BLOCK_K": self.keys,
-            "BLOCK_D": width,
-            "num_warps": self.warps,
-            "num_stages": self.stages,
-        }
-
-
 class Launch(NamedTuple):
     """One kernel with all it needs to run, as data: the same is launched, compiled and listed."""
 
@@ -83,6 +64,15 @@ class Launch(NamedTuple):
 def precision(arch: str) -> str:
     """How float32 products are taken: three tf32 ones, or the float32 matrix cores of AMD."""
     return "ieee" if arch.startswith("gfx") else "tf32x3"
+
+
+def index_dtype(arch: str, *tensors: Tensor | None) -> tl.dtype:
+    """The dtype of row offsets. AMD's buffer instructions want 32 bits, where those are enough.
+
+    On NVIDIA narrow offsets are no gain: they become one 64-bit register per pointer and loop.
+    """
+    small = all(x is None or x.numel() * x.element_size() < 2**31 for x in tensors)
+    return tl.int32 if arch.startswith("gfx") and small else tl.int64
 
 
 def head_rows(head_map: Sequence[int] | None, device: torch.device) -> Tensor | None:
@@ -104,16 +94,15 @@ def dot(a, b, added, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def displacement(x, batch, head, token):
-    """Entries before one row of `x`. Only here are offsets wide; within a tile they fit 32 bits."""
-    start = tl.cast(batch, tl.int64) * x.batch + tl.cast(head, tl.int64) * x.head
-    return start + tl.cast(token, tl.int64) * x.token
+def displacement(x, batch, head):
+    """Entries before the first row of one head of `x`."""
+    return tl.cast(batch, tl.int64) * x.batch + tl.cast(head, tl.int64) * x.head
 
 
 @triton.jit
-def origin(x, batch, head, token):
-    """Pointer to one row of `x`."""
-    return x.data + displacement(x, batch, head, token)
+def origin(x, batch, head):
+    """Pointer to the first row of one head of `x`."""
+    return x.data + displacement(x, batch, head)
 
 
 @triton.jit
@@ -128,49 +117,42 @@ def row_mask(exists, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
 @triton.jit
 def load_rows(start, offset, exists, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     """Loads the rows at start + offset as (rows, BLOCK_D), zero where they do not exist."""
-    at = start + (offset[:, None] + tl.arange(0, BLOCK_D)[None, :])
+    at = start + offset[:, None] + tl.arange(0, BLOCK_D)[None, :]
     return tl.load(at, mask=row_mask(exists, DIM, BLOCK_D), other=0.0)
 
 
 @triton.jit
 def store_rows(start, offset, rows, exists, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     """Stores (rows, BLOCK_D) at start + offset, in the dtype that is there."""
-    at = start + (offset[:, None] + tl.arange(0, BLOCK_D)[None, :])
+    at = start + offset[:, None] + tl.arange(0, BLOCK_D)[None, :]
     tl.store(at, rows.to(start.dtype.element_ty), mask=row_mask(exists, DIM, BLOCK_D))
 
 
 @triton.jit
-def plane_pointers(x, batch, head, i0, j0, i, j):
-    """Pointers to the entries (i0 + i, j0 + j) of a plane, of the shape its axes give."""
+def plane_pointers(x, batch, head, i, j, INDEX: tl.constexpr):
+    """Pointers to the entries (i, j) of a plane, of the shape its axes give."""
     at = x.data
     if x.batch is not None:
         at += tl.cast(batch, tl.int64) * x.batch
     if x.head is not None:
         at += tl.cast(head, tl.int64) * x.head
     if x.query is not None:
-        at += tl.cast(i0, tl.int64) * x.query
+        at += i.to(INDEX) * x.query
     if x.key is not None:
-        at += tl.cast(j0, tl.int64) * x.key
-    if x.query is not None and x.key is not None:
-        return at + (i * x.query + j * x.key)
-    elif x.query is not None:
-        return at + i * x.query
-    elif x.key is not None:
-        return at + j * x.key
-    else:
-        return at
+        at += j.to(INDEX) * x.key
+    return at
 
 
 @triton.jit
-def load_plane(x, batch, head, i0, j0, i, j, queries, keys):
-    """Loads the entries (i0 + i, j0 + j) in a shape that broadcasts; zero outside."""
-    at = plane_pointers(x, batch, head, i0, j0, i, j)
+def load_plane(x, batch, head, i, j, queries, keys, INDEX: tl.constexpr):
+    """Loads the entries (i, j) in a shape that broadcasts; zero outside."""
+    at = plane_pointers(x, batch, head, i, j, INDEX)
     if x.query is not None and x.key is not None:
-        return tl.load(at, mask=(i0 + i < queries) & (j0 + j < keys), other=0)
+        return tl.load(at, mask=(i < queries) & (j < keys), other=0)
     elif x.query is not None:
-        return tl.load(at, mask=i0 + i < queries, other=0)
+        return tl.load(at, mask=i < queries, other=0)
     elif x.key is not None:
-        return tl.load(at, mask=j0 + j < keys, other=0)
+        return tl.load(at, mask=j < keys, other=0)
     else:
         return tl.load(at)
 

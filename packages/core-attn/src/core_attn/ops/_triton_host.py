@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,25 @@ from ._dispatch import forced_backend
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # triton, too, looks once, on import
+
+
+class Tiles(NamedTuple):
+    """How a kernel is cut: queries and keys per tile, warps per program, stages of its pipeline."""
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+    def options(self, width: int) -> dict[str, int]:
+        """As keyword arguments of a launch, for heads padded to `width`."""
+        return {
+            "BLOCK_Q": self.queries,
+            "BLOCK_K": self.keys,
+            "BLOCK_D": width,
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+        }
 
 
 def refuses_device(operator: str, x: Tensor) -> str | None:

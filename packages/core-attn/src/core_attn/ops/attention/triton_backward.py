@@ -54,10 +54,9 @@ def plan(
 
 
 @triton.jit
-def add_to_plane(x, value, batch, head, i0, j0, i, j, queries, keys):
+def add_to_plane(x, value, batch, head, i, j, queries, keys, INDEX: tl.constexpr):
     """Stores (i, j) into the gradient of a plane; where the plane broadcasts, adds atomically."""
-    at = plane_pointers(x, batch, head, i0, j0, i, j)
-    i, j = i0 + i, j0 + j
+    at = plane_pointers(x, batch, head, i, j, INDEX)
     if x.query is None and x.key is None:
         tl.atomic_add(at, tl.sum(value), sem="relaxed")
     elif x.query is None:
@@ -74,7 +73,7 @@ def add_to_plane(x, value, batch, head, i0, j0, i, j, queries, keys):
 def attention_backward_queries(
     q, k, v, bias, mask, lengths, gate, seed, k_map, v_map, dout, heads, lse, dq, dbias, dgate,
     head_count, queries, keys, window, scale, dropout,
-    DIM: tl.constexpr, V_DIM: tl.constexpr, PRECISION: tl.constexpr,
+    DIM: tl.constexpr, V_DIM: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Writes dq and `dgate` = sum over dim of dout * heads; adds to dbias.
@@ -93,44 +92,38 @@ def attention_backward_queries(
     v_head = head if v_map is None else tl.load(v_map + head)
     end = keys if lengths is None else tl.minimum(tl.load(lengths + batch), keys).to(tl.int32)
 
-    i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
-    is_query = first + i < queries
-    row = batch_head.to(tl.int64) * queries + first
-    query = load_rows(origin(q, batch, head, first), i * q.token, is_query, DIM, BLOCK_D)
-    start = origin(dout, batch, head, first)
-    d_out = load_rows(start, i * dout.token, is_query, V_DIM, BLOCK_D)
-    start = origin(heads, batch, head, first)
-    out = load_rows(start, i * heads.token, is_query, V_DIM, BLOCK_D)
+    i = first + tl.arange(0, BLOCK_Q)
+    i_at, is_query = i.to(INDEX), i < queries
+    row = batch_head.to(tl.int64) * queries + i
+    query = load_rows(origin(q, batch, head), i_at * q.token, is_query, DIM, BLOCK_D)
+    d_out = load_rows(origin(dout, batch, head), i_at * dout.token, is_query, V_DIM, BLOCK_D)
+    out = load_rows(origin(heads, batch, head), i_at * heads.token, is_query, V_DIM, BLOCK_D)
     mean = tl.sum(d_out.to(tl.float32) * out.to(tl.float32), 1)
-    tl.store(dgate + row + i, mean, mask=is_query)
-    norm = tl.load(lse + row + i, mask=is_query, other=0.0)
+    tl.store(dgate + row, mean, mask=is_query)
+    norm = tl.load(lse + row, mask=is_query, other=float("inf"))
     d_query = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
     low, high = key_range(first, keys, queries, end, window, BLOCK_Q, BLOCK_K)
     for start in range(low, high, BLOCK_K):
-        is_key = start + j < end
-        key = load_rows(origin(k, batch, k_head, start), j * k.token, is_key, DIM, BLOCK_D)
+        j = start + tl.arange(0, BLOCK_K)
+        j_at, is_key = j.to(INDEX), j < end
+        key = load_rows(origin(k, batch, k_head), j_at * k.token, is_key, DIM, BLOCK_D)
         s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
         s = forbid(
-            s, batch, head, first, start, i[:, None], j[None, :],
-            queries, keys, end, bias, mask, window,
-        )  # fmt: skip
+            s, batch, head, i[:, None], j[None, :], queries, keys, end, bias, mask, window, INDEX
+        )
         p = tl.exp2(s - norm[:, None])
         if gate is not None:
-            p *= load_plane(gate, batch, head, first, 0, i[:, None], 0, queries, 1).to(tl.float32)
-        value = load_rows(origin(v, batch, v_head, start), j * v.token, is_key, V_DIM, BLOCK_D)
+            p *= load_plane(gate, batch, head, i[:, None], 0, queries, 1, INDEX).to(tl.float32)
+        value = load_rows(origin(v, batch, v_head), j_at * v.token, is_key, V_DIM, BLOCK_D)
         dp = dot(d_out, tl.trans(value), None, PRECISION)
         if seed is not None:
-            dp *= dropout_factor(
-                seed, dropout, batch_head, (first + i)[:, None], (start + j)[None, :]
-            )
+            dp *= dropout_factor(seed, dropout, batch_head, i[:, None], j[None, :])
         ds = p * (dp - mean[:, None])
         if dbias is not None:
-            add_to_plane(
-                dbias, ds, batch, head, first, start, i[:, None], j[None, :], queries, keys
-            )
+            add_to_plane(dbias, ds, batch, head, i[:, None], j[None, :], queries, keys, INDEX)
         d_query = dot(ds.to(key.dtype), key, d_query, PRECISION)
-    start = origin(dq, batch, head, first)
-    store_rows(start, i * dq.token, d_query * scale, is_query, DIM, BLOCK_D)
+    start = origin(dq, batch, head)
+    store_rows(start, i_at * dq.token, d_query * scale, is_query, DIM, BLOCK_D)
 
 
 @triton.jit
@@ -148,7 +141,7 @@ def query_range(first, keys, queries, end, window, BLOCK_Q: tl.constexpr, BLOCK_
 def attention_backward_keys(
     q, k, v, bias, mask, lengths, gate, seed, k_map, v_map, dout, lse, dk, dv, dgate,
     head_count, queries, keys, window, scale, dropout,
-    DIM: tl.constexpr, V_DIM: tl.constexpr, PRECISION: tl.constexpr,
+    DIM: tl.constexpr, V_DIM: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Writes dk and dv of every query head, from scores laid out keys by queries.
@@ -164,40 +157,35 @@ def attention_backward_keys(
     v_head = head if v_map is None else tl.load(v_map + head)
     end = keys if lengths is None else tl.minimum(tl.load(lengths + batch), keys).to(tl.int32)
 
-    i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
-    is_key = first + j < end
-    key = load_rows(origin(k, batch, k_head, first), j * k.token, is_key, DIM, BLOCK_D)
-    value = load_rows(origin(v, batch, v_head, first), j * v.token, is_key, V_DIM, BLOCK_D)
+    j = first + tl.arange(0, BLOCK_K)
+    j_at, is_key = j.to(INDEX), j < end
+    key = load_rows(origin(k, batch, k_head), j_at * k.token, is_key, DIM, BLOCK_D)
+    value = load_rows(origin(v, batch, v_head), j_at * v.token, is_key, V_DIM, BLOCK_D)
     d_key = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
     d_value = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
     low, high = query_range(first, keys, queries, end, window, BLOCK_Q, BLOCK_K)
     for start in range(low, high, BLOCK_Q):
-        is_query = start + i < queries
-        row = batch_head.to(tl.int64) * queries + start
-        query = load_rows(origin(q, batch, head, start), i * q.token, is_query, DIM, BLOCK_D)
+        i = start + tl.arange(0, BLOCK_Q)
+        i_at, is_query = i.to(INDEX), i < queries
+        row = batch_head.to(tl.int64) * queries + i
+        query = load_rows(origin(q, batch, head), i_at * q.token, is_query, DIM, BLOCK_D)
         s = dot(key, tl.trans(query), None, PRECISION) * (scale * LOG2E)
         s = forbid(
-            s, batch, head, start, first, i[None, :], j[:, None],
-            queries, keys, end, bias, mask, window,
-        )  # fmt: skip
-        p = tl.exp2(s - tl.load(lse + row + i, mask=is_query, other=0.0)[None, :])
+            s, batch, head, i[None, :], j[:, None], queries, keys, end, bias, mask, window, INDEX
+        )
+        p = tl.exp2(s - tl.load(lse + row, mask=is_query, other=float("inf"))[None, :])
         if gate is not None:
-            p *= load_plane(gate, batch, head, start, 0, i[None, :], 0, queries, 1).to(tl.float32)
-        at = origin(dout, batch, head, start)
-        d_out = load_rows(at, i * dout.token, is_query, V_DIM, BLOCK_D)
+            p *= load_plane(gate, batch, head, i[None, :], 0, queries, 1, INDEX).to(tl.float32)
+        d_out = load_rows(origin(dout, batch, head), i_at * dout.token, is_query, V_DIM, BLOCK_D)
         dp = dot(value, tl.trans(d_out), None, PRECISION)
         dropped = p
         if seed is not None:
-            factor = dropout_factor(
-                seed, dropout, batch_head, (start + i)[None, :], (first + j)[:, None]
-            )
+            factor = dropout_factor(seed, dropout, batch_head, i[None, :], j[:, None])
             dropped *= factor
             dp *= factor
         d_value = dot(dropped.to(d_out.dtype), d_out, d_value, PRECISION)
-        ds = p * (dp - tl.load(dgate + row + i, mask=is_query, other=0.0)[None, :])
+        ds = p * (dp - tl.load(dgate + row, mask=is_query, other=0.0)[None, :])
         d_key = dot(ds.to(query.dtype), query, d_key, PRECISION)
-    exists = first + j < keys
-    start = origin(dk, batch, head, first)
-    store_rows(start, j * dk.token, d_key * scale, exists, DIM, BLOCK_D)
-    start = origin(dv, batch, head, first)
-    store_rows(start, j * dv.token, d_value, exists, V_DIM, BLOCK_D)
+    exists = j < keys
+    store_rows(origin(dk, batch, head), j_at * dk.token, d_key * scale, exists, DIM, BLOCK_D)
+    store_rows(origin(dv, batch, head), j_at * dv.token, d_value, exists, V_DIM, BLOCK_D)

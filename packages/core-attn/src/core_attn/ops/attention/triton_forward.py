@@ -16,6 +16,7 @@ from .._triton_common import (
     dot,
     dropout_factor,
     head_rows,
+    index_dtype,
     load_plane,
     load_rows,
     origin,
@@ -82,6 +83,7 @@ class Inputs(NamedTuple):
             "DIM": dim,
             "V_DIM": v_dim,
             "PRECISION": precision(arch),
+            "INDEX": index_dtype(arch, self.q, self.k, self.v, self.bias, self.mask),
             **outputs,
             **tiles.options(width),
         }
@@ -102,20 +104,17 @@ def plan(x: Inputs, arch: str) -> tuple[Launch, tuple[Tensor, Tensor, Tensor]]:
 
 
 @triton.jit
-def forbid(s, batch, head, i0, j0, i, j, queries, keys, end, bias, mask, window):
+def forbid(s, batch, head, i, j, queries, keys, end, bias, mask, window, INDEX: tl.constexpr):
     """Adds the bias to scores in units of log 2 and puts -inf where a key may not be seen."""
     if bias is not None:
-        s += load_plane(bias, batch, head, i0, j0, i, j, queries, keys).to(tl.float32) * LOG2E
+        s += load_plane(bias, batch, head, i, j, queries, keys, INDEX).to(tl.float32) * LOG2E
+    seen = j < end
     if mask is not None:
-        seen = load_plane(mask, batch, head, i0, j0, i, j, queries, keys) != 0
-        s = tl.where(seen, s, float("-inf"))
-    i, j = i0 + i, j0 + j
-    high = tl.where(i < queries, end, 0)
+        seen &= load_plane(mask, batch, head, i, j, queries, keys, INDEX) != 0
     if window is not None:
-        position = i + (keys - queries)
-        high = tl.minimum(high, position + window[1] + 1)
-        s = tl.where(j >= position - window[0], s, float("-inf"))
-    return tl.where(j < high, s, float("-inf"))
+        from_left = j - i + (queries - keys + window[0])
+        seen &= from_left.to(tl.uint32) <= (window[0] + window[1]).to(tl.uint32)  # and >= 0
+    return tl.where(seen, s, float("-inf"))
 
 
 @triton.jit
@@ -133,7 +132,7 @@ def key_range(first, keys, queries, end, window, BLOCK_Q: tl.constexpr, BLOCK_K:
 def attention_forward(
     q, k, v, bias, mask, lengths, gate, seed, k_map, v_map, out, heads, lse,
     head_count, queries, keys, window, scale, dropout,
-    DIM: tl.constexpr, V_DIM: tl.constexpr, PRECISION: tl.constexpr,
+    DIM: tl.constexpr, V_DIM: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Writes `out`, the logarithm (base 2) of each row's normaliser, and the ungated heads.
@@ -151,31 +150,29 @@ def attention_forward(
     v_head = head if v_map is None else tl.load(v_map + head)
     end = keys if lengths is None else tl.minimum(tl.load(lengths + batch), keys).to(tl.int32)
 
-    i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
-    is_query = first + i < queries
-    query = load_rows(origin(q, batch, head, first), i * q.token, is_query, DIM, BLOCK_D)
+    i = first + tl.arange(0, BLOCK_Q)
+    i_at, is_query = i.to(INDEX), i < queries
+    query = load_rows(origin(q, batch, head), i_at * q.token, is_query, DIM, BLOCK_D)
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     attended = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
     low, high = key_range(first, keys, queries, end, window, BLOCK_Q, BLOCK_K)
     for start in range(low, high, BLOCK_K):
-        is_key = start + j < end
-        key = load_rows(origin(k, batch, k_head, start), j * k.token, is_key, DIM, BLOCK_D)
+        j = start + tl.arange(0, BLOCK_K)
+        j_at, is_key = j.to(INDEX), j < end
+        key = load_rows(origin(k, batch, k_head), j_at * k.token, is_key, DIM, BLOCK_D)
         s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
         s = forbid(
-            s, batch, head, first, start, i[:, None], j[None, :],
-            queries, keys, end, bias, mask, window,
-        )  # fmt: skip
+            s, batch, head, i[:, None], j[None, :], queries, keys, end, bias, mask, window, INDEX
+        )
         new_top = tl.maximum(top, tl.max(s, 1))
         safe_top = tl.where(new_top == float("-inf"), 0.0, new_top)
         p = tl.exp2(s - safe_top[:, None])
         shrink = tl.exp2(top - safe_top)
         total = total * shrink + tl.sum(p, 1)
         if seed is not None:
-            p *= dropout_factor(
-                seed, dropout, batch_head, (first + i)[:, None], (start + j)[None, :]
-            )
-        value = load_rows(origin(v, batch, v_head, start), j * v.token, is_key, V_DIM, BLOCK_D)
+            p *= dropout_factor(seed, dropout, batch_head, i[:, None], j[None, :])
+        value = load_rows(origin(v, batch, v_head), j_at * v.token, is_key, V_DIM, BLOCK_D)
         attended = attended * shrink[:, None]
         attended = dot(p.to(value.dtype), value, attended, PRECISION)
         top = new_top
@@ -183,12 +180,10 @@ def attention_forward(
     blind = total == 0.0
     safe_total = tl.where(blind, 1.0, total)
     attended /= safe_total[:, None]
-    row = batch_head.to(tl.int64) * queries + first
-    tl.store(lse + row + i, tl.where(blind, float("inf"), top + tl.log2(safe_total)), mask=is_query)
-    start = displacement(out, batch, head, first)
+    row = batch_head.to(tl.int64) * queries + i
+    tl.store(lse + row, tl.where(blind, float("inf"), top + tl.log2(safe_total)), mask=is_query)
+    start = displacement(out, batch, head)
     if gate is not None:
-        store_rows(heads + start, i * out.token, attended, is_query, V_DIM, BLOCK_D)
-        attended *= load_plane(gate, batch, head, first, 0, i[:, None], 0, queries, 1).to(
-            tl.float32
-        )
-    store_rows(out.data + start, i * out.token, attended, is_query, V_DIM, BLOCK_D)
+        store_rows(heads + start, i_at * out.token, attended, is_query, V_DIM, BLOCK_D)
+        attended *= load_plane(gate, batch, head, i[:, None], 0, queries, 1, INDEX).to(tl.float32)
+    store_rows(out.data + start, i_at * out.token, attended, is_query, V_DIM, BLOCK_D)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._triton_host import arch_of, one_batch_axis, refuses_device, rows_like
 from .call import ShortCall
+from .triton_tiles import entry_for
 
 INPUTS = (
     "Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? mask, Tensor? offsets, Tensor? gate, "
@@ -57,6 +58,10 @@ def refuses(call: ShortCall) -> str | None:
             return f"a problem has {tokens} tokens, not within 2 to 128"
     if q.numel() == 0:
         return "there are no problems"
+    longest = call.longest if packed else max(q.shape[-2], k.shape[-2])
+    dim = max(q.shape[-1], v.shape[-1])
+    if longest and entry_for(arch_of(q.device), q.element_size(), longest, dim) is None:
+        return f"{longest} tokens of {dim} channels in {q.dtype} do not fit a tile of this GPU"
     if bias is not None and bias.dtype == torch.float64:
         return "the kernels have no float64"
     if bias is not None and bias.requires_grad and torch.are_deterministic_algorithms_enabled():

@@ -20,8 +20,8 @@ from .._triton_common import (
     precision,
     store_rows,
 )
-from .._triton_host import as_bytes, rows_like
-from .triton_tiles import tiles_for
+from .._triton_host import Tiles, as_bytes, rows_like
+from .triton_tiles import entry_for
 
 
 class Inputs(NamedTuple):
@@ -56,8 +56,10 @@ class Inputs(NamedTuple):
         """`kernel` over all problems and heads."""
         problems, heads, queries, keys = self.plane
         dim, v_dim = self.q.shape[3], self.v.shape[3]
-        width = 32 if max(dim, v_dim) <= 32 else 64
-        tiles = tiles_for(name, arch, self.q.element_size(), self.longest, width)
+        entry = entry_for(arch, self.q.element_size(), self.longest, max(dim, v_dim))
+        if entry is None:
+            raise ValueError(f"{arch} has no tiles for {self.longest} tokens of {dim} channels")
+        tiles: Tiles = getattr(entry, name)
         together = tiles.keys // self.longest
         gate = self.gate
         if gate is not None:
@@ -84,7 +86,7 @@ class Inputs(NamedTuple):
             "V_DIM": v_dim,
             "PRECISION": precision(arch),
             **outputs,
-            **tiles.options(width),
+            **tiles.options(entry.width),
         }
         return Launch(kernel, triton.cdiv(problems, together) * heads, args)
 
@@ -130,6 +132,12 @@ def base(first, offsets):
 
 
 @triton.jit
+def begin(x, batch0, head, place0):
+    """Pointer to the first row of a group in `x`."""
+    return origin(x, batch0, head) + tl.cast(place0, tl.int64) * x.token
+
+
+@triton.jit
 def locate(row, first, tokens, together, problems, offsets):
     """For rows of a group of problems: problem, token, where it lies, and whether it exists.
 
@@ -140,19 +148,19 @@ def locate(row, first, tokens, together, problems, offsets):
         return problem, token, problem, token, (problem < together) & (first + problem < problems)
     else:
         last = tl.minimum(first + together, problems)
-        begin = tl.load(offsets + first).to(tl.int32)
+        zero = tl.load(offsets + first).to(tl.int32)
         problem = row * 0
         for later in range(first + 1, last):
-            problem += (begin + row >= tl.load(offsets + later)).to(tl.int32)
-        token = begin + row - tl.load(offsets + first + problem).to(tl.int32)
-        return problem, token, row * 0, row, begin + row < tl.load(offsets + last)
+            problem += (zero + row >= tl.load(offsets + later)).to(tl.int32)
+        token = zero + row - tl.load(offsets + first + problem).to(tl.int32)
+        return problem, token, row * 0, row, zero + row < tl.load(offsets + last)
 
 
 @triton.jit
 def whole_plane_pointers(x, first, head, problem, i, j):
     """Pointers (queries, keys) to a plane with the problem and query of each row."""
     start = x.data + tl.cast(head, tl.int64) * x.head + tl.cast(first, tl.int64) * x.batch
-    return start + ((problem * x.batch + i * x.query)[:, None] + (j * x.key)[None, :])
+    return start + (problem * x.batch + i * x.query)[:, None] + (j * x.key)[None, :]
 
 
 @triton.jit
@@ -178,7 +186,7 @@ def load_gate(gate, first, head, batch0, place0, problem, batch, place, exists):
         start = tl.cast(first, tl.int64) * gate.batch + head * gate.head
         offset = problem * gate.batch
     else:
-        start = displacement(gate, batch0, head, place0)
+        start = displacement(gate, batch0, head) + tl.cast(place0, tl.int64) * gate.token
         offset = batch * gate.batch + place * gate.token
     return tl.load(gate.data + start + offset, mask=exists, other=0.0).to(tl.float32)
 
@@ -200,18 +208,18 @@ def short_forward(
     head = tl.program_id(0) % head_count
     first = tl.program_id(0) // head_count * together
     batch0, place0 = base(first, offsets)
-    key_problem, j, batch, place, is_key = locate(
+    key_problem, j, k_batch, k_place, is_key = locate(
         tl.arange(0, BLOCK_K), first, keys, together, problems, offsets
     )
-    start = origin(k, batch0, head, place0)
-    key = load_rows(start, batch * k.batch + place * k.token, is_key, DIM, BLOCK_D)
-    start = origin(v, batch0, head, place0)
-    value = load_rows(start, batch * v.batch + place * v.token, is_key, V_DIM, BLOCK_D)
+    start = begin(k, batch0, head, place0)
+    key = load_rows(start, k_batch * k.batch + k_place * k.token, is_key, DIM, BLOCK_D)
+    start = begin(v, batch0, head, place0)
+    value = load_rows(start, k_batch * v.batch + k_place * v.token, is_key, V_DIM, BLOCK_D)
     for strip in range(0, BLOCK_K, BLOCK_Q):
         problem, i, batch, place, exists = locate(
             strip + tl.arange(0, BLOCK_Q), first, queries, together, problems, offsets
         )
-        start = origin(q, batch0, head, place0)
+        start = begin(q, batch0, head, place0)
         query = load_rows(start, batch * q.batch + place * q.token, exists, DIM, BLOCK_D)
         s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
         same = exists[:, None] & is_key[None, :] & (problem[:, None] == key_problem[None, :])
@@ -223,7 +231,7 @@ def short_forward(
         if gate is not None:
             g = load_gate(gate, first, head, batch0, place0, problem, batch, place, exists)
             attended *= g[:, None]
-        start = origin(out, batch0, head, place0)
+        start = begin(out, batch0, head, place0)
         offset = batch * out.batch + place * out.token
         store_rows(start, offset, attended, exists, V_DIM, BLOCK_D)
 
@@ -249,9 +257,9 @@ def short_backward(
     key_problem, j, k_batch, k_place, is_key = locate(
         tl.arange(0, BLOCK_K), first, keys, together, problems, offsets
     )
-    start = origin(k, batch0, head, place0)
+    start = begin(k, batch0, head, place0)
     key = load_rows(start, k_batch * k.batch + k_place * k.token, is_key, DIM, BLOCK_D)
-    start = origin(v, batch0, head, place0)
+    start = begin(v, batch0, head, place0)
     value = load_rows(start, k_batch * v.batch + k_place * v.token, is_key, V_DIM, BLOCK_D)
     d_key = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
     d_value = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
@@ -259,12 +267,12 @@ def short_backward(
         problem, i, batch, place, exists = locate(
             strip + tl.arange(0, BLOCK_Q), first, queries, together, problems, offsets
         )
-        start = origin(q, batch0, head, place0)
+        start = begin(q, batch0, head, place0)
         query = load_rows(start, batch * q.batch + place * q.token, exists, DIM, BLOCK_D)
         s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
         same = exists[:, None] & is_key[None, :] & (problem[:, None] == key_problem[None, :])
         p = softmax(s, first, head, problem, i, j, same, bias, mask)
-        start = origin(dout, batch0, head, place0)
+        start = begin(dout, batch0, head, place0)
         d_out = load_rows(start, batch * dout.batch + place * dout.token, exists, V_DIM, BLOCK_D)
         dp = dot(d_out, tl.trans(value), None, PRECISION)
         dropped = p
@@ -275,7 +283,7 @@ def short_backward(
             dp *= factor
         mean = tl.sum(p * dp, 1)
         if gate is not None:
-            start = origin(dgate, batch0, head, place0)
+            start = begin(dgate, batch0, head, place0)
             tl.store(start + batch * dgate.batch + place, mean, mask=exists)
             g = load_gate(gate, first, head, batch0, place0, problem, batch, place, exists)
             p *= g[:, None]
@@ -291,11 +299,11 @@ def short_backward(
         ds = ds.to(query.dtype)
         d_key = dot(tl.trans(ds), query, d_key, PRECISION)
         d_query = dot(ds, key, None, PRECISION) * scale
-        start = origin(dq, batch0, head, place0)
+        start = begin(dq, batch0, head, place0)
         store_rows(start, batch * dq.batch + place * dq.token, d_query, exists, DIM, BLOCK_D)
-    start = origin(dk, batch0, head, place0)
+    start = begin(dk, batch0, head, place0)
     offset = k_batch * dk.batch + k_place * dk.token
     store_rows(start, offset, d_key * scale, is_key, DIM, BLOCK_D)
-    start = origin(dv, batch0, head, place0)
+    start = begin(dv, batch0, head, place0)
     offset = k_batch * dv.batch + k_place * dv.token
     store_rows(start, offset, d_value, is_key, V_DIM, BLOCK_D)
