@@ -87,6 +87,20 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def kernels(session: nox.Session) -> None:
+    """Interpret the Triton kernels beside the reference, compile them, write docs/kernels.md."""
+    if sys.platform != "linux":
+        session.skip("triton has wheels for Linux only")
+    install(session, "core-attn", groups=("test",))
+    session.chdir("packages/core-attn")
+    session.run(
+        *("pytest", "-n", "2", "--dist", "worksteal", "tests/kernels"),
+        env={"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+    )
+    session.run("python", "-m", "benchmarks.kernels", str(ROOT / "docs" / "kernels.md"))
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Train one small model per domain and open a page with the pictures."""
     shown = [name for name in PACKAGES if settings(name).get("demo")]

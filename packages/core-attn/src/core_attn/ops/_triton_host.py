@@ -35,18 +35,15 @@ class Tiles(NamedTuple):
 def refuses_device(operator: str, x: Tensor) -> str | None:
     """Why the kernels of `operator` cannot take tensors placed like `x`, or None."""
     if x.device.type == "cpu" and INTERPRETED and INSTALLED:
-        if forced_backend(operator) == "triton":
-            return None
-        return "the interpreter only runs where use_backend('triton') asks for it"
-    if x.device.type != "cuda":
+        if forced_backend(operator) != "triton":
+            return "the interpreter only runs where use_backend('triton') asks for it"
+    elif x.device.type != "cuda":
         return f"the tensors are on {x.device.type}, the kernels need a CUDA or ROCm GPU"
-    if not INSTALLED:
+    elif not INSTALLED:
         return "triton is not installed"
-    if not arch_of(x.device):
+    elif not arch_of(x.device):
         return "the GPU has no tensor cores that the kernels know (sm_80 on, gfx90a on)"
-    if x.dtype == torch.float64:
-        return "the kernels have no float64"
-    return None
+    return "the kernels have no float64" if x.dtype == torch.float64 else None
 
 
 @torch.compiler.assume_constant_result

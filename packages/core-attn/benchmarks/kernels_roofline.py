@@ -1,0 +1,82 @@
+"""What the kernels should reach: FLOPs, bytes and the arithmetic between, over data-sheet rates."""
+
+from typing import NamedTuple
+
+SCORE_OPS = {  # float32 and integer instructions for each score, besides exp2, by hand
+    "forward": 8, "queries": 9, "keys": 10, "short forward": 11, "short backward": 16,
+    "bias and mask": 6, "dropout": 60,  # 7 rounds of Philox
+}  # fmt: skip
+
+
+class Card(NamedTuple):
+    """Rates of the fastest card of a compilation target, per second."""
+
+    name: str
+    memory: float  # bytes
+    half: float  # dense FLOPs of the tensor cores on 16 bits
+    single: float  # the same at our float32 precision: three tf32 products, or AMD's float32 ones
+    exponentials: float
+    lanes: float  # instructions of all float32 lanes
+
+
+CARDS = {
+    "sm80": Card("A100 80GB", 2.04e12, 312e12, 52e12, 2.4e12, 9.7e12),
+    "sm90": Card("H100 SXM", 3.35e12, 989e12, 165e12, 3.9e12, 31e12),
+    "sm100": Card("B200", 8.0e12, 2250e12, 375e12, 4.4e12, 35e12),
+    "gfx942": Card("MI300X", 5.3e12, 1307e12, 163e12, 10e12, 41e12),
+}
+
+
+class Work(NamedTuple):
+    """Of one head: useful FLOPs, FLOPs and scores really computed, instructions, bytes."""
+
+    useful: float
+    flops: float
+    scores: float
+    instructions: float
+    bytes: float
+
+
+class Estimate(NamedTuple):
+    """Where a kernel stands on the roofline."""
+
+    intensity: float
+    bound: str
+    share: float
+
+
+def attention_work(kernel: str, size: int, width: int, full: bool) -> Work:
+    """2048 queries and keys, all visible; a full bias plane of float32 and a mask if `full`."""
+    scores = 2048**2
+    products, tensors = {"forward": (2, 4), "queries": (3, 6), "keys": (4, 6)}[kernel]
+    flops = 2 * products * scores * width
+    ops = SCORE_OPS[kernel]
+    moved = tensors * 2048 * width * size
+    if full:
+        ops += SCORE_OPS["bias and mask"] + SCORE_OPS["dropout"]
+        # The gradient of a shared bias is read and written by atomic additions.
+        moved += scores * (4 + 1 + (8 if kernel == "queries" else 0))
+    return Work(flops, flops, scores, scores * ops, moved)
+
+
+def short_work(kernel: str, size: int, tokens: int, width: int) -> Work:
+    """A problem of 5/8 of the tokens that fit, alone in its tile; bias, mask and dropout."""
+    used = tokens * 5 // 8
+    products, tensors = {"forward": (2, 4), "backward": (5, 7)}[kernel]
+    ops = sum(SCORE_OPS[name] for name in (f"short {kernel}", "bias and mask", "dropout"))
+    moved = tensors * used * width * size + used**2 * (1 + (8 if kernel == "backward" else 0))
+    per_score = 2 * products * width
+    return Work(used**2 * per_score, tokens**2 * per_score, tokens**2, tokens**2 * ops, moved)
+
+
+def roofline(work: Work, arch: str, size: int) -> Estimate:
+    """Memory moves beside the computation; products, exp2 and the rest take turns in a program."""
+    card = CARDS[arch]
+    tensor = card.half if size == 2 else card.single
+    memory, products = work.bytes / card.memory, work.flops / tensor
+    between = work.scores / card.exponentials + work.instructions / card.lanes
+    busy = products + between
+    slower = "tensor cores" if products > between else "scores"
+    bound = "memory" if memory >= busy else slower
+    share = max(memory, work.useful / tensor) / max(memory, busy)
+    return Estimate(work.useful / work.bytes, bound, share)

@@ -1,0 +1,64 @@
+"""What the Triton backends say of calls that they do not take; runs everywhere."""
+
+import pytest
+import torch
+
+from core_attn import attention, use_backend, why
+from core_attn.ops import short_attention
+from core_attn.ops._triton_host import INSTALLED, INTERPRETED
+
+
+def make(tokens=5, dim=8):
+    return torch.randn(2, 3, tokens, dim)
+
+
+@pytest.mark.parametrize("operator", [attention, short_attention])
+def test_tensors_off_the_gpu_are_refused_with_the_reason(operator):
+    q = make(tokens=200)
+    (choice, *_) = (c for c in why(operator, q, q, q) if c.operator == operator.__name__)
+    assert choice.backend != "triton"
+    expected = "use_backend" if INTERPRETED and INSTALLED else "the tensors are on cpu"
+    assert expected in choice.refused["triton"]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter takes CPU tensors")
+@pytest.mark.parametrize("operator", [attention, short_attention])
+def test_forcing_says_what_is_missing(operator):
+    q = make()
+    with use_backend("triton"), pytest.raises(ValueError, match="need a CUDA or ROCm GPU"):
+        operator(q, q, q)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="set TRITON_INTERPRET=1")
+class TestInterpreted:
+    def refuses(self, operator, *tensors, match, **options):
+        with use_backend("triton"), pytest.raises(ValueError, match=match):
+            operator(*tensors, **options)
+
+    def test_float64(self):
+        q = make().double()
+        self.refuses(attention, q, q, q, match="no float64")
+        self.refuses(short_attention, q, q, q, match="no float64")
+
+    def test_wide_heads(self):
+        q = make(dim=65)
+        self.refuses(attention, q, q, q, match="up to 64 dimensions")
+        self.refuses(short_attention, q, q, q, match="not within 8 to 64")
+
+    def test_long_problems(self):
+        q = make(tokens=129)
+        self.refuses(short_attention, q, q, q, match="129 tokens")
+
+    def test_nothing_to_attend(self):
+        q = make(tokens=0)
+        self.refuses(attention, make(), q, q, match="no keys")
+
+    def test_bias_gradient_in_deterministic_mode(self):
+        q = make()
+        bias = torch.zeros(5, 5, requires_grad=True)
+        torch.use_deterministic_algorithms(True)
+        try:
+            self.refuses(attention, q, q, q, bias=bias, match="no fixed order")
+            self.refuses(short_attention, q, q, q, bias=bias, match="no fixed order")
+        finally:
+            torch.use_deterministic_algorithms(False)
