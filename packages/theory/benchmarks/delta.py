@@ -25,9 +25,8 @@ def rivals(batch: int, heads: int, tokens: int, dim: int):
         from fla.ops.delta_rule.naive import delta_rule_chunkwise, delta_rule_recurrence
     except ImportError:
         return out
-    wide = [x.transpose(1, 2).contiguous() for x in (q, k, v, beta)]
-    out["fla recurrence"] = lambda: delta_rule_recurrence(*wide)
-    out["fla chunkwise"] = lambda: delta_rule_chunkwise(*wide)
+    out["fla recurrence"] = lambda: delta_rule_recurrence(q, k, v, beta)
+    out["fla chunkwise"] = lambda: delta_rule_chunkwise(q, k, v, beta)
     return out
 
 

@@ -52,7 +52,7 @@ def projected_steps(heads: int, steps: int):
 
 def seeded_steps(heads: int, seeds: int, steps: int):
     model = SeededLayers(ICLConfig(TASK.d, heads=heads), seeds)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, foreach=True)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def run():
         for _ in range(steps):

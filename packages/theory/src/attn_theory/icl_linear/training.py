@@ -96,7 +96,7 @@ def train(
     weights = torch_generator(0, f"{purpose} weights {model.heads}", device)
     prompts = torch_generator(0, f"{purpose} prompts {model.heads}", device)
     layers = SeededLayers(model, seeds, init=recipe.init, generator=weights)
-    optimiser = torch.optim.Adam(layers.parameters(), lr=recipe.lr, foreach=True)
+    optimiser = torch.optim.Adam(layers.parameters(), lr=recipe.lr, fused=True)
     out = Trained(layers)
     for step in range(recipe.steps + 1):
         batch = task.sample(seeds, recipe.batch, generator=prompts)
