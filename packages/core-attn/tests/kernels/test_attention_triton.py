@@ -3,7 +3,7 @@ import torch
 
 from core_attn import attention, attention_weights, use_backend
 
-from .comparing import assert_drops_the_same_both_ways, assert_like_reference, rounded
+from .comparing import CHECKS, assert_drops_the_same_both_ways, assert_like_reference, rounded
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -171,8 +171,10 @@ def test_compiles_and_exports(device):
 
 
 def test_operator_is_well_formed(device):
-    q, k, v = make(device, heads=(4, 2, 4), tokens=(5, 7))
+    q, k, v = make(device, batch=(1,), heads=(4, 2, 4), tokens=(5, 7))
     bias = rounded((1, 4, 5, 7), torch.float32, device, 3)
-    gate = rounded((2, 4, 1), torch.float32, device, 4)
+    gate = rounded((1, 4, 1), torch.float32, device, 4)
     arguments = (q, k, v, bias, None, None, gate, None, [0, 0, 1, 1], None, [3, 0], 0.3, 0.0)
-    torch.library.opcheck(torch.ops.core_attn.attention_triton.default, arguments)
+    torch.library.opcheck(
+        torch.ops.core_attn.attention_triton.default, arguments, test_utils=CHECKS
+    )

@@ -4,7 +4,7 @@ import torch
 from core_attn import attention_weights, use_backend
 from core_attn.ops import short_attention
 
-from .comparing import assert_drops_the_same_both_ways, assert_like_reference, rounded
+from .comparing import CHECKS, assert_drops_the_same_both_ways, assert_like_reference, rounded
 
 LENGTHS = [5, 0, 9, 12, 1, 20]
 
@@ -127,8 +127,12 @@ def test_operator_is_well_formed(device):
     bias = rounded((1, 3, 18, 18), torch.float32, device, 3)
     gate = rounded((7, 3, 1), torch.float32, device, 4)
     arguments = (q, k, v, bias, None, None, gate, None, 18, 0.3, 0.0)
-    torch.library.opcheck(torch.ops.core_attn.short_attention_triton.default, arguments)
+    torch.library.opcheck(
+        torch.ops.core_attn.short_attention_triton.default, arguments, test_utils=CHECKS
+    )
     (q, k, v), offsets = make_packed(device)
     q, k, v = (x.detach().transpose(0, 1)[None].requires_grad_() for x in (q, k, v))
     arguments = (q, k, v, None, None, offsets, None, None, 20, 0.3, 0.0)
-    torch.library.opcheck(torch.ops.core_attn.short_attention_triton.default, arguments)
+    torch.library.opcheck(
+        torch.ops.core_attn.short_attention_triton.default, arguments, test_utils=CHECKS
+    )

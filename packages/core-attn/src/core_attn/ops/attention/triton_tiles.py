@@ -8,7 +8,7 @@ from .._triton_host import Tiles
 
 WIDTHS = {2: (32, 64, 128, 256), 4: (32, 64)}  # padded head dims by bytes of the dtype
 
-# (architecture, kernel, full): {(bytes of the dtype, widest head): tiles}
+# (architecture, kernel, full): {(bytes of the dtype, head): tiles}; 32 is as 64 if not given
 TILES = {
     ("sm80", "forward", False): {
         (2, 64): Tiles(128, 64, 4, 3),
@@ -125,18 +125,21 @@ TILES = {
         (4, 64): Tiles(128, 32, 8, 1),
     },
     ("gfx942", "forward", True): {
+        (2, 32): Tiles(64, 16, 4, 1),
         (2, 64): Tiles(64, 32, 4, 1),
         (2, 128): Tiles(64, 16, 4, 1),
         (2, 256): Tiles(64, 16, 4, 1),
         (4, 64): Tiles(128, 32, 8, 1),
     },
     ("gfx942", "queries", False): {
+        (4, 32): Tiles(64, 32, 4, 1),
         (2, 64): Tiles(64, 32, 4, 1),
         (2, 128): Tiles(64, 64, 4, 1),
         (2, 256): Tiles(64, 32, 4, 1),
         (4, 64): Tiles(64, 64, 4, 1),
     },
     ("gfx942", "queries", True): {
+        (2, 32): Tiles(64, 16, 4, 1),
         (2, 64): Tiles(64, 32, 4, 1),
         (2, 128): Tiles(64, 16, 4, 1),
         (2, 256): Tiles(32, 16, 4, 1),
@@ -149,6 +152,7 @@ TILES = {
         (4, 64): Tiles(32, 32, 4, 1),
     },
     ("gfx942", "keys", True): {
+        (4, 32): Tiles(16, 64, 4, 1),
         (2, 64): Tiles(16, 64, 4, 1),
         (2, 128): Tiles(16, 64, 4, 1),
         (2, 256): Tiles(16, 32, 4, 1),
@@ -159,4 +163,5 @@ TILES = {
 
 def tiles_for(arch: str, kernel: str, full: bool, size: int, width: int) -> Tiles:
     """The tiles of one launch: `size` bytes of the dtype, heads padded to `width`."""
-    return TILES[arch, kernel, full][size, max(width, 64)]
+    tiles = TILES[arch, kernel, full]
+    return tiles[size, width] if (size, width) in tiles else tiles[size, 64]
