@@ -173,25 +173,25 @@ OPTIONS = {
     "plain": lambda: {},
     "causal": lambda: {"causal": True},
     "window": lambda: {"window": (3, 1), "scale": 0.7},
-    "lengths": lambda: {"lengths": torch.tensor([0, 5])},
+    "lengths": lambda: {"lengths": torch.arange(256) % 14},
     "mask and bias": lambda: {
-        "mask": torch.rand(2, 1, 11, 13) > 0.6,
+        "mask": torch.rand(256, 1, 11, 13) > 0.6,
         "bias": torch.randn(4, 11, 13, requires_grad=True),
     },
     "maps and gate": lambda: {
         "k_head_map": [1, 0, 1, 1],
         "v_head_map": [0, 0, 1, 0],
-        "head_gate": torch.rand(2, 11, 4, requires_grad=True),
+        "head_gate": torch.rand(256, 11, 4, requires_grad=True),
     },
 }
 
 
 @pytest.mark.skipif(native.missing() is not None, reason=str(native.missing()))
 @pytest.mark.parametrize("case", OPTIONS)
-def test_few_tokens_take_the_short_kernel_and_agree(case):
+def test_many_problems_of_few_tokens_take_the_short_kernel_and_agree(case):
     torch.manual_seed(0)
     heads = 2 if case == "maps and gate" else 4
-    q, k, v = (torch.randn(2, h, t, 8, requires_grad=True) for h, t in
+    q, k, v = (torch.randn(256, h, t, 8, requires_grad=True) for h, t in
                ((4, 11), (heads, 13), (heads, 13)))  # fmt: skip
     options = OPTIONS[case]()
     assert why(attention, q, k, v, **options)[0].backend == "short"
@@ -207,6 +207,11 @@ def test_few_tokens_take_the_short_kernel_and_agree(case):
         strict=True,
     ):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_small_call_is_not_worth_the_short_kernel():
+    q = torch.randn(2, 4, 11, 8)
+    assert why(attention, q, q, q)[0].backend == "sdpa"
 
 
 def test_second_derivatives_with_forbidden_keys():
