@@ -27,7 +27,7 @@ def on_files(files, config):
 
 
 def _page(config, path: str, text: str) -> File:
-    """A page whose links into the repository's docs folder, and to other READMEs, still lead there."""
+    """A page whose links to the docs folder and to other READMEs still lead there."""
     up = "../" if "/" in path else ""
     text = text.replace("](../../docs/", f"]({up}").replace("](docs/", f"]({up}")
     text = text.replace("](../../EVIDENCE.md", f"]({up}evidence.md")

@@ -1,4 +1,4 @@
-"""Argument checks shared by the operators: each error names the argument, its value and the rule."""
+"""Argument checks shared by the operators: errors name the argument, its value and the rule."""
 
 import math
 from collections.abc import Sequence
