@@ -247,7 +247,7 @@ def page(results: dict[Case, Compiled]) -> str:
     parts = [f"{HEADER}\nThe estimates take these figures of the makers' data sheets:\n"]
     titles = ["card", "memory TB/s", "16-bit TFLOP/s", "float32 TFLOP/s", "exp2 T/s", "lanes T/s"]
     cards = [
-        [arch, card.name, *(f"{x / 1e12:.3g}" for x in card[1:])] for arch, card in CARDS.items()
+        [arch, card.name, *(f"{x / 1e12:g}" for x in card[1:])] for arch, card in CARDS.items()
     ]
     parts.append(markdown(["target", *titles], cards))
     for operator, kernel in dict.fromkeys((case.operator, case.kernel) for case in results):

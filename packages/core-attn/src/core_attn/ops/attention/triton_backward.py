@@ -81,7 +81,8 @@ def attention_backward_queries(
     With P the weights and g the gate, dS = g P (dout v^T - dgate), whether or not there is a gate
     (1 without), so `dgate` also serves the kernel of the keys, which runs next.
 
-    FLOPs 2 Tq Tk (2 D + Dv) per head; bytes as the forward's, plus dq and the dbias plane.
+    FLOPs 2 Tq Tk (2 D + Dv) per head; bytes q, k, v, dout, out, dq once, plus bias and mask and
+    8 per entry of dbias. Bound by computation like the forward pass; by dbias where there is one.
     Source: Dao, 2023, "FlashAttention-2", arXiv 2307.08691, algorithm 2.
     """
     tiles = tl.cdiv(queries, BLOCK_Q)
@@ -146,7 +147,8 @@ def attention_backward_keys(
 ):  # fmt: skip
     """Writes dk and dv of every query head, from scores laid out keys by queries.
 
-    FLOPs 2 Tq Tk (2 D + 2 Dv) per head; bytes q, k, v, dout, dk, dv once plus bias and mask.
+    FLOPs 2 Tq Tk (2 D + 2 Dv) per head; bytes q, k, v, dout, dk, dv once, plus bias and mask.
+    Bound by computation: four products a score hide more of exp2 than the forward's two.
     Source: Dao, 2023, "FlashAttention-2", arXiv 2307.08691, algorithm 2.
     """
     tiles = tl.cdiv(keys, BLOCK_K)

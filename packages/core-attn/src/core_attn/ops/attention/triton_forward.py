@@ -137,9 +137,11 @@ def attention_forward(
 ):  # fmt: skip
     """Writes `out`, the logarithm (base 2) of each row's normaliser, and the ungated heads.
 
-    FLOPs 2 Tq Tk (D + Dv) per head; bytes q, k, v, out once (k and v stay in L2 between the
-    tiles of a head) plus the bias and mask planes. Bound by the tensor cores from about 300 keys
-    on; with a full bias plane by memory, since D < 300 leaves under 4 D FLOPs per 2 bytes of it.
+    FLOPs 2 Tq Tk (D + Dv) per head; bytes q, k, v, out once, as k and v stay in L2 between the
+    tiles of a head: T / 2 FLOPs a byte at 16 bits, so bound by computation from about 600 keys on
+    (H100), by memory below. The products take turns with exp2 and the masks: a third of the
+    tensor cores' peak is expected at D = 64 on an H100. A full bias plane leaves 4 D FLOPs for its
+    5 bytes a score. docs/kernels.md has the estimate of every configuration.
     Source: Dao, 2023, "FlashAttention-2", arXiv 2307.08691, algorithm 1.
     """
     tiles = tl.cdiv(queries, BLOCK_Q)

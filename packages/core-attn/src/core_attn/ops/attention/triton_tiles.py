@@ -11,6 +11,7 @@ WIDTHS = {2: (32, 64, 128, 256), 4: (32, 64)}  # padded head dims by bytes of th
 # (architecture, kernel, full): {(bytes of the dtype, head): tiles}; 32 is as 64 if not given
 TILES = {
     ("sm80", "forward", False): {
+        (2, 32): Tiles(128, 64, 8, 3),
         (2, 64): Tiles(128, 64, 4, 3),
         (2, 128): Tiles(128, 64, 8, 2),
         (2, 256): Tiles(64, 32, 8, 2),
@@ -77,6 +78,7 @@ TILES = {
         (4, 64): Tiles(32, 64, 4, 2),
     },
     ("sm90", "keys", True): {
+        (4, 32): Tiles(32, 64, 4, 2),
         (2, 64): Tiles(64, 128, 8, 2),
         (2, 128): Tiles(32, 128, 8, 2),
         (2, 256): Tiles(32, 32, 8, 1),
@@ -107,12 +109,14 @@ TILES = {
         (4, 64): Tiles(32, 32, 4, 2),
     },
     ("sm100", "keys", False): {
+        (4, 32): Tiles(32, 64, 4, 2),
         (2, 64): Tiles(64, 128, 8, 2),
         (2, 128): Tiles(64, 128, 8, 2),
         (2, 256): Tiles(32, 32, 8, 1),
         (4, 64): Tiles(32, 32, 4, 1),
     },
     ("sm100", "keys", True): {
+        (4, 32): Tiles(16, 64, 4, 1),
         (2, 64): Tiles(64, 128, 8, 2),
         (2, 128): Tiles(32, 128, 8, 2),
         (2, 256): Tiles(32, 32, 8, 1),
