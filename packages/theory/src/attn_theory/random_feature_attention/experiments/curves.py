@@ -154,6 +154,7 @@ def draw(result: Result):
                     plotting.published(ax, [n], [table[model][j]], index=i, label=None)
         ax.axhline(1, color="black", lw=0.6, ls=":")
         ax.set(xscale="log", yscale="log")
+        plotting.ticks(ax, config.sizes)
         plotting.labels(ax, "samples n", "test error", name, legend=j == 0)
     return figure
 
