@@ -40,7 +40,7 @@ def install(
         has_extra = extra in project(name)["project"].get("optional-dependencies", {})
         folders[name] = f"[{extra}]" if has_extra else ""
     session.install(
-        *("-c", "constraints.txt"),
+        *("-c", "constraints.txt", "--no-sources"),  # sources would make core-attn editable
         *(f"./packages/{name}{extras}" for name, extras in folders.items()),
         *(f"--reinstall-package={project(name)['project']['name']}" for name in folders),
         *(f"--group=packages/{name}/pyproject.toml:{group}" for name in names for group in groups),

@@ -1,4 +1,4 @@
-"""Makes one page per package out of its README and its public names, and one of EVIDENCE.md."""
+"""Makes pages of every package's README and public names, and of the EVIDENCE.md files."""
 
 import ast
 import tomllib
@@ -22,6 +22,9 @@ def on_files(files, config):
     for package in PACKAGES:
         text = (package / "README.md").read_text()
         files.append(_page(config, f"packages/{package.name}.md", text + _reference(package)))
+        if (package / "EVIDENCE.md").is_file():
+            text = (package / "EVIDENCE.md").read_text()
+            files.append(_page(config, f"evidence/{package.name}.md", text))
     files.append(_page(config, "evidence.md", (ROOT / "EVIDENCE.md").read_text()))
     return files
 
@@ -31,7 +34,13 @@ def _page(config, path: str, text: str) -> File:
     up = "../" if "/" in path else ""
     text = text.replace("](../../docs/", f"]({up}").replace("](docs/", f"]({up}")
     text = text.replace("](../../EVIDENCE.md", f"]({up}evidence.md")
+    text = text.replace(
+        "](EVIDENCE.md", f"]({up}evidence/{Path(path).name}" if up else "](evidence.md"
+    )
     for package in PACKAGES:
+        text = text.replace(
+            f"](packages/{package.name}/EVIDENCE.md", f"](evidence/{package.name}.md"
+        )
         for prefix in ("../", "packages/"):
             text = text.replace(
                 f"]({prefix}{package.name}/README.md", f"]({up}packages/{package.name}.md"
