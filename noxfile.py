@@ -116,15 +116,16 @@ def demo(session: nox.Session) -> None:
 
 
 def demo_page(out: Path, names: list[str]) -> Path:
-    """One page with every report's link and every picture the demos left behind."""
+    """One page with the report of every package, or else the pictures its demo left behind."""
     parts = []
     for name in names:
         meta = project(name)["project"]
         parts.append(f"<h2>{meta['name']}</h2><p>{escape(meta['description'])}</p>")
-        for path in sorted((out / name).rglob("*.html")):
+        pages = sorted((out / name).rglob("*.html"))
+        for path in pages:
             link = path.relative_to(out)
             parts.append(f'<p><a href="{link}">{link}</a></p><iframe src="{link}"></iframe>')
-        for path in sorted((out / name).rglob("*.png")):
+        for path in [] if pages else sorted((out / name).rglob("*.png")):
             image = f'<img src="{path.relative_to(out)}">'
             parts.append(f"<figure>{image}<figcaption>{path.stem}</figcaption></figure>")
     style = (
