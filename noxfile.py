@@ -57,7 +57,7 @@ def run_tests(session: nox.Session, name: str) -> None:
     session.chdir(f"packages/{name}")
     session.run(
         *("pytest", "-n", "2", "--dist", "worksteal"),
-        *(session.posargs or ("tests", "--pyargs", module)),
+        *(session.posargs or ("./tests", "--pyargs", module)),  # some wheel brings a `tests`
         env={
             "ATTN_PARITY": os.environ.get("ATTN_PARITY", str(shared / "parity")),
             "ATTN_DATA": os.environ.get("ATTN_DATA", str(shared / "data")),
