@@ -50,6 +50,8 @@ class ImageClassification(Task):
     """
 
     model: VisionTransformer
+    monitor = "val/accuracy"
+    mode = "max"
 
     def __init__(
         self,
