@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -86,3 +91,24 @@ def test_a_traceback_can_be_asked_for(monkeypatch, tmp_path, how):
         monkeypatch.setenv("ATTN_TRACEBACK", "1")
     with pytest.raises(FileNotFoundError):
         main("attn_tiny", ["test", "--ckpt", "x.ckpt", *(["--traceback"] if how == "flag" else [])])
+
+
+def test_onnx_without_its_packages_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr("core_attn.training.export.find_spec", lambda name: None)
+    assert main("attn_tiny", ["export", "--ckpt", "any.ckpt"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "onnxruntime" in said and "[export]" in said and len(said.splitlines()) == 1
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    shown = subprocess.run(
+        [sys.executable, "-m", "attn_tiny", "recipes"],
+        stdout=_closed_pipe(), stderr=subprocess.PIPE, cwd=Path(__file__).parent, text=True,
+    )  # fmt: skip
+    assert shown.returncode == 0 and not shown.stderr
+
+
+def _closed_pipe() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer

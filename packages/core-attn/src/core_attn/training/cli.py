@@ -56,6 +56,9 @@ def main(
         return _run(package, name, words, commands)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except SystemExit as stop:  # --help and --print_config end so
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:  # the outermost boundary: here it is decided who is told what

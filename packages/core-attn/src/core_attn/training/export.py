@@ -1,5 +1,6 @@
 """`export`: a trained network as a torch.export program or an ONNX file, compared with eager."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,11 +27,17 @@ def export(
 
     Raises:
         NotImplementedError: the task has no `example_inputs`.
+        ValueError: ONNX is asked for and its packages are not installed.
     """
     import torch
 
     from .checkpoint import load_checkpoint
 
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    if format == "onnx" and missing:
+        raise ValueError(
+            f"--format onnx needs {', '.join(missing)}: install the package with its extra [export]"
+        )
     task, _ = load_checkpoint(ckpt)
     model, inputs = task.model, task.example_inputs()
     path = Path(out or Path(ckpt).with_suffix({"onnx": ".onnx", "torch": ".pt2"}[format]))
