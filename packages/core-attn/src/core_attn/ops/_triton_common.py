@@ -1,4 +1,6 @@
 """What the Triton kernels share: how tensors are addressed, masked, dropped and launched."""
+# What triton compiles is not typed as Python.
+# pyright: reportArgumentType=false
 
 import functools
 from collections.abc import Sequence

@@ -1,4 +1,6 @@
 """The backward kernels of `attention`: by tiles of queries, then by tiles of keys."""
+# What triton compiles is not typed as Python.
+# pyright: reportArgumentType=false
 
 import torch
 import triton

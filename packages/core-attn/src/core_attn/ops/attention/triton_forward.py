@@ -51,7 +51,8 @@ class Inputs(NamedTuple):
     @property
     def plane(self) -> tuple[int, int, int, int]:
         """The shape of the scores."""
-        return *self.q.shape[:3], self.k.shape[2]
+        batch, heads, queries, _ = self.q.shape
+        return batch, heads, queries, self.k.shape[2]
 
     def launch(self, kernel: Any, name: str, arch: str, per_program: str, **outputs: Any) -> Launch:
         """`kernel` over all heads, with tiles of `per_program` "queries" or "keys" per program."""

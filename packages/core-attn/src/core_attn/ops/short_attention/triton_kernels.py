@@ -1,4 +1,6 @@
 """The kernels of `short_attention`: a program solves several whole problems of one head on chip."""
+# What triton compiles is not typed as Python.
+# pyright: reportArgumentType=false
 
 from typing import Any, NamedTuple
 
@@ -50,7 +52,8 @@ class Inputs(NamedTuple):
         """The shape of the scores, padded."""
         if self.offsets is not None:
             return self.offsets.shape[0] - 1, self.q.shape[1], self.longest, self.longest
-        return *self.q.shape[:3], self.k.shape[2]
+        batch, heads, queries, _ = self.q.shape
+        return batch, heads, queries, self.k.shape[2]
 
     def launch(self, kernel: Any, name: str, arch: str, **outputs: Any) -> Launch:
         """`kernel` over all problems and heads."""
