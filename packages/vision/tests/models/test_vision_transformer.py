@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 
 from attn_vision import VARIANTS, VisionTransformer, VisionTransformerConfig, create
 from core_attn import record, use_backend
+from core_attn.ops.short_attention import native
 
 SMALL = VisionTransformerConfig(16, patch_size=4, channels=1, classes=5, dim=24, depth=2)
 
@@ -60,24 +62,29 @@ def test_save_and_load_as_a_pretrained_model(tmp_path):
     torch.testing.assert_close(again(x), model(x))
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa", None])
-def test_compile_and_export_equal_eager_with_each_backend(backend):
-    model, x = VisionTransformer(SMALL).eval(), torch.randn(3, 1, 16, 16)
+SHORT = pytest.param(
+    "short",
+    marks=pytest.mark.skipif(native.missing() is not None, reason=str(native.missing())),
+)
 
-    def check():
-        expected = model(x)
-        torch._dynamo.reset()
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", SHORT])
+def test_the_compiled_model_equals_eager_with_each_backend(backend):
+    model, x = VisionTransformer(SMALL).eval(), torch.randn(200, 1, 16, 16)
+    torch._dynamo.reset()
+    with torch.no_grad(), use_backend(backend, "attention"):
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-        torch.testing.assert_close(compiled(x), expected)
-        batch = torch.export.Dim("batch", min=2)
-        exported = torch.export.export(model, (x,), dynamic_shapes=({0: batch},)).module()
-        torch.testing.assert_close(exported(x[:2]), expected[:2])
+        torch.testing.assert_close(compiled(x), model(x))
 
-    if backend is None:
-        check()
-    else:
-        with use_backend(backend):
-            check()
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", None])
+def test_the_exported_model_equals_eager_at_any_batch_size(backend):
+    model, x = VisionTransformer(SMALL).eval(), torch.randn(200, 1, 16, 16)
+    with use_backend(backend, "attention") if backend else nullcontext():
+        batch = torch.export.Dim("batch", min=2)
+        program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},)).module()
+        torch.testing.assert_close(program(x[:2]), model(x[:2]))
+        torch.testing.assert_close(program(x), model(x))
 
 
 def test_the_compiled_model_trains_like_the_plain_one():
