@@ -169,7 +169,6 @@ def test_what_is_of_the_wrong_kind_is_named(change):
         ((2, 2, 129, 8), {}, "129 tokens"),
         ((2, 2, 1, 8), {}, "1 tokens"),
         ((2, 2, 5, 65), {}, "head dim is 65"),
-        ((2, 2, 5, 8), {"dropout": 0.1}, "dropout"),
         ((150, 2, 8), {"offsets": torch.tensor([0, 10, 150])}, "140 tokens"),
     ],
 )

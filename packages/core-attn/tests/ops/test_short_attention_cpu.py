@@ -205,7 +205,8 @@ def test_export_keeps_one_operator_and_a_free_batch():
 def test_torch_library_finds_the_operators_well_formed():
     q, k, v = (normal(3, 2, 9, 8, seed=seed).requires_grad_() for seed in range(3))
     bias, gate = normal(1, 2, 9, 9).requires_grad_(), normal(3, 2).requires_grad_()
-    arguments = (q, k, v, bias, None, gate, None, 0.3)
+    seed = torch.tensor([7])
+    arguments = (q, k, v, bias, None, gate, None, seed, 0.3, 0.25)
     torch.library.opcheck(torch.ops.core_attn.short_attention.default, arguments)
     grad = normal(3, 2, 9, 8).requires_grad_()
     backward = torch.ops.core_attn.short_attention_backward.default
@@ -262,3 +263,65 @@ def test_builds_at_the_same_time_leave_one_good_library(fresh_kernel, tmp_path):
     assert first == second
     assert [path.name for path in (tmp_path / "core_attn").iterdir()] == [first.name]
     assert native.missing() is None
+
+
+def dropped(call, weights, rate):
+    """`short_attention` by its definition, with weights dropped where the kernel drops them."""
+    batch = call["q"].shape[:-3]
+    ones = torch.eye(weights.shape[-1]).expand(*batch, weights.shape[-3], -1, -1).contiguous()
+    torch.manual_seed(3)
+    kept = short_attention(**call | {"v": ones}, dropout=rate) != 0
+    return (weights * kept / (1 - rate)) @ call["v"].double(), kept
+
+
+@needs_kernel
+@pytest.mark.parametrize("shape", [((3,), 2, 39, 39, 32, 32), ((4,), 3, 7, 9, 16, 12)])
+def test_dropped_weights_are_the_same_in_all_derivatives(shape):
+    call, rate = padded(*shape), 0.4
+    leaves = [call[name].requires_grad_() for name in "qkv"]
+    assert why(short_attention, **call, dropout=rate)[0].backend == "cpu"
+    scores = call["q"].double() @ call["k"].double().mT / shape[4] ** 0.5
+    exact, kept = dropped(call, scores.softmax(-1), rate)
+    torch.manual_seed(3)
+    out = short_attention(**call, dropout=rate)
+    assert_close(out.double(), exact, rtol=1e-5, atol=1e-5)
+    assert abs(kept.float().mean() - (1 - rate)) < 0.1
+    results = []
+    for y in (out, exact):
+        grad = normal(*y.shape, seed=5).to(y.dtype).requires_grad_()
+        grads = torch.autograd.grad(y, leaves, grad, create_graph=True)
+        along = [normal(*x.shape, seed=6) for x in grads]
+        results.append([*grads, *torch.autograd.grad(grads, [grad, *leaves], along)])
+    for ours, other in zip(*results, strict=True):
+        assert_close(ours, other.to(ours.dtype), rtol=1e-4, atol=1e-4)
+
+
+@needs_kernel
+def test_dropped_weights_are_independent_of_threads_and_spread_evenly():
+    q, k, v = (torch.zeros(2000, 2, 9, 9) for _ in range(3))
+    v += torch.eye(9)
+    draws = []
+    for threads in (1, 2):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        draws.append(short_attention(q, k, v, dropout=0.25))
+        torch.set_num_threads(before)
+    assert torch.equal(*draws)
+    kept = (draws[0] != 0).double()
+    assert (kept.mean(0) - 0.75).abs().max() < 0.05  # five deviations of a mean of 2,000
+    apart = (kept - kept.mean(0)).flatten(1)
+    correlation = (apart.T @ apart / len(apart)) / (0.75 * 0.25)
+    assert (correlation - correlation.diag().diag()).abs().max() < 0.12  # five of 26,000 pairs
+    assert not torch.equal(kept[0], kept[1])
+
+
+@needs_kernel
+def test_dropout_compiles():
+    q, k, v = (normal(64, 2, 9, 8, seed=seed).requires_grad_() for seed in range(3))
+    compiled = torch.compile(
+        lambda q, k, v: short_attention(q, k, v, dropout=0.5), fullgraph=True, backend="aot_eager"
+    )
+    out = compiled(q, k, v)
+    assert not torch.equal(out, compiled(q, k, v))
+    assert torch.autograd.grad(out.sum(), q)[0].isfinite().all()

@@ -25,7 +25,9 @@ def run(call: ShortCall) -> Tensor:
         if call.q.dim() != 4:
             q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
     bias = None if call.bias is None else _over_problems(call, call.bias.float())
-    arguments = (q, k, v, bias, _over_problems(call, call.mask), gate, offsets, call.scale)
+    mask = _over_problems(call, call.mask)
+    seed = torch.randint(2**63 - 1, (1,)) if call.dropout else None
+    arguments = (q, k, v, bias, mask, gate, offsets, seed, call.scale, call.dropout)
     out = forward(*arguments) if torch.compiler.is_compiling() else _Forward.apply(*arguments)
     if call.q.dim() != out.dim():
         out = out.reshape(*call.q.shape[:-1], v.shape[-1])
@@ -39,8 +41,6 @@ def refuses(call: ShortCall) -> str | None:
         return f"the tensors are on {q.device.type}"
     if q.dtype == torch.float64:
         return "it computes in float32, the tensors are float64"
-    if call.dropout:
-        return "it has no dropout"
     if call.under_torch_func:
         return "torch.func cannot transform it"
     for dim in (q.shape[-1], v.shape[-1]):
@@ -83,12 +83,14 @@ def forward(
     mask: Tensor | None,
     gate: Tensor | None,
     offsets: Tensor | None,
+    seed: Tensor | None,
     scale: float,
+    dropout: float,
 ) -> Tensor:
     """Attention of q, k, v (problems, heads, tokens, dim), or packed (total, heads, dim)."""
     out = _like(q, v)
     q, k, v = map(_with_rows, (q, k, v))
-    call = _call(q, k, v, bias, mask, gate, offsets, scale)
+    call = _call(q, k, v, bias, mask, gate, offsets, seed, scale, dropout)
     call.out = _tokens(out)
     native.solve(call, 0)
     return out
@@ -104,13 +106,15 @@ def backward(
     mask: Tensor | None,
     gate: Tensor | None,
     offsets: Tensor | None,
+    seed: Tensor | None,
     scale: float,
+    dropout: float,
     with_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, bias (empty unless `with_bias`) and gate (empty without one)."""
     results = _gradients(q, k, v, bias, gate, offsets, with_bias)
     grad, q, k, v = map(_with_rows, (grad, q, k, v))
-    call = _call(q, k, v, bias, mask, gate, offsets, scale)
+    call = _call(q, k, v, bias, mask, gate, offsets, seed, scale, dropout)
     call.grad = _tokens(grad)
     _set_gradients(call, results, q, offsets)
     native.solve(call, 1)
@@ -132,14 +136,16 @@ def twice_backward(
     mask: Tensor | None,
     gate: Tensor | None,
     offsets: Tensor | None,
+    seed: Tensor | None,
     scale: float,
+    dropout: float,
     with_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the arguments of `backward`, grad to gate, given those of its results."""
     dgrad = _like(grad, v)
     results = _gradients(q, k, v, bias, gate, offsets, with_bias)
     tq, tk, tv, grad, q, k, v = map(_with_rows, (tq, tk, tv, grad, q, k, v))
-    call = _call(q, k, v, bias, mask, gate, offsets, scale)
+    call = _call(q, k, v, bias, mask, gate, offsets, seed, scale, dropout)
     call.tq, call.tk, call.tv = _tokens(tq), _tokens(tk), _tokens(tv)
     _set_optional(call, q, offsets, tbias=tbias, tgate=tgate)
     call.grad, call.dgrad = _tokens(grad), _tokens(dgrad)
@@ -149,43 +155,62 @@ def twice_backward(
 
 
 @forward.register_fake
-def _(q, k, v, bias, mask, gate, offsets, scale):
+def _(q, k, v, bias, mask, gate, offsets, seed, scale, dropout):
     return _like(q, v)
 
 
 @backward.register_fake
-def _(grad, q, k, v, bias, mask, gate, offsets, scale, with_bias):
+def _(grad, q, k, v, bias, mask, gate, offsets, seed, scale, dropout, with_bias):
     return _gradients(q, k, v, bias, gate, offsets, with_bias)
 
 
 @twice_backward.register_fake
-def _(tq, tk, tv, tbias, tgate, grad, q, k, v, bias, mask, gate, offsets, scale, with_bias):
+def _(
+    tq,
+    tk,
+    tv,
+    tbias,
+    tgate,
+    grad,
+    q,
+    k,
+    v,
+    bias,
+    mask,
+    gate,
+    offsets,
+    seed,
+    scale,
+    dropout,
+    with_bias,
+):
     return _like(grad, v), *_gradients(q, k, v, bias, gate, offsets, with_bias)
 
 
 def _save_forward(ctx, inputs, output):
-    *tensors, ctx.scale = inputs
+    *tensors, ctx.scale, ctx.dropout = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _forward_backward(ctx, grad):
     with_bias = ctx.needs_input_grad[3]
-    gradients = _Backward.apply(grad, *ctx.saved_tensors, ctx.scale, with_bias)
-    dq, dk, dv, dbias, dgate = gradients
-    return dq, dk, dv, _if_any(dbias), None, _if_any(dgate), None, None
+    dq, dk, dv, dbias, dgate = _Backward.apply(
+        grad, *ctx.saved_tensors, ctx.scale, ctx.dropout, with_bias
+    )
+    return dq, dk, dv, _if_any(dbias), None, _if_any(dgate), *(None,) * 4
 
 
 def _save_backward(ctx, inputs, output):
-    *tensors, ctx.scale, ctx.with_bias = inputs
+    *tensors, ctx.scale, ctx.dropout, ctx.with_bias = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _backward_backward(ctx, tq, tk, tv, tbias, tgate):
     dgrad, dq, dk, dv, dbias, dgate = twice_backward(
         tq, tk, tv, _if_any(tbias), _if_any(tgate), *ctx.saved_tensors, ctx.scale,
-        ctx.needs_input_grad[4],
+        ctx.dropout, ctx.needs_input_grad[4],
     )  # fmt: skip
-    return dgrad, dq, dk, dv, _if_any(dbias), None, _if_any(dgate), None, None, None
+    return dgrad, dq, dk, dv, _if_any(dbias), None, _if_any(dgate), *(None,) * 5
 
 
 def _if_any(x: Tensor) -> Tensor | None:
@@ -249,8 +274,10 @@ def _with_rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _call(q, k, v, bias, mask, gate, offsets, scale) -> native.Call:
+def _call(q, k, v, bias, mask, gate, offsets, seed, scale, dropout) -> native.Call:
     call = native.Call(scale=scale, heads=q.shape[1], dim=q.shape[-1], v_dim=v.shape[-1])
+    if seed is not None:
+        call.seed, call.dropout = seed.data_ptr(), dropout
     if offsets is None:
         call.problems, call.queries, call.keys = q.shape[0], q.shape[2], k.shape[2]
     else:

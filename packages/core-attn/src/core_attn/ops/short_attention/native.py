@@ -47,7 +47,9 @@ class Call(ctypes.Structure):
             for name in ("problems", "heads", "queries", "keys", "dim", "v_dim")
         ),
         ("offsets", ctypes.c_void_p),
+        ("seed", ctypes.c_void_p),
         ("scale", ctypes.c_float),
+        ("dropout", ctypes.c_float),
         *((name, View) for name in VIEWS),
     ]
 

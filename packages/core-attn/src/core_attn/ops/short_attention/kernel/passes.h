@@ -28,6 +28,8 @@ static void write_gate(const Work *w, const View *gate, const float *x) {
 static void forward(const Work *w) {
     const Call *c = w->call;
     weigh(w, NULL);
+    draw_kept(w);
+    drop(w, w->scores);
     float *factor = w->row[0];
     for (isize i = 0; i < w->width; i++) factor[i] *= w->row[1][i];
     isize stride;
@@ -37,11 +39,14 @@ static void forward(const Work *w) {
 }
 
 /* With h = gate * grad, P the weights: dV = P^T h; dP = grad V^T; delta = sum P dP, which is also
- * the gradient of the gate; dS = gate P (dP - delta); dQ = scale dS K; dK = scale dS^T Q. */
+ * the gradient of the gate; dS = gate P (dP - delta); dQ = scale dS K; dK = scale dS^T Q. With
+ * dropout D, dV = (P D)^T h and dP = D grad V^T. */
 static void backward(const Work *w) {
     const Call *c = w->call;
     pack_transposed(w, &c->grad, c->v_dim, 1.0f, w->gt);
     score(w, &c->v, c->v_dim, w->gt, 0, w->dp);
+    draw_kept(w);
+    drop(w, w->dp);
     weigh(w, w->dp);
     isize n = w->width;
     for (isize i = 0; i < w->queries; i += LANES) {
@@ -52,6 +57,7 @@ static void backward(const Work *w) {
             store(w->dp + j, weight * (load(w->dp + j) - delta));
         }
     }
+    drop(w, w->scores);
     isize stride;
     const float *x = by_rows(w, &c->grad, w->queries, c->v_dim, w->packed[0], &stride);
     Product dv = {w->scores, n, 1, x, stride, 0, 0, 0, 0, w->queries, 0};
@@ -67,7 +73,7 @@ static void backward(const Work *w) {
 }
 
 /* The derivative of the backward along directions tq, tk, tv, tbias, tgate of its five results:
- * with tS = scale (tQ K^T + Q tK^T) + tbias, W = grad tV^T and u = sum P tS, the number
+ * with tS = scale (tQ K^T + Q tK^T) + tbias, W = D grad tV^T and u = sum P tS, the number
  * differentiated is sum gate P ((tS - u) dP + W) + tgate delta. */
 static void backward_backward(const Work *w) {
     const Call *c = w->call;
@@ -77,6 +83,9 @@ static void backward_backward(const Work *w) {
     pack_transposed(w, &c->tq, c->dim, c->scale, w->tqt);
     score(w, &c->v, c->v_dim, w->gt, 0, w->dp);
     score(w, &c->tv, c->v_dim, w->gt, 0, w->w);
+    draw_kept(w);
+    drop(w, w->dp);
+    drop(w, w->w);
     score(w, &c->k, c->dim, w->tqt, 0, w->ds);
     pack_transposed(w, &c->q, c->dim, c->scale, w->qt);
     score(w, &c->tk, c->dim, w->qt, 1, w->ds);
@@ -108,6 +117,8 @@ static void backward_backward(const Work *w) {
                   p * (gate * ((ts - u) * dp - ts * delta + direct) + tgate * dp - mean));
         }
     }
+    drop(w, w->scores);
+    drop(w, w->ds);
     isize stride;
     const float *x = by_rows(w, &c->tk, w->keys, c->dim, w->packed[0], &stride);
     Product dq = {w->dp, 1, n, x, stride, 0, 0, &c->scale, 0, w->keys, 0};

@@ -14,7 +14,8 @@ typedef struct {
 typedef struct {
     isize problems, heads, queries, keys, dim, v_dim;
     const isize *offsets; /* packed: queries and keys of a problem start here, else NULL */
-    float scale;
+    const uint64_t *seed; /* of the dropped weights, NULL where none are */
+    float scale, dropout;
     View q, k, v, bias, mask, gate, out;
     View grad, dq, dk, dv, dbias, dgate;
     View tq, tk, tv, tbias, tgate, dgrad;
@@ -26,6 +27,7 @@ typedef struct {
     isize problem, head, start, queries, keys, width; /* width: queries rounded up to LANES */
     float *qt, *gt, *tqt;           /* transposed operands, (dim, width) */
     float *scores, *dp, *ds, *w;    /* (keys, width) */
+    float *kept;                    /* (keys, width): 0 for a dropped weight, else 1 / (1 - dropout) */
     float *packed[2];               /* operands and results by rows, padded to whole vectors */
     float *row[4];                  /* (width): one number per query */
     const float *shared;            /* (keys, width): bias and mask where all problems share them */
@@ -255,4 +257,38 @@ static inline __attribute__((always_inline)) void softmax(const Work *w, float *
         store(inverse + i, factor);
         if (dp) store(delta + i, (dot + other_dot) * factor);
     }
+}
+
+/* Draws which weights stay. A weight's number is a hash of the seed and of its problem, head, key
+ * and query: the same in every pass, on every machine and for any number of threads. */
+static void draw_kept(const Work *w) {
+    const Call *c = w->call;
+    if (!c->seed) return;
+    uint64_t pair = *c->seed + (w->problem * c->heads + w->head + 1) * 0x9e3779b97f4a7c15u;
+    pair = (pair ^ pair >> 30) * 0xbf58476d1ce4e5b9u;
+    pair = (pair ^ pair >> 27) * 0x94d049bb133111ebu;
+    pair ^= pair >> 31;
+    const uint32_t keys[2] = {pair, pair >> 32};
+    const int32_t least = c->dropout * 0x1p31f;
+    const vec factor = splat(1 / (1 - c->dropout));
+    uvec lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
+    for (isize j = 0; j < w->keys; j++)
+        for (isize i = 0; i < w->queries; i += LANES) {
+            uvec x = lane + (uint32_t)(j << 16 | i);
+            UNROLL for (int round = 0; round < 2; round++) {
+                x ^= keys[round];
+                x = (x ^ x >> 16) * 0x7feb352du;
+                x = (x ^ x >> 15) * 0x846ca68bu;
+                x ^= x >> 16;
+            }
+            store(w->kept + j * w->width + i, (vec)(((ivec)(x >> 1) >= least) & (ivec)factor));
+        }
+}
+
+static void drop(const Work *w, float *x) {
+    if (!w->call->seed) return;
+    for (isize j = 0; j < w->keys; j++)
+        for (isize i = j * w->width; i < j * w->width + w->queries; i += LANES)
+            store(x + i, load(x + i) * load(w->kept + i));
 }

@@ -78,11 +78,11 @@ static void solve_chunks(void *data) {
     isize dim = round_up(c->dim > c->v_dim ? c->dim : c->v_dim, LANES);
     Ahead ahead = {.step = 8};
     Work w = {.call = c, .width = width, .ahead = &ahead};
-    float **arrays[] = {&w.qt, &w.gt, &w.tqt, &w.scores, &w.dp, &w.ds, &w.w, &w.packed[0],
-                        &w.packed[1], &w.row[0], &w.row[1], &w.row[2], &w.row[3]};
+    float **arrays[] = {&w.qt, &w.gt, &w.tqt, &w.scores, &w.dp, &w.ds, &w.w, &w.kept,
+                        &w.packed[0], &w.packed[1], &w.row[0], &w.row[1], &w.row[2], &w.row[3]};
     isize sizes[] = {dim * width, dim * width, dim * width, keys * width, keys * width,
-                     keys * width, keys * width, tokens * dim, tokens * dim, width, width, width,
-                     width};
+                     keys * width, keys * width, keys * width, tokens * dim, tokens * dim, width,
+                     width, width, width};
     isize total = 16, count = sizeof sizes / sizeof *sizes;
     for (isize i = 0; i < count; i++) total += sizes[i];
     float *memory = malloc(total * sizeof(float));

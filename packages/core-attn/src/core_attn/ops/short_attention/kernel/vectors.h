@@ -20,6 +20,7 @@
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float tile __attribute__((vector_size(4 * TILE), aligned(4), may_alias));
 typedef int64_t isize;
 
