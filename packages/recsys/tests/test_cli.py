@@ -97,7 +97,7 @@ def test_a_table_of_ones_own_trains_scores_exports_and_reports(trained, table, m
     names = [one.name for one in session.get_inputs()]
     feed = dict(zip(names, (batch["index"].numpy(), batch["value"].numpy()), strict=True))
     with torch.no_grad():
-        expected = task.model(batch["index"], batch["value"])
+        expected = task.predict_step(batch)
     torch.testing.assert_close(
         torch.from_numpy(session.run(None, feed)[0]), expected, atol=1e-5, rtol=1e-5
     )

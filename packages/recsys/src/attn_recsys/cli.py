@@ -64,7 +64,7 @@ def export(
         ckpt: the checkpoint.
         format: "onnx", for onnxruntime, or "torch", for torch.export.load.
         out: the file to write; by default beside the checkpoint.
-        tolerance: the largest difference allowed between an exported and an original logit.
+        tolerance: the largest difference allowed between an exported and an original probability.
     """
     from .serving import export_with_tables
 

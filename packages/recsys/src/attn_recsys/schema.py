@@ -176,12 +176,13 @@ class PreparedSchema:
         features: rows of the table that a value can reach.
         ranges: for "minmax" the least and largest training value, for "quantiles" the bins' edges.
         rows: rows of each split.
-        base_rate: share of ones in the training rows.
+        base_rate: share of ones in the training rows that were kept.
         rare: the table row of each vocabulary's rare and unseen values.
         missing: the table row of an empty cell, for the fields that learn one.
         unseen: for each vocabulary, the share of validation and test cells in the rare row.
         seed: of the hashing.
         vocabulary_hash: a digest of all vocabularies.
+        negative_rate: share of the training rows with label 0 that was kept.
     """
 
     schema: Schema
@@ -195,14 +196,17 @@ class PreparedSchema:
     unseen: dict[str, float]
     seed: int
     vocabulary_hash: str
+    negative_rate: float = 1.0
 
     @property
     def hash(self) -> str:
-        """Changes with the fields, their order, their vocabularies and their transforms."""
-        parts = (
+        """Changes with the fields, their order, vocabularies, transforms and the down-sampling."""
+        parts = [
             self.schema.to_dict(), dataclasses.asdict(self.layout), self.ranges, self.seed,
             self.vocabulary_hash,
-        )  # fmt: skip
+        ]  # fmt: skip
+        if self.negative_rate != 1:
+            parts.append(self.negative_rate)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def export(
             f"--format onnx needs {', '.join(missing)}: install the package with its extra [export]"
         )
     task, _ = load_checkpoint(ckpt)
-    model, inputs = task.model, task.example_inputs()
+    model, inputs = task.exported().eval(), task.example_inputs()
     path = Path(out or Path(ckpt).with_suffix({"onnx": ".onnx", "torch": ".pt2"}[format]))
     with torch.no_grad():
         run = _to_onnx(model, inputs, path) if format == "onnx" else _to_torch(model, inputs, path)

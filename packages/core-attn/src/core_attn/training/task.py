@@ -36,7 +36,7 @@ class Task(LightningModule):
     `on_save_checkpoint`, and builds itself in `on_load_checkpoint` where it has not done so.
 
     Attributes:
-        model: the network; what `--compile` compiles and `export` exports.
+        model: the network; what `--compile` compiles.
         monitor: the logged metric that decides which checkpoint is `best.ckpt`.
         mode: whether that metric should be small ("min") or large ("max").
     """
@@ -53,8 +53,12 @@ class Task(LightningModule):
         """
         return ()
 
+    def exported(self) -> nn.Module:
+        """What `export` exports: `self.model`, or that with what is done to its outputs."""
+        return self.model
+
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """Arguments of `self.model` for `export`, batch first, two or more samples.
+        """Arguments of `exported()` for `export`, batch first, two or more samples.
 
         Raises:
             NotImplementedError: the task does not say; it cannot be exported.

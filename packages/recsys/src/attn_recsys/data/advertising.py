@@ -39,8 +39,8 @@ class LogData(ClickData):
             split into ten stratified parts of which the first is the test and the second the
             validation set, as the authors did; "leak_free": values are counted over the training
             rows only, split at random by row number.
-        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed: as in
-            `ClickData`.
+        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate: as
+            in `ClickData`.
     """
 
     schema: Schema
@@ -58,8 +58,11 @@ class LogData(ClickData):
         num_workers: int = 0,
         drop_last: bool = False,
         seed: int = 0,
+        negative_rate: float = 1.0,
     ):
-        super().__init__(folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed)
+        super().__init__(
+            folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate
+        )
         self.path, self.protocol = path, protocol
 
     @abstractmethod
@@ -81,7 +84,7 @@ class LogData(ClickData):
         if self.protocol == "leak_free":
             prepare(
                 lambda: with_split(self.read(), (0.8, 0.1, 0.1), self.seed),
-                self.schema, folder, seed=self.seed,
+                self.schema, folder, seed=self.seed, negative_rate=self.negative_rate,
             )  # fmt: skip
             return
         split = official_parts(np.concatenate([self._label(frame) for frame in self.read()]))
@@ -93,6 +96,7 @@ class LogData(ClickData):
             count_splits=("train", "val", "test"),
             number=self.official_numbering(),
             count_empty=self.counts_empty,
+            negative_rate=self.negative_rate,
         )
 
     def _label(self, frame: pl.DataFrame) -> np.ndarray:

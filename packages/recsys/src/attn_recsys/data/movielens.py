@@ -88,6 +88,7 @@ def prepare_ml1m(
     *,
     protocol: Literal["official", "leak_free"] = "leak_free",
     seed: int = 0,
+    negative_rate: float = 1.0,
 ) -> PreparedSchema:
     """Prepares MovieLens-1M.
 
@@ -97,7 +98,8 @@ def prepare_ml1m(
         protocol: "official": the authors' table rows and split; the range of the timestamps is
             taken over all rows. "leak_free": vocabularies and ranges of the training rows only,
             and a random split of its own.
-        seed: of the split of "leak_free".
+        seed: of the split of "leak_free", and of the down-sampling.
+        negative_rate: share of the training rows with label 0 that is kept.
 
     Without timestamps in the ratings the field is left out, and 6 of the 7 fields remain.
     """
@@ -106,7 +108,9 @@ def prepare_ml1m(
     schema = dataclasses.replace(SCHEMA, fields=fields)
     if protocol == "leak_free":
         split = split_of_rows(np.arange(len(frame)), (0.8, 0.1, 0.1), seed)
-        return prepare(lambda: [(frame, split)], schema, folder, seed=seed)
+        return prepare(
+            lambda: [(frame, split)], schema, folder, seed=seed, negative_rate=negative_rate
+        )
     kept = (frame["rating"] != 3).to_numpy()
     split = np.zeros(len(frame), np.uint8)
     split[kept] = official_split(int(kept.sum()))
@@ -123,6 +127,8 @@ def prepare_ml1m(
         folder,
         count_splits=("train", "val", "test"),
         number=lambda *_: vocabulary,
+        seed=seed,
+        negative_rate=negative_rate,
     )
 
 
@@ -179,8 +185,8 @@ class MovieLens1M(ClickData):
     Args:
         path: the folder ml-1m.
         protocol: "official" or "leak_free", as in `prepare_ml1m`.
-        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed: as in
-            `ClickData`.
+        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate: as
+            in `ClickData`.
     """
 
     def __init__(
@@ -194,8 +200,11 @@ class MovieLens1M(ClickData):
         num_workers: int = 0,
         drop_last: bool = False,
         seed: int = 0,
+        negative_rate: float = 1.0,
     ):
-        super().__init__(folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed)
+        super().__init__(
+            folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate
+        )
         self.path = path
         self.protocol: Literal["official", "leak_free"] = protocol
 
@@ -207,4 +216,10 @@ class MovieLens1M(ClickData):
 
     def build(self, folder: Path) -> None:
         """Prepares by the protocol."""
-        prepare_ml1m(self.path, folder, protocol=self.protocol, seed=self.seed)
+        prepare_ml1m(
+            self.path,
+            folder,
+            protocol=self.protocol,
+            seed=self.seed,
+            negative_rate=self.negative_rate,
+        )

@@ -1,5 +1,7 @@
 """Two passes over a table of any size: values are counted, then shards of table rows written."""
 
+import dataclasses
+import functools
 import json
 import shutil
 import zlib
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 from ..schema import Field, PreparedSchema, Schema
 from . import encode
 from .numbering import Vocabulary, number_by_field
-from .vocabulary import Counter
+from .vocabulary import Counter, check_rate, sampled_rows
 
 SPLITS = ("train", "val", "test")
 ROW_GROUP = 1 << 16
@@ -45,6 +47,7 @@ def prepare(
     count_splits: Sequence[str] = ("train",),
     number: Callable[[Schema, dict[str, Counter]], Vocabulary] = number_by_field,
     count_empty: bool = False,
+    negative_rate: float = 1.0,
     log: Callable[[str], None] = lambda line: None,
 ) -> PreparedSchema:
     """Writes `folder` with `schema.json`, a vocabulary per field and shards per split.
@@ -55,11 +58,13 @@ def prepare(
         blocks: starts one pass: frames, each with its rows' split (0 train, 1 val, 2 test).
         schema: the fields.
         folder: where to write; it must not exist.
-        seed: of the hashing.
+        seed: of the hashing and the down-sampling.
         count_splits: the splits whose values are counted; ("train",) leaks nothing.
         number: gives the counted values their table rows.
         count_empty: whether an empty cell is counted as a value and gets a row, never used, as in
             the official preparation of Criteo.
+        negative_rate: share of the training rows with label 0 that is kept; the others are as if
+            they were not there. Which are kept depends on the seed and the row's number only.
         log: told of the progress.
 
     Returns:
@@ -77,10 +82,12 @@ def prepare(
     part.mkdir(parents=True)
     try:
         counted = {SPLITS.index(name) for name in count_splits}
-        counters, ranges = _count(blocks, schema, counted, count_empty, log)
+        kept = functools.partial(_kept, blocks, schema, seed, check_rate(negative_rate))
+        counters, ranges = _count(kept, schema, counted, count_empty, log)
         vocabulary = number(schema, counters)
         del counters
-        prepared = _write(blocks, schema, vocabulary, ranges, seed, part, log)
+        prepared = _write(kept, schema, vocabulary, ranges, seed, part, log)
+        prepared = dataclasses.replace(prepared, negative_rate=negative_rate)
         (part / "schema.json").write_text(json.dumps(prepared.to_dict(), indent=1))
         part.replace(folder)
     finally:
@@ -88,12 +95,14 @@ def prepare(
     return prepared
 
 
-def _kept(blocks: Blocks, schema: Schema) -> Iterator[Block]:
+def _kept(blocks: Blocks, schema: Schema, seed: int, negative_rate: float) -> Iterator[Block]:
     start = 0
     for frame, split in blocks():
         label = encode.labels(frame, schema, start)
         keep = label >= 0
         rows = np.arange(start, start + len(frame))
+        if negative_rate < 1:
+            keep &= (split != 0) | (label != 0) | sampled_rows(rows, negative_rate, seed)
         size = len(frame)
         if not keep.all():
             frame, split = frame.filter(pl.Series(keep)), split[keep]
@@ -103,7 +112,7 @@ def _kept(blocks: Blocks, schema: Schema) -> Iterator[Block]:
 
 
 def _count(
-    blocks: Blocks,
+    kept: Callable[[], Iterator[Block]],
     schema: Schema,
     counted: set[int],
     count_empty: bool,
@@ -118,7 +127,7 @@ def _count(
     samples = {field.name: _Sample(field) for field in schema.fields if field.kind == "numerical"}
     filled = dict.fromkeys(schema.names, False)
     total = 0
-    for block in _kept(blocks, schema):
+    for block in kept():
         chosen = np.isin(block.split, list(counted))
         frame, rows = block.frame, pl.Series(block.rows)
         total += len(frame)
@@ -183,7 +192,7 @@ class _Sample:
 
 
 def _write(
-    blocks: Blocks,
+    kept: Callable[[], Iterator[Block]],
     schema: Schema,
     vocabulary: Vocabulary,
     ranges: dict[str, list[float]],
@@ -195,7 +204,7 @@ def _write(
     writers = [ShardWriter(part / name) for name in SPLITS]
     ones = total = 0
     rare, cells = dict.fromkeys(vocabulary.rare, 0), dict.fromkeys(vocabulary.rare, 0)
-    for block in _kept(blocks, schema):
+    for block in kept():
         coded = encode.encoded(block.frame, schema, vocabulary, ranges, seed, block.start)
         extra = [pl.Series("label", block.label)]
         if schema.group:

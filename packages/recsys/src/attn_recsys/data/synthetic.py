@@ -87,8 +87,8 @@ class SyntheticClicks(ClickData):
 
     Args:
         rows: how many, over all splits.
-        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed: as in
-            `ClickData`.
+        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate: as
+            in `ClickData`.
     """
 
     schema = Schema("click", tuple(Field(name) for name in FIELDS))
@@ -103,8 +103,11 @@ class SyntheticClicks(ClickData):
         num_workers: int = 0,
         drop_last: bool = False,
         seed: int = 0,
+        negative_rate: float = 1.0,
     ):
-        super().__init__(folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed)
+        super().__init__(
+            folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate
+        )
         self.rows = rows
 
     def key(self) -> dict[str, Any]:
@@ -118,4 +121,5 @@ class SyntheticClicks(ClickData):
             self.schema,
             folder,
             seed=self.seed,
+            negative_rate=self.negative_rate,
         )

@@ -105,6 +105,34 @@ def split_of_rows(rows: np.ndarray, shares: Sequence[float], seed: int) -> np.nd
     """
     if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"split must be three shares that add up to 1, got {tuple(shares)}")
-    key = mix64(rows.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1))
-    place = key.astype(np.float64) / 2**64
+    place = _uniform(rows, seed)
     return np.searchsorted(np.cumsum(shares)[:2], place, side="right").astype(np.uint8)
+
+
+def sampled_rows(rows: np.ndarray, rate: float, seed: int) -> np.ndarray:
+    """Whether each row number is in a random sample of the given rate, independent of the split.
+
+    Example:
+        >>> int(sampled_rows(np.arange(10000), 0.1, seed=0).sum())
+        978
+    """
+    return _uniform(mix64(rows.astype(np.uint64)), seed) < check_rate(rate)
+
+
+def check_rate(rate: float) -> float:
+    """The rate of a down-sampling, if it is one.
+
+    Raises:
+        ValueError: it is not in (0, 1].
+    """
+    if not 0 < rate <= 1:
+        raise ValueError(f"negative_rate must be in (0, 1], got {rate}")
+    return rate
+
+
+def _uniform(rows: np.ndarray, seed: int) -> np.ndarray:
+    """A number in [0, 1) for each row number."""
+    with np.errstate(over="ignore"):
+        step = np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
+        key = mix64(rows.astype(np.uint64) + step)
+    return key.astype(np.float64) / 2**64

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from core_attn.training import Exhibit, Task
 
 from .. import metrics
+from ..calibration import Probability, Served
 from ..data.batches import Batch
 from ..data.module import ClickData
 from ..layout import Layout
@@ -64,6 +65,7 @@ class ClickTask(Task):
         self.loss_name, self.l2_deep = loss, l2_deep
         self.start_at_base_rate = start_at_base_rate
         self.model = Unbuilt()
+        self.probability = Probability()
         self.seen: list[dict[str, Tensor]] = []
 
     @abstractmethod
@@ -114,6 +116,7 @@ class ClickTask(Task):
         if isinstance(self.model, Unbuilt) and self.model.wanted is not None:
             model.compile(**self.model.wanted)
         self.model, self.prepared = model, prepared
+        self.probability = Probability(prepared.negative_rate, of_logits=self.loss_name != "mse")
 
     # ---- training ----
 
@@ -163,9 +166,8 @@ class ClickTask(Task):
         self.validation_step(batch, batch_idx)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
-        """Probabilities."""
-        out = self.model(batch["index"], batch["value"])
-        return out.clamp(0, 1) if self.loss_name == "mse" else out.sigmoid()
+        """Probabilities, corrected for a down-sampling of the training rows."""
+        return self.probability(self.model(batch["index"], batch["value"]))
 
     def on_validation_epoch_end(self) -> None:
         """Logs AUC, log loss and calibration."""
@@ -200,6 +202,10 @@ class ClickTask(Task):
         data.setup("test")
         for picture in exhibits(self, data):
             yield Exhibit(picture.title, picture.caption, picture.figure or picture.rows)
+
+    def exported(self) -> nn.Module:
+        """The network with its probabilities."""
+        return Served(self.model, self.probability)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Ids and values of three rows."""
