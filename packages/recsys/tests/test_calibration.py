@@ -5,10 +5,12 @@ import polars as pl
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from sklearn.isotonic import IsotonicRegression
 
-from attn_recsys.calibration import Probability
+from attn_recsys.calibration import Isotonic, Probability, calibrator_from, fit_calibrator
 from attn_recsys.data import SyntheticClicks
 from attn_recsys.data.prepare import prepare
+from attn_recsys.metrics import expected_calibration_error, log_loss
 from attn_recsys.schema import Field, Schema
 from attn_recsys.tasks import BaselineTask
 
@@ -88,3 +90,50 @@ def test_a_model_of_sampled_negatives_is_calibrated_on_all_rows(loss):
         q = torch.cat([task.model(batch["index"], batch["value"]) for batch in batches])
     q = q.sigmoid() if loss == "bce" else q
     assert q.mean() > 1.5 * p.mean()
+
+
+def overconfident(rows):
+    """Logits that are too large by half and too low by 0.4, and labels."""
+    random = np.random.default_rng(0)
+    truth = random.normal(-1, 1.5, rows)
+    labels = (random.random(rows) < 1 / (1 + np.exp(-truth))).astype(np.float32)
+    return (1.5 * truth - 0.4).astype(np.float32), labels
+
+
+def test_platt_finds_the_line_that_undoes_a_distortion():
+    found = fit_calibrator("platt", *overconfident(100_000))
+    assert found.slope == pytest.approx(1 / 1.5, rel=0.02)
+    assert found.shift == pytest.approx(0.4 / 1.5, abs=0.03)
+
+
+def test_isotonic_is_that_of_scikit_learn_and_never_certain():
+    logits, labels = overconfident(5000)
+    labels[logits > np.quantile(logits, 0.999)] = 1
+    found = fit_calibrator("isotonic", logits, labels)
+    random = np.random.default_rng(1)
+    fresh = np.concatenate([random.normal(-1, 3, 2000).astype(np.float32), logits, [-99, 99]])
+    fresh = np.sort(fresh.astype(np.float32))
+    theirs = IsotonicRegression(y_min=1 / 5002, y_max=5001 / 5002, out_of_bounds="clip")
+    expected = theirs.fit(logits, labels).predict(fresh)
+    p = found(torch.from_numpy(fresh)).numpy()
+    np.testing.assert_allclose(p, expected, atol=1e-5)
+    assert p.min() > 0 and p.max() < 1 and (np.diff(p) > -1e-6).all()
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_calibration_helps_on_rows_it_was_not_fitted_to(method):
+    logits, labels = overconfident(40_000)
+    found = fit_calibrator(method, logits[:20_000], labels[:20_000])
+    found = calibrator_from(found.to_dict())
+    held, labels = torch.from_numpy(logits[20_000:]), labels[20_000:]
+    before, after = held.sigmoid().numpy(), found(held).numpy()
+    assert expected_calibration_error(labels, before) > 0.05
+    assert expected_calibration_error(labels, after) < 0.015
+    assert log_loss(labels, after) < log_loss(labels, before) - 0.01
+
+
+def test_one_knot_is_a_constant_and_one_class_is_refused():
+    assert Isotonic([0.5], [0.25])(torch.randn(3)).tolist() == [0.25] * 3
+    message = "needs both labels among the validation rows, all 3 have 1"
+    with pytest.raises(ValueError, match=message):
+        fit_calibrator("platt", np.zeros(3), np.ones(3))

@@ -103,6 +103,36 @@ def test_a_table_of_ones_own_trains_scores_exports_and_reports(trained, table, m
     )
 
 
+def test_a_calibration_is_kept_in_the_checkpoint_until_training_goes_on(trained, monkeypatch):
+    def scores(ckpt):
+        words = ("--ckpt", ckpt, "--input", '["shop.csv"]', "--output", "scores.parquet")
+        assert run(monkeypatch, "score", *words) == 0
+        return pl.read_parquet("scores.parquet")["probability"].to_numpy()
+
+    before = scores(trained)
+    words = ("--ckpt", trained, "--method", "isotonic", "--out", "calibrated.ckpt")
+    assert run(monkeypatch, "calibrate", *words) == 0
+    task, _ = load_checkpoint("calibrated.ckpt")
+    expected = task.probability.calibrator(torch.from_numpy(before).logit()).numpy()
+    after = scores("calibrated.ckpt")
+    np.testing.assert_allclose(after, expected, atol=1e-4)
+    assert np.abs(after - before).max() > 0.01 and np.array_equal(scores(trained), before)
+    assert run(monkeypatch, "export", "--ckpt", "calibrated.ckpt") == 0
+
+    assert run(monkeypatch, "report", "--ckpt", "calibrated.ckpt") == 0
+    with Path("report/calibration.csv").open() as file:
+        names = [row["probabilities"] for row in csv.DictReader(file)]
+    assert names == ["as trained"] * 10 + ["isotonic"] * 10
+
+    words = ("--ckpt", "calibrated.ckpt", "--trainer.max_epochs", 3)
+    assert run(monkeypatch, "fit", *words, "--trainer.enable_progress_bar", "false") == 0
+    task, _ = load_checkpoint(sorted(Path("runs/table-autoint").glob("*/last.ckpt"))[-1])
+    assert task.probability.calibrator is None
+    words = ("--ckpt", "calibrated.ckpt", "--method", "none")
+    assert run(monkeypatch, "calibrate", *words) == 0
+    assert np.array_equal(scores("calibrated.ckpt"), before)
+
+
 def test_a_run_resumes_to_the_same_numbers(table, monkeypatch):
     def fit(*words):
         common = (

@@ -10,7 +10,13 @@ def main() -> int:
     """Runs attn-recsys and returns its exit code."""
     return core_attn.training.main(
         "attn_recsys",
-        commands={"report": report, "score": score, "export": export, "bench": bench},
+        commands={
+            "report": report,
+            "calibrate": calibrate,
+            "score": score,
+            "export": export,
+            "bench": bench,
+        },
     )
 
 
@@ -35,6 +41,28 @@ def report(ckpt: str, out: str | None = None) -> None:
     folder = Path(out or Path(ckpt).with_name("report.html")).with_suffix("")
     pictures.write(pictures.exhibits(task, data), folder)
     print(f"{folder}/")
+
+
+def calibrate(
+    ckpt: str, method: Literal["platt", "isotonic", "none"] = "platt", out: str | None = None
+) -> None:
+    """Fit probabilities to the validation rows, for `test`, `score`, `report` and `export` to use.
+
+    Args:
+        ckpt: the checkpoint.
+        method: "platt" for two parameters; "isotonic" for any rising curve, where there are some
+            ten thousand validation rows; "none" to take a calibration away.
+        out: the checkpoint to write; by default the calibration is added to `ckpt`.
+    """
+    from . import serving
+
+    rows = serving.calibrate(ckpt, method, out)
+    for row in rows:
+        print(
+            f"{row['rows']:<12}{row['probabilities']:<12}log loss {row['log loss']:.5f}   "
+            f"calibration error {row['calibration error']:.5f}"
+        )
+    print(out or ckpt)
 
 
 def score(ckpt: str, input: list[str], output: str, batch_size: int = 8192) -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,9 +58,13 @@ def exhibits(task: "ClickTask", data: "ClickData", rows: int = ROWS) -> Iterator
     batches = list(_first(data.test_dataloader(), rows))
     label = torch.cat([batch["label"] for batch in batches]).numpy()
     with torch.no_grad():
-        p = torch.cat([task.predict_step(batch) for batch in batches]).double().numpy()
-    yield _quality(label, p)
-    yield _calibration(label, p)
+        logits = torch.cat([task.logits(batch) for batch in batches])
+        before = logits.sigmoid().double().numpy()
+        calibrator = task.probability.calibrator
+        p = before if calibrator is None else calibrator(logits).double().numpy()
+    found = {"as trained": before} | ({} if calibrator is None else {calibrator.method: p})
+    yield _quality(label, found)
+    yield _calibration(label, found)
     yield from _unseen(data)
     if isinstance(model, AutoInt) and model.config.block_widths:
         names = [model.layout.names[i] for i in model.attended]
@@ -89,29 +93,41 @@ def write(pictures: Iterator[Picture], folder: Path) -> list[Path]:
 # ---- quality ----
 
 
-def _quality(label: np.ndarray, p: np.ndarray) -> Picture:
-    found = metrics.summary(label, p)
-    rows = [{"metric": name, "value": value} for name, value in found.items()]
+def _quality(label: np.ndarray, found: Mapping[str, np.ndarray]) -> Picture:
+    """One column of metrics for each set of probabilities."""
+    columns = {name: metrics.summary(label, p) for name, p in found.items()}
+    rows = [
+        {"metric": metric} | {name: column[metric] for name, column in columns.items()}
+        for metric in next(iter(columns.values()))
+    ]
     caption = f"On {len(label):,} test rows, {label.mean():.1%} of them with label 1."
     return Picture("quality", "Quality", caption, rows)
 
 
-def _calibration(label: np.ndarray, p: np.ndarray) -> Picture:
+def _calibration(label: np.ndarray, found: Mapping[str, np.ndarray]) -> Picture:
     from matplotlib.figure import Figure
 
-    bins = metrics.reliability(label, p)
+    curves = {name: metrics.reliability(label, p) for name, p in found.items()}
     figure = Figure(figsize=(4.2, 4), layout="constrained")
     axes = figure.subplots()
-    top = 1.05 * max(max(b.predicted, b.observed) for b in bins)
+    top = 1.05 * max(max(b.predicted, b.observed) for bins in curves.values() for b in bins)
     axes.plot([0, top], [0, top], color="0.7", lw=1, zorder=0)
-    axes.plot([b.predicted for b in bins], [b.observed for b in bins], "o-", ms=4, color="C0")
+    for (name, bins), color in zip(curves.items(), ("C0", "C1"), strict=False):
+        error = metrics.expected_calibration_error(label, found[name])
+        axes.plot(
+            [b.predicted for b in bins], [b.observed for b in bins], "o-", ms=4, color=color,
+            label=f"{name}: expected calibration error {error:.4f}",
+        )  # fmt: skip
     axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
     axes.set_xlabel("mean prediction")
     axes.set_ylabel("share of label 1")
     axes.spines[["top", "right"]].set_visible(False)
-    error = metrics.expected_calibration_error(label, p)
-    axes.set_title(f"expected calibration error {error:.4f}", loc="left", fontsize=10)
-    rows = [{"bin": i + 1} | b._asdict() for i, b in enumerate(bins)]
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
+    rows = [
+        {"probabilities": name, "bin": i + 1} | b._asdict()
+        for name, bins in curves.items()
+        for i, b in enumerate(bins)
+    ]
     caption = "Ten bins of equally many rows; on the grey line predictions are exact."
     return Picture("calibration", "Calibration", caption, rows, figure)
 

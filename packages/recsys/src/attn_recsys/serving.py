@@ -1,22 +1,27 @@
 """Scoring of files, export with the tables that make ids of cells, and latency."""
 
+import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
+from .calibration import Isotonic, Platt, fit_calibrator
 from .data.batches import Batch, to_batch
 from .data.blocks import read_blocks
 from .data.encode import encoded
 from .data.prepare import load_vocabulary
 from .layout import Layout
+from .metrics import expected_calibration_error, log_loss
 from .models import create
 
 if TYPE_CHECKING:
@@ -68,6 +73,68 @@ def score_files(
     finally:
         part.unlink(missing_ok=True)
     return start, time.perf_counter() - began
+
+
+def calibrate(
+    ckpt: str, method: Literal["platt", "isotonic", "none"], out: str | Path | None = None
+) -> list[dict[str, Any]]:
+    """Fits a calibration on the validation rows and keeps it in the checkpoint.
+
+    Args:
+        ckpt: the checkpoint.
+        method: as in `fit_calibrator`; "none" takes a calibration away.
+        out: the checkpoint to write; `ckpt` itself if None.
+
+    Returns:
+        Log loss and calibration of validation rows, on which it was fitted, and test rows, before
+        and after.
+
+    Raises:
+        ValueError: there are no validation rows, or all have the same label.
+    """
+    from core_attn.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+
+    task, data = load(ckpt)
+    data.prepare_data()
+    data.setup("test")
+    data.prepared.check_same(task.schema_hash, "the checkpoint")
+    checkpoint = read_checkpoint(ckpt)
+    checkpoint.pop("calibration", None)
+    rows = []
+    if method != "none":
+        labels, logits = _label_and_logits(task, data.val_dataloader())
+        calibrator = fit_calibrator(method, logits.numpy(), labels)
+        checkpoint["calibration"] = json.dumps(calibrator.to_dict())
+        rows += _before_and_after("validation", labels, logits, calibrator)
+        if data.prepared.rows["test"]:
+            labels, logits = _label_and_logits(task, data.test_dataloader())
+            rows += _before_and_after("test", labels, logits, calibrator)
+    AtomicCheckpointIO().save_checkpoint(checkpoint, out or ckpt)
+    return rows
+
+
+def _label_and_logits(task: "ClickTask", batches: Iterable[Batch]) -> tuple[np.ndarray, Tensor]:
+    labels, logits = [], []
+    with torch.inference_mode():
+        for batch in batches:
+            labels.append(batch["label"].numpy())
+            logits.append(task.logits(batch))
+    return np.concatenate(labels), torch.cat(logits)
+
+
+def _before_and_after(
+    part: str, labels: np.ndarray, logits: Tensor, calibrator: Platt | Isotonic
+) -> list[dict[str, Any]]:
+    found = {"as trained": logits.sigmoid(), calibrator.method: calibrator(logits)}
+    return [
+        {
+            "rows": part,
+            "probabilities": name,
+            "log loss": log_loss(labels, p.double().numpy()),
+            "calibration error": expected_calibration_error(labels, p.double().numpy()),
+        }
+        for name, p in found.items()
+    ]
 
 
 def load(ckpt: str) -> "tuple[ClickTask, ClickData]":

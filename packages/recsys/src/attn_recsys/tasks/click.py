@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from core_attn.training import Exhibit, Task
 
 from .. import metrics
-from ..calibration import Probability, Served
+from ..calibration import Probability, Served, calibrator_from
 from ..data.batches import Batch
 from ..data.module import ClickData
 from ..layout import Layout
@@ -91,9 +91,11 @@ class ClickTask(Task):
             self._build(self.trainer.datamodule.prepared)  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the schema, so that the network can be built again and strange data be refused."""
+        """Adds the schema, from which the network is built again, and the calibration if any."""
         assert self.prepared is not None
         checkpoint["prepared"] = json.dumps(self.prepared.to_dict())
+        if self.probability.calibrator is not None:
+            checkpoint["calibration"] = json.dumps(self.probability.calibrator.to_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Builds the network, or checks that it is for the same fields and vocabularies.
@@ -106,6 +108,8 @@ class ClickTask(Task):
             self._build(stored)
         else:
             self.prepared.check_same(stored.hash, "the checkpoint")
+        if "calibration" in checkpoint:
+            self.probability.calibrator = calibrator_from(json.loads(checkpoint["calibration"]))
 
     def _build(self, prepared: PreparedSchema) -> None:
         model = self.build(prepared.layout, sparse=self.optimizer_name in SPARSE)
@@ -121,7 +125,8 @@ class ClickTask(Task):
     # ---- training ----
 
     def on_fit_start(self) -> None:
-        """On a CPU, lets large tensors reuse memory."""
+        """Forgets the calibration of weights that now change; lets large tensors reuse memory."""
+        self.probability.calibrator = None
         if self.device.type == "cpu":
             keep_freed_memory()
 
@@ -165,8 +170,12 @@ class ClickTask(Task):
         """As in validation."""
         self.validation_step(batch, batch_idx)
 
+    def logits(self, batch: Batch) -> Tensor:
+        """Log odds among all rows, before calibration."""
+        return self.probability.logits(self.model(batch["index"], batch["value"]))
+
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
-        """Probabilities, corrected for a down-sampling of the training rows."""
+        """Probabilities, corrected for a down-sampling of the training rows and calibrated."""
         return self.probability(self.model(batch["index"], batch["value"]))
 
     def on_validation_epoch_end(self) -> None:
