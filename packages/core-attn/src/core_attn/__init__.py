@@ -11,6 +11,7 @@ from .ops import (
     linear_attention,
     relu_attention,
     short_attention,
+    short_attention_block,
     use_backend,
     why,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "attention_row",
     "attention_mean",
     "short_attention",
+    "short_attention_block",
     "linear_attention",
     "bidirectional_linear_attention",
     "delta_rule",

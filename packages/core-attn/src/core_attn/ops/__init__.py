@@ -6,6 +6,7 @@ from .delta_rule import delta_rule
 from .linear_attention import bidirectional_linear_attention, linear_attention
 from .relu_attention import relu_attention
 from .short_attention import short_attention
+from .short_attention_block import short_attention_block
 
 __all__ = [
     "Choice",
@@ -15,6 +16,7 @@ __all__ = [
     "attention_row",
     "attention_weights",
     "short_attention",
+    "short_attention_block",
     "bidirectional_linear_attention",
     "delta_rule",
     "linear_attention",

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core_attn.layers import AttentionLayer
-from core_attn.ops.short_attention import short_attention
+from core_attn.ops import short_attention_block
+from core_attn.ops.short_attention_block.call import Residual
 
 from ..layout import Layout
 from .deep import DeepPart
 from .embedding import FieldEmbedding
-from .fused_block import FusedBlock
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,8 @@ def interacting_stack(
 class InteractingBlock(AttentionLayer):
     """Every field attends to all fields: ReLU(concat_h softmax(Q K^T) V + R), with layer norm.
 
-    Queries, keys, values and residual are one product with stacked weights.
+    Queries, keys, values and residual are one product with stacked weights, and on a CPU the block
+    is one kernel, forward and backward.
 
     Args:
         in_width: features of a field before the block.
@@ -242,97 +243,40 @@ class InteractingBlock(AttentionLayer):
         super().__init__()
         if config.heads < 1 or width % config.heads:
             raise ValueError(f"block width {width} is not divisible by heads {config.heads}")
-        self.config, self.width = config, width
-        self.maps_residual = config.residual in ("linear", "linear_relu") or (
-            config.residual == "identity" and in_width != width
-        )
-        parts = 4 if self.maps_residual else 3
+        self.config = config
+        self.residual: Residual = config.residual
+        if config.residual == "identity" and in_width != width:
+            self.residual = "linear"
+        parts = 4 if self.residual.startswith("linear") else 3
         self.project = nn.Linear(in_width, parts * width, bias=config.qkv_bias)
         for part in self.project.weight.split(width):
             nn.init.xavier_uniform_(part)
         if self.project.bias is not None:
             nn.init.zeros_(self.project.bias)
-        self.norm = (
-            nn.LayerNorm(width, eps=config.norm_eps) if config.norm != "none" else nn.Identity()
-        )
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps) if config.norm != "none" else None
 
     def forward(
         self, x: Float[Tensor, "batch fields in_width"]
     ) -> Float[Tensor, "batch fields width"]:
         """Returns the fields after one round of interaction."""
-        if self._can_fuse(x):
-            return self._fused(x)
         config = self.config
-        packed, residual = self._packed(x)
-        batch, fields, _ = packed.shape
-        q, k, v = packed.view(batch, fields, 3, config.heads, -1).permute(2, 0, 3, 1, 4)
-        heads = self._heads(q, k, v)
-        y = heads.flatten(-2)
-        if residual is not None:
-            y = y + residual
-        if config.norm == "post":
-            return self._normed(F.relu(y))
-        return F.relu(self._normed(y))
-
-    def _can_fuse(self, x: Tensor) -> bool:
-        """Whether it trains, nothing listens or traces, and the block's form is covered."""
-        mixed = self.config.qkv_activation == "none" and self.config.residual == "linear_relu"
-        return torch.is_grad_enabled() and not (
-            self.pattern.listening
-            or self.heads.listening
-            or torch.compiler.is_compiling()
-            or self.config.norm == "pre_relu"
-            or mixed
-            or x.dtype != self.project.weight.dtype
-            or x.device.type != "cpu"
-            or torch.is_autocast_enabled("cpu")
-        )
-
-    def _fused(self, x: Tensor) -> Tensor:
-        config = self.config
-        relu = 0
-        if config.qkv_activation == "relu":
-            relu = 4 if self.maps_residual and config.residual == "linear_relu" else 3
-        kept = "mapped" if self.maps_residual else "input"
-        return FusedBlock.apply(
+        watched = self.pattern.listening or self.heads.listening
+        return short_attention_block(
             x,
             self.project.weight,
             self.project.bias,
-            *(self.norm.parameters() if config.norm == "post" else (None, None)),
-            relu,
-            "none" if config.residual == "none" else kept,
-            config.heads,
-            None if config.scale else 1.0,
-            config.attention_dropout if self.training else 0.0,
-            config.norm_eps,
+            self.norm.weight if self.norm is not None else None,
+            self.norm.bias if self.norm is not None else None,
+            heads=config.heads,
+            activation=config.qkv_activation,
+            residual=self.residual,
+            norm_first=config.norm == "pre_relu",
+            eps=config.norm_eps,
+            scale=None if config.scale else 1.0,
+            dropout=config.attention_dropout if self.training else 0.0,
+            attend=self._watched_heads if watched else None,
         )
 
-    def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The heads' outputs (batch, fields, heads, head width), through the taps."""
+    def _watched_heads(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scale = None if self.config.scale else 1.0
-        dropout = self.config.attention_dropout if self.training else 0.0
-        if self.pattern.listening:
-            return self.attend(q, k, v, scale=scale, dropout=dropout)
-        heads = short_attention(q, k, v, scale=scale, dropout=dropout)
-        return self.heads(heads.transpose(-2, -3))
-
-    def _packed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Queries, keys and values side by side, and what is added after the attention."""
-        y = self.project(x)
-        relu = self.config.qkv_activation == "relu"
-        if not self.maps_residual:
-            kept = x if self.config.residual == "identity" else None
-            return F.relu(y) if relu else y, kept
-        if relu and self.config.residual == "linear_relu":
-            packed, residual = F.relu(y).split((3 * self.width, self.width), -1)
-            return packed, residual
-        packed, residual = y.split((3 * self.width, self.width), -1)
-        if self.config.residual == "linear_relu":
-            residual = F.relu(residual)
-        return F.relu(packed) if relu else packed, residual
-
-    def _normed(self, y: Tensor) -> Tensor:
-        """Layer norm in float32: an epsilon of 1e-8 is lost in a half precision."""
-        if y.dtype in (torch.bfloat16, torch.float16):
-            return self.norm(y.float()).to(y.dtype)
-        return self.norm(y)
+        return self.attend(q, k, v, scale=scale, dropout=self.config.attention_dropout)

@@ -1,4 +1,4 @@
-"""Compiles the kernel with the C compiler at hand, once per machine, and loads it."""
+"""Compiles the kernels with the C compiler at hand, once per machine, and loads them."""
 
 import ctypes
 import hashlib
@@ -8,14 +8,12 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import torch
 
 SOURCES = sorted(Path(__file__).with_name("kernel").glob("*.[ch]"))
-MAIN = Path(__file__).with_name("kernel") / "short_attention.c"
 FLAGS = (
     "-O3", "-std=gnu11", "-shared", "-fPIC", "-pthread", "-fno-math-errno", "-fno-trapping-math",
 )  # fmt: skip
@@ -54,15 +52,48 @@ class Call(ctypes.Structure):
     ]
 
 
-def solve(call: Call, pass_number: int) -> None:
+class Block(ctypes.Structure):
+    """A layer around the attention; `Block` of kernel/block.c."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "problems", "tokens", "in_width", "width", "heads",
+                "activated", "residual", "norm_first",
+            )
+        ),
+        ("seed", ctypes.c_void_p),
+        *((name, ctypes.c_float) for name in ("scale", "dropout", "eps")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "x", "weight", "bias", "gain", "shift", "packed", "y", "out",
+                "grad", "dx", "dweight", "dbias", "dgain", "dshift",
+            )
+        ),
+    ]  # fmt: skip
+
+
+def solve(call: Call | Block, pass_number: int) -> None:
     """Runs pass 0 (forward), 1 (backward) or 2 (its derivative) on torch's number of threads.
 
     Raises:
         MemoryError: the kernel found no memory to work in.
     """
-    function, _ = _load()
-    if function is None or function(call, pass_number, torch.get_num_threads(), _parallel()):
+    library, _ = _load()
+    assert library is not None
+    entry = (
+        library.core_attn_block if isinstance(call, Block) else library.core_attn_short_attention
+    )
+    if entry(ctypes.byref(call), pass_number, torch.get_num_threads(), _parallel()):
         raise MemoryError("short_attention: no memory for the scores of one problem per thread")
+
+
+def lanes() -> int:
+    """Floats in a vector of the processor, as compiled."""
+    library, _ = _load()
+    return ctypes.c_int.in_dll(library, "core_attn_lanes").value if library else 0
 
 
 @torch.compiler.assume_constant_result
@@ -72,20 +103,21 @@ def missing() -> str | None:
 
 
 @cache
-def _load() -> tuple[Callable[..., int] | None, str | None]:
-    """The kernel's entry, or why there is none."""
+def _load() -> tuple[ctypes.CDLL | None, str | None]:
+    """The kernels' library, or why there is none."""
     if os.environ.get(SWITCH, "1") == "0":
         return None, f"{SWITCH}=0 in the environment"
     compiler = shlex.split(os.environ.get("CC", "cc"))
     if not compiler or shutil.which(compiler[0]) is None:
         return None, f"there is no C compiler {' '.join(compiler)!r}"
     try:
-        function = ctypes.CDLL(str(_compiled(compiler))).core_attn_short_attention
+        library = ctypes.CDLL(str(_compiled(compiler)))
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
         return None, f"compiling the kernel failed: {reason}"
-    function.argtypes = [ctypes.POINTER(Call), ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
-    return function, None
+    for entry in (library.core_attn_short_attention, library.core_attn_block):
+        entry.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
+    return library, None
 
 
 def _compiled(compiler: list[str]) -> Path:
@@ -104,7 +136,8 @@ def _compiled(compiler: list[str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         built = Path(scratch) / library.name
-        command = [*compiler, *FLAGS, str(MAIN), "-o", str(built)]
+        sources = [str(source) for source in SOURCES if source.suffix == ".c"]
+        command = [*compiler, *FLAGS, *sources, "-o", str(built)]
         try:
             _run([*command, "-march=native"])
         except subprocess.CalledProcessError:  # some compilers for ARM know only -mcpu

@@ -1,5 +1,7 @@
 /* One problem: its operands on the way in, its results on the way out, its softmax. */
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "product.h"
 
@@ -25,6 +27,7 @@ typedef struct {
 typedef struct {
     const Call *call;
     isize problem, head, start, queries, keys, width; /* width: queries rounded up to LANES */
+    isize drawn;                    /* the number of the problem, for what is dropped */
     float *qt, *gt, *tqt;           /* transposed operands, (dim, width) */
     float *scores, *dp, *ds, *w;    /* (keys, width) */
     float *kept;                    /* (keys, width): 0 for a dropped weight, else 1 / (1 - dropout) */
@@ -264,7 +267,7 @@ static inline __attribute__((always_inline)) void softmax(const Work *w, float *
 static void draw_kept(const Work *w) {
     const Call *c = w->call;
     if (!c->seed) return;
-    uint64_t pair = *c->seed + (w->problem * c->heads + w->head + 1) * 0x9e3779b97f4a7c15u;
+    uint64_t pair = *c->seed + (w->drawn * c->heads + w->head + 1) * 0x9e3779b97f4a7c15u;
     pair = (pair ^ pair >> 30) * 0xbf58476d1ce4e5b9u;
     pair = (pair ^ pair >> 27) * 0x94d049bb133111ebu;
     pair ^= pair >> 31;
@@ -291,4 +294,36 @@ static void drop(const Work *w, float *x) {
     for (isize j = 0; j < w->keys; j++)
         for (isize i = j * w->width; i < j * w->width + w->queries; i += LANES)
             store(x + i, load(x + i) * load(w->kept + i));
+}
+
+/* Memory for the arrays of w, for problems up to a size; to be freed. NULL where there is none. */
+static void *work_memory(Work *w, const Call *c, isize queries, isize keys) {
+    isize width = round_up(queries, LANES), tokens = keys > width ? keys : width;
+    isize dim = round_up(c->dim > c->v_dim ? c->dim : c->v_dim, LANES);
+    struct { float **array; isize floats; } parts[] = {
+        {&w->qt, dim * width}, {&w->gt, dim * width}, {&w->tqt, dim * width},
+        {&w->scores, keys * width}, {&w->dp, keys * width}, {&w->ds, keys * width},
+        {&w->w, keys * width}, {&w->kept, keys * width},
+        {&w->packed[0], tokens * dim}, {&w->packed[1], tokens * dim},
+        {&w->row[0], width}, {&w->row[1], width}, {&w->row[2], width}, {&w->row[3], width},
+    };
+    isize total = 16, count = sizeof parts / sizeof *parts;
+    for (isize i = 0; i < count; i++) total += parts[i].floats;
+    float *memory = malloc(total * sizeof(float));
+    float *from = (float *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
+    for (isize i = 0; i < count; from += parts[i++].floats) *parts[i].array = from;
+    w->width = width;
+    return memory;
+}
+
+/* Asks for huge pages where a large result is about to be touched for the first time: taking 4 kB
+ * faults one by one can cost more than the attention. */
+static void prepare(void *data, isize floats) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t huge = 1 << 21, start = (uintptr_t)data;
+    uintptr_t from = (start + huge - 1) / huge * huge, to = (start + 4 * floats) / huge * huge;
+    if (data && to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+    (void)data, (void)floats;
+#endif
 }

@@ -28,6 +28,17 @@ static inline void fetch(Ahead *ahead) {
     }
 }
 
+#define MOST_AHEAD 6144 /* cache lines: 384 kB, what a second-level cache spares */
+
+/* Spreads the lines of all areas over as many blocks as there were since the last time. */
+static void spread(Ahead *ahead) {
+    isize lines = 0;
+    for (int i = 0; i < ahead->count; i++) lines += ahead->areas[i].runs * ahead->areas[i].lines;
+    if (lines > MOST_AHEAD) ahead->count = 0;
+    if (ahead->blocks) ahead->step = lines / ahead->blocks + 1;
+    ahead->blocks = 0;
+}
+
 /* C[r][n] (+)= factor[r] * sum over c of A[r][c] * B[c][n], n over whole vectors; A has any
  * strides, no factor means 1. */
 typedef struct {
@@ -133,14 +144,42 @@ STRIP(2, 6)
 STRIP(3, 4)
 STRIP(4, 3)
 
-/* The product for `rows` rows and `vecs` vectors, in strips of up to 4 vectors. */
+/* The width in vectors of the next strip where `vecs` are left: up to 4, nearly equal. */
+static inline isize strip_of(isize vecs) {
+    isize strips = (vecs + 3) / 4;
+    return (vecs + strips - 1) / strips;
+}
+
+static void (*const strips[])(Product, isize, Ahead *) = {strip_1, strip_2, strip_3, strip_4};
+
+/* The product for `rows` rows and `vecs` vectors. */
 static void multiply(Ahead *ahead, Product p, isize rows, isize vecs) {
-    static void (*const strips[])(Product, isize, Ahead *) = {strip_1, strip_2, strip_3, strip_4};
-    for (isize left = (vecs + 3) / 4; left > 0; left--) {
-        isize wide = (vecs + left - 1) / left;
+    for (isize wide; vecs > 0; vecs -= wide) {
+        wide = strip_of(vecs);
         strips[wide - 1](p, rows, ahead);
         p.b += wide * LANES;
         p.c += wide * LANES;
-        vecs -= wide;
     }
+}
+
+/* The same for a B that lies in strips, one behind the other. */
+static void multiply_strips(Ahead *ahead, Product p, isize rows, isize vecs) {
+    for (isize wide; vecs > 0; vecs -= wide) {
+        wide = strip_of(vecs);
+        p.b_depth = wide * LANES;
+        strips[wide - 1](p, rows, ahead);
+        p.b += p.depth * p.b_depth;
+        p.c += wide * LANES;
+    }
+}
+
+/* Lays out B[depth][n] in strips: a strip's rows follow one another, as it is read. */
+static float *into_strips(const float *b, isize b_depth, isize b_column, isize depth, isize vecs,
+                          float *to) {
+    for (isize wide; vecs > 0; vecs -= wide, b += wide * LANES * b_column) {
+        wide = strip_of(vecs);
+        for (isize d = 0; d < depth; d++)
+            for (isize n = 0; n < wide * LANES; n++) *to++ = b[d * b_depth + n * b_column];
+    }
+    return to;
 }

@@ -12,13 +12,8 @@
  * Plain C with GCC / clang vector extensions. No reference to torch or Python.
  */
 
-#include <pthread.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-
 #include "passes.h"
-
-#define MOST_AHEAD 6144 /* cache lines: 384 kB, what a second-level cache spares */
+#include "team.h"
 
 /* Adds the rows of x in the next problem to what is to be fetched. */
 static void plan_rows(const Work *w, const View *x, isize rows, isize columns) {
@@ -52,14 +47,8 @@ static void plan(const Work *w) {
         plan_rows(w, queries[i], c->queries, c->dim);
         if (bias[i]->problem && !c->offsets) plan_rows(w, bias[i], c->queries, c->keys);
     }
-    isize lines = 0;
-    for (int i = 0; i < ahead->count; i++) lines += ahead->areas[i].runs * ahead->areas[i].lines;
-    if (lines > MOST_AHEAD) ahead->count = 0;
-    if (ahead->blocks) ahead->step = lines / ahead->blocks + 1;
-    ahead->blocks = 0;
+    spread(ahead);
 }
-
-typedef void (*Parallel)(void (*run)(void *), void *data, unsigned threads, unsigned flags);
 
 typedef struct {
     const Call *call;
@@ -73,32 +62,21 @@ typedef struct {
 static void solve_chunks(void *data) {
     Job *job = data;
     const Call *c = job->call;
-    isize width = round_up(job->longest_queries, LANES), keys = job->longest_keys;
-    isize tokens = keys > width ? keys : width;
-    isize dim = round_up(c->dim > c->v_dim ? c->dim : c->v_dim, LANES);
     Ahead ahead = {.step = 8};
-    Work w = {.call = c, .width = width, .ahead = &ahead};
-    float **arrays[] = {&w.qt, &w.gt, &w.tqt, &w.scores, &w.dp, &w.ds, &w.w, &w.kept,
-                        &w.packed[0], &w.packed[1], &w.row[0], &w.row[1], &w.row[2], &w.row[3]};
-    isize sizes[] = {dim * width, dim * width, dim * width, keys * width, keys * width,
-                     keys * width, keys * width, keys * width, tokens * dim, tokens * dim, width,
-                     width, width, width};
-    isize total = 16, count = sizeof sizes / sizeof *sizes;
-    for (isize i = 0; i < count; i++) total += sizes[i];
-    float *memory = malloc(total * sizeof(float));
+    Work w = {.call = c, .ahead = &ahead};
+    void *memory = work_memory(&w, c, job->longest_queries, job->longest_keys);
     if (!memory) {
         job->failed = 1;
         return;
     }
-    float *free_from = (float *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
-    for (isize i = 0; i < count; i++, free_from += sizes[i - 1]) *arrays[i] = free_from;
+    isize keys = job->longest_keys, width = w.width;
     isize items = c->problems * c->heads;
     for (;;) {
         isize chunk = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED);
         if (chunk >= job->chunks) break;
         isize end = items * (chunk + 1) / job->chunks;
         for (isize item = items * chunk / job->chunks; item < end; item++) {
-            w.problem = item / c->heads, w.head = item % c->heads;
+            w.problem = w.drawn = item / c->heads, w.head = item % c->heads;
             w.start = c->offsets ? c->offsets[w.problem] : 0;
             w.queries = c->offsets ? c->offsets[w.problem + 1] - w.start : c->queries;
             w.keys = c->offsets ? w.queries : c->keys;
@@ -110,11 +88,6 @@ static void solve_chunks(void *data) {
         }
     }
     free(memory);
-}
-
-static void *solve_in_thread(void *job) {
-    solve_chunks(job);
-    return NULL;
 }
 
 /* Adds up what the chunks gave for a bias shared by all problems. */
@@ -131,28 +104,16 @@ static void write_bias_sum(Job *job) {
     }
 }
 
-/* Asks for huge pages where a large result is about to be touched for the first time: taking 4 kB
- * faults one by one can cost more than the attention. */
-static void prepare(const View *x, isize floats) {
-#ifdef MADV_HUGEPAGE
-    const uintptr_t huge = 1 << 21, start = (uintptr_t)x->data;
-    uintptr_t from = (start + huge - 1) / huge * huge, to = (start + 4 * floats) / huge * huge;
-    if (x->data && to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
-#else
-    (void)x, (void)floats;
-#endif
-}
-
 /* Results are dense arrays; rows of them belong to queries or to keys. */
 static void prepare_results(const Call *c) {
     isize rows = c->heads * (c->offsets ? c->offsets[c->problems] : c->problems * c->queries);
     isize key_rows = c->offsets ? rows : c->heads * c->problems * c->keys;
-    prepare(&c->out, rows * c->v_dim);
-    prepare(&c->dgrad, rows * c->v_dim);
-    prepare(&c->dq, rows * c->dim);
-    prepare(&c->dk, key_rows * c->dim);
-    prepare(&c->dv, key_rows * c->v_dim);
-    if (c->dbias.problem) prepare(&c->dbias, rows * c->keys);
+    prepare(c->out.data, rows * c->v_dim);
+    prepare(c->dgrad.data, rows * c->v_dim);
+    prepare(c->dq.data, rows * c->dim);
+    prepare(c->dk.data, key_rows * c->dim);
+    prepare(c->dv.data, key_rows * c->v_dim);
+    if (c->dbias.problem) prepare(c->dbias.data, rows * c->keys);
 }
 
 static int is_shared(const View *x) { return x->data && x->problem == 0; }
@@ -167,20 +128,6 @@ static void share(Job *job) {
         if (is_shared(&c->bias)) add_bias(&w, &c->bias, LOG2E, table);
         if (is_shared(&c->mask)) add_mask(&w, &c->mask, table);
     }
-}
-
-static void run_threads(Job *job, int threads, Parallel parallel) {
-    if (threads > job->chunks) threads = job->chunks;
-    if (threads > 1 && parallel) {
-        parallel(solve_chunks, job, threads, 0);
-        return;
-    }
-    pthread_t team[threads];
-    int started = 0;
-    while (started < threads - 1 && !pthread_create(&team[started], NULL, solve_in_thread, job))
-        started++;
-    solve_chunks(job);
-    while (started > 0) pthread_join(team[--started], NULL);
 }
 
 /* Runs pass 0 (forward), 1 (backward) or 2 (its derivative); `parallel` is GOMP_parallel of the
@@ -207,7 +154,7 @@ int core_attn_short_attention(const Call *call, int pass, int threads, Parallel 
     if (!job.failed) {
         prepare_results(call);
         if (shares) share(&job);
-        run_threads(&job, threads, parallel);
+        run_team(solve_chunks, &job, threads < job.chunks ? threads : job.chunks, parallel);
         if (sums_bias) write_bias_sum(&job);
     }
     free(job.bias_sums);
