@@ -13,6 +13,8 @@ from attn_recsys.models.autoint import interacting_stack
 from attn_recsys.official import (
     blocks_from_deepctr,
     blocks_from_fuxictr,
+    from_deepctr,
+    from_fuxictr,
     from_tensorflow,
     to_tensorflow,
 )
@@ -34,6 +36,8 @@ def test_recorded_run_is_reproduced(path):
     case = load_case(path)
     if "kind" in case.config:
         check_official(case)
+    elif "peer" in case.config:
+        check_whole(case)
     else:
         check_blocks(case)
 
@@ -144,6 +148,19 @@ def check_blocks(case: ParityCase):
     (y * case.inputs["cotangent"]).sum().backward()
     grads = {"in.x": x.grad, **{name: w.grad for name, w in weights.items()}}
     assert_parity(grads, case.grads, rtol=1e-4, atol=1e-5)
+
+
+def check_whole(case: ParityCase):
+    """A peer's whole model: `in.ids` count from 0 in each field, numbers have id 0."""
+    layout = Layout(**case.config["layout"])
+    config = AutoIntConfig(**case.config["switches"])
+    convert = {"fuxictr": from_fuxictr, "deepctr_torch": from_deepctr}[case.config["peer"]]
+    model = AutoInt(layout, config).eval()
+    model.load_state_dict(convert(case.params, layout, dropout=config.deep_dropout > 0))
+    firsts = torch.tensor(layout.firsts).repeat_interleave(torch.tensor(layout.widths))
+    index, value = case.inputs["ids"] + firsts, case.inputs["value"]
+    layout.check(index, value)
+    assert_parity({"logits": model(index, value)}, case.outputs, rtol=1e-5, atol=1e-5)
 
 
 def official_rows(inputs, fields, prefix=""):

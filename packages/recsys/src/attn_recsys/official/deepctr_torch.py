@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..layout import Layout
-from .stacked import depth_of, stack_maps, stack_table
+from .stacked import depth_of, numbered, stack_deep, stack_maps, stack_table
 
 MAPS = ("W_Query", "W_key", "W_Value", "W_Res")
 
@@ -35,17 +35,32 @@ def blocks_from_deepctr(weights: Mapping[str, Tensor], prefix: str = "") -> dict
     }
 
 
-def from_deepctr(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+def from_deepctr(
+    weights: Mapping[str, Tensor], layout: Layout, *, dropout: bool = False
+) -> dict[str, Tensor]:
     """State dict of `AutoInt` (preset "deepctr_torch", with their widths) from DeepCTR-Torch's.
 
-    Their dense features are the layout's numerical fields, in its order.
+    Their dense features, of dimension 1, are numerical fields; a `VarLenSparseFeat` with mean
+    pooling is a multi-valued field; `dnn_use_bn` is our `deep_norm`.
+
+    Args:
+        weights: their state dict.
+        layout: the fields in the order of their feature columns, except that theirs always has
+            the multi-valued fields after the categorical ones; numerical fields may stand anywhere.
+        dropout: whether our model has `deep_dropout`.
 
     Raises:
         ValueError: weights are missing or do not fit the layout.
     """
-    dense = layout.numerical
+    dense = [name for name in layout.names if name in layout.numerical]
     linear = stack_table(weights, "linear_model.embedding_dict.{}.weight", layout, missing_ok=dense)
-    for name, weight in zip(dense, weights.get("linear_model.weight", ()), strict=True):
+    found = weights.get("linear_model.weight", torch.empty(0, 1))
+    if len(found) != len(dense):
+        raise ValueError(
+            f"the layout has {len(dense)} numerical fields {dense}, linear_model.weight has "
+            f"{len(found)} rows"
+        )
+    for name, weight in zip(dense, found, strict=True):
         linear[layout.firsts[layout.names.index(name)]] = weight
     state = {
         "embedding.weight": stack_table(
@@ -57,8 +72,7 @@ def from_deepctr(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, Ten
     }
     blocks = blocks_from_deepctr(weights, "int_layers.")
     state |= {f"blocks.{name}": x for name, x in blocks.items()}
-    for name, x in weights.items():
-        if name.startswith("dnn.linears."):
-            _, _, number, part = name.split(".")
-            state[f"deep.hidden.{2 * int(number)}.{part}"] = x
-    return state
+    maps, norms = numbered(weights, "dnn.linears."), numbered(weights, "dnn.bn.")
+    layers = [layer for pair in zip(maps, norms, strict=True) for layer in pair] if norms else maps
+    named = stack_deep(layers, dropout=dropout)
+    return state | {f"deep.hidden.{name}": x for name, x in named.items()}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..layout import Layout
-from .stacked import depth_of, stack_maps, stack_table
+from .stacked import depth_of, numbered, stack_deep, stack_maps, stack_table
 
 MAPS = ("W_q.weight", "W_k.weight", "W_v.weight", "W_res.weight")
 
@@ -38,14 +38,23 @@ def blocks_from_fuxictr(weights: Mapping[str, Tensor], prefix: str = "") -> dict
     return state
 
 
-def from_fuxictr(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+def from_fuxictr(
+    weights: Mapping[str, Tensor], layout: Layout, *, dropout: bool = False
+) -> dict[str, Tensor]:
     """State dict of `AutoInt` (preset "fuxictr", with their widths) from FuxiCTR's.
 
     Their field tables become blocks of the shared one; a table of theirs starts at the field's
-    first row.
+    first row. `use_wide` is our `linear_term`, `layer_norm` our norm "pre_relu", `batch_norm` our
+    `deep_norm`; a sequence with `MaskedAveragePooling` is a multi-valued field.
+
+    Args:
+        weights: their state dict.
+        layout: the fields in the order of their feature map, which the weights do not tell.
+        dropout: whether our model has `deep_dropout`.
 
     Raises:
-        ValueError: weights are missing or do not fit the layout.
+        ValueError: weights are missing or do not fit the layout, or there is a wide part over
+            multi-valued fields, where theirs is a sum and ours a mean.
     """
     tables = "embedding_layer.embedding_layer.embedding_layers.{}.weight"
     state = {"embedding.weight": stack_table(weights, tables, layout)}
@@ -53,18 +62,17 @@ def from_fuxictr(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, Ten
     state |= {f"blocks.{name}": x for name, x in blocks.items()}
     state |= {f"out.{part}": weights[f"fc.{part}"] for part in ("weight", "bias")}
     if f"lr_layer.{tables}".format(layout.names[0]) in weights:
+        if max(layout.widths) > 1:
+            raise ValueError(
+                "a wide part over multi-valued fields cannot be converted: FuxiCTR sums a field's "
+                "weights, ours averages them"
+            )
         state["linear.weight"] = stack_table(weights, f"lr_layer.{tables}", layout)
         if "lr_layer.bias" in weights:
             state["out.bias"] = state["out.bias"] + weights["lr_layer.bias"]
-    return state | _deep_part(weights)
-
-
-def _deep_part(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Their `dnn.mlp.{n}` maps, of which the last gives the logit."""
-    numbers = sorted({int(name.split(".")[2]) for name in weights if name.startswith("dnn.mlp.")})
-    state = {}
-    for n in numbers:
-        ours = "deep.out" if n == numbers[-1] else f"deep.hidden.{n}"
-        for part in ("weight", "bias"):
-            state[f"{ours}.{part}"] = weights[f"dnn.mlp.{n}.{part}"]
+    if deep := numbered(weights, "dnn.mlp."):
+        *hidden, logit = deep
+        state |= {f"deep.out.{part}": x for part, x in logit.items()}
+        named = stack_deep(hidden, dropout=dropout)
+        state |= {f"deep.hidden.{name}": x for name, x in named.items()}
     return state

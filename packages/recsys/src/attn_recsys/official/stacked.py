@@ -1,4 +1,4 @@
-"""Interacting blocks whose maps are stored apart, without biases."""
+"""What FuxiCTR and DeepCTR-Torch keep apart and we keep together."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,6 +29,38 @@ def depth_of(weights: Mapping[str, Tensor], query: str) -> int:
     while query.format(depth) in weights:
         depth += 1
     return depth
+
+
+def numbered(weights: Mapping[str, Tensor], prefix: str) -> list[dict[str, Tensor]]:
+    """The layers `{prefix}{n}.{part}` by rising n, each as its parts.
+
+    Example:
+        >>> numbered({"l.10.bias": torch.ones(1), "l.2.bias": torch.zeros(1)}, "l.")
+        [{'bias': tensor([0.])}, {'bias': tensor([1.])}]
+    """
+    layers: dict[int, dict[str, Tensor]] = {}
+    for name, x in weights.items():
+        if name.startswith(prefix):
+            number, part = name.removeprefix(prefix).split(".")
+            layers.setdefault(int(number), {})[part] = x
+    return [layers[number] for number in sorted(layers)]
+
+
+def stack_deep(layers: Sequence[Mapping[str, Tensor]], *, dropout: bool) -> dict[str, Tensor]:
+    """State dict of `DeepPart.hidden` from linear maps and the batch norms after them.
+
+    Args:
+        layers: their parts.
+        dropout: whether dropout follows each ReLU, which shifts the numbers of later layers.
+    """
+    state, place = {}, 0
+    for i, layer in enumerate(layers):
+        is_norm = layer["weight"].dim() == 1
+        if i and not is_norm:
+            place += 1 + dropout
+        state |= {f"{place}.{part}": x for part, x in layer.items()}
+        place += 1
+    return state
 
 
 def stack_table(
