@@ -59,7 +59,7 @@ class Block(ctypes.Structure):
         *(
             (name, ctypes.c_int64)
             for name in (
-                "problems", "tokens", "in_width", "width", "heads",
+                "problems", "tokens", "in_width", "width", "heads", "stride",
                 "activated", "residual", "norm_first",
             )
         ),

@@ -44,7 +44,7 @@ class _Block(torch.autograd.Function):
     def forward(ctx, call: BlockCall, keep: bool, seed, x, weight, bias, gain, shift) -> Tensor:
         shape = (*x.shape[:-1], call.width)
         out = x.new_empty(shape)
-        packed = x.new_empty(*x.shape[:-1], len(weight)) if keep else None
+        packed = x.new_empty(*x.shape[:-1], _stride(weight)) if keep else None
         y = x.new_empty(shape) if keep and gain is not None else out
         ctx.call = call._replace(x=None, weight=None, bias=None, gain=None, shift=None)
         ctx.save_for_backward(seed, x, weight, bias, gain, shift, packed, y)
@@ -94,12 +94,17 @@ def _describe(call, width, seed, x, weight, bias, gain, shift, packed) -> native
     }  # fmt: skip
     return native.Block(
         problems=x.shape[:-2].numel(), tokens=x.shape[-2], in_width=x.shape[-1], width=width,
-        heads=call.heads, activated=activated,
+        heads=call.heads, stride=_stride(weight), activated=activated,
         residual=2 if mapped else int(call.residual == "identity"),
         norm_first=call.norm_first and gain is not None,
         scale=call.scale, dropout=call.dropout, eps=call.eps,
         **{name: _address(tensor) for name, tensor in tensors.items()},
     )  # fmt: skip
+
+
+def _stride(weight: Tensor) -> int:
+    """Of a row of the packed product: one of a power of two would fall into few cache sets."""
+    return len(weight) + 16
 
 
 def _address(x: Tensor | None) -> int | None:

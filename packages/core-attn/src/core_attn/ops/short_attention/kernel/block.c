@@ -15,6 +15,7 @@ enum { NONE, INPUT, MAPPED }; /* what is added to the attention */
 /* Mirrored by native.py. All arrays are dense; width and in are whole vectors. */
 typedef struct {
     isize problems, tokens, in, width, heads;
+    isize stride;              /* of a row of packed: parts * width and some more */
     isize activated, residual; /* bit i: part i passes a relu; see above */
     isize norm_first;          /* the norm comes before the last relu, not after it */
     const uint64_t *seed;
@@ -22,7 +23,7 @@ typedef struct {
     const float *x;             /* (problems, tokens, in) */
     const float *weight, *bias; /* (parts * width, in) and (parts * width) or NULL */
     const float *gain, *shift;  /* (width), or NULL without a norm */
-    float *packed;              /* (problems, tokens, parts * width), NULL where not to be kept */
+    float *packed;              /* (problems, tokens, stride), NULL where not to be kept */
     float *y, *out;             /* (problems, tokens, width) before and after the norm; may be one */
     const float *grad;
     float *dx, *dweight, *dbias, *dgain, *dshift;
@@ -45,7 +46,7 @@ typedef struct {
     Work work;
     Ahead ahead;
     isize first, problems, rows;
-    float *packed, *dpacked, *dy; /* scratch: (rows, parts * width) twice, (rows, width) */
+    float *packed, *dpacked, *dy; /* scratch: (rows, stride) twice, (rows, width) */
     float *dweight, *dbias, *dgain, *dshift;
 } Group;
 
@@ -77,8 +78,7 @@ static View rows_of(const float *data, const Block *b, isize stride) {
 static void attend(Group *g, const float *packed, void (*pass)(const Work *)) {
     const Block *b = g->job->block;
     View *views[] = {&g->call.q, &g->call.k, &g->call.v};
-    isize stride = g->job->parts * b->width;
-    for (int i = 0; i < 3; i++) *views[i] = rows_of(packed + i * b->width, b, stride);
+    for (int i = 0; i < 3; i++) *views[i] = rows_of(packed + i * b->width, b, b->stride);
     for (isize p = 0; p < g->problems; p++)
         for (isize head = 0; head < b->heads; head++) {
             g->work.problem = p, g->work.drawn = g->first + p, g->work.head = head;
@@ -90,21 +90,21 @@ static void forward_group(Group *g) {
     const Block *b = g->job->block;
     isize width = b->width, packed_width = g->job->parts * width, row = g->first * b->tokens;
     const float *x = b->x + row * b->in;
-    float *packed = b->packed ? b->packed + row * packed_width : g->packed;
+    float *packed = b->packed ? b->packed + row * b->stride : g->packed;
     float *y = b->y + row * width, *out = b->out + row * width;
-    Product p = {x, b->in, 1, g->job->weight, 0, packed, packed_width, 0, 0, b->in, 0};
+    Product p = {x, b->in, 1, g->job->weight, 0, packed, b->stride, 0, 0, b->in, 0};
     multiply_strips(&g->ahead, p, g->rows, packed_width / LANES);
-    for (float *to = packed; to < packed + g->rows * packed_width;)
+    for (float *to = packed; to < packed + g->rows * b->stride; to += b->stride)
         for (isize part = 0; part < g->job->parts; part++)
-            for (isize j = part * width; j < (part + 1) * width; j += LANES, to += LANES) {
-                vec sum = load(to);
+            for (isize j = part * width; j < (part + 1) * width; j += LANES) {
+                vec sum = load(to + j);
                 if (b->bias) sum += load(b->bias + j);
-                store(to, b->activated >> part & 1 ? positive(sum) : sum);
+                store(to + j, b->activated >> part & 1 ? positive(sum) : sum);
             }
     g->call.out = rows_of(y, b, width);
     attend(g, packed, forward);
     const float *added = b->residual == MAPPED ? packed + 3 * width : x;
-    isize added_stride = b->residual == MAPPED ? packed_width : b->in;
+    isize added_stride = b->residual == MAPPED ? b->stride : b->in;
     for (isize i = 0; i < g->rows; i++, y += width, out += width, added += added_stride) {
         for (isize j = 0; j < width; j += LANES) {
             vec sum = load(y + j);
@@ -154,18 +154,18 @@ static void row_backward(Group *g, const float *y, const float *grad, float *dy)
 static void backward_group(Group *g) {
     const Block *b = g->job->block;
     isize width = b->width, packed_width = g->job->parts * width, row = g->first * b->tokens;
-    const float *x = b->x + row * b->in, *packed = b->packed + row * packed_width;
+    const float *x = b->x + row * b->in, *packed = b->packed + row * b->stride;
     float *dx = b->dx + row * b->in;
     for (isize i = 0; i < g->rows; i++)
         row_backward(g, b->y + (row + i) * width, b->grad + (row + i) * width, g->dy + i * width);
     g->call.grad = rows_of(g->dy, b, width);
     View *views[] = {&g->call.dq, &g->call.dk, &g->call.dv};
-    for (int i = 0; i < 3; i++) *views[i] = rows_of(g->dpacked + i * width, b, packed_width);
+    for (int i = 0; i < 3; i++) *views[i] = rows_of(g->dpacked + i * width, b, b->stride);
     attend(g, packed, backward);
     for (isize i = 0; i < g->rows; i++)
         for (isize part = 0; part < g->job->parts; part++) {
-            const float *at = packed + i * packed_width;
-            float *to = g->dpacked + i * packed_width;
+            const float *at = packed + i * b->stride;
+            float *to = g->dpacked + i * b->stride;
             const float *from = part < 3 ? to : g->dy + i * width - 3 * width;
             for (isize j = part * width; j < (part + 1) * width; j += LANES) {
                 vec d = load(from + j);
@@ -175,12 +175,12 @@ static void backward_group(Group *g) {
             }
         }
     if (b->residual == INPUT) memcpy(dx, g->dy, g->rows * width * sizeof(float));
-    Product p = {g->dpacked, packed_width, 1, g->job->weight, 0, dx, b->in, 0, 0, width, 0};
+    Product p = {g->dpacked, b->stride, 1, g->job->weight, 0, dx, b->in, 0, 0, width, 0};
     for (isize part = 0; part < g->job->parts; part++, p.a += width, p.b += width * b->in) {
         p.add = part > 0 || b->residual == INPUT;
         multiply_strips(&g->ahead, p, g->rows, b->in / LANES);
     }
-    Product dw = {g->dpacked, 1, packed_width, x, b->in, g->dweight, b->in, 0, 0, g->rows, 1};
+    Product dw = {g->dpacked, 1, b->stride, x, b->in, g->dweight, b->in, 0, 0, g->rows, 1};
     multiply(&g->ahead, dw, packed_width, b->in / LANES);
 }
 
@@ -190,7 +190,7 @@ static void plan(Group *g) {
     isize first = g->first + g->problems, left = b->problems - first;
     isize rows = (left < g->job->group ? left : g->job->group) * b->tokens, row = first * b->tokens;
     struct { const float *data; isize columns; } arrays[] = {
-        {b->dx, b->in}, {b->out, b->width}, {b->packed, g->job->parts * b->width},
+        {b->dx, b->in}, {b->out, b->width}, {b->packed, b->stride},
         {b->y, b->width}, {b->grad, b->width}, {b->x, b->in},
     };
     g->ahead.count = g->ahead.done = 0;
@@ -214,14 +214,14 @@ static void solve_chunks(void *data) {
                     .scale = b->scale, .dropout = b->dropout};
     g.work = (Work){.call = &g.call, .queries = b->tokens, .keys = b->tokens, .ahead = &g.ahead};
     void *memory = work_memory(&g.work, &g.call, b->tokens, b->tokens);
-    g.packed = malloc((rows + 1) * (2 * packed_width + b->width) * sizeof(float));
+    g.packed = malloc((rows + 1) * (2 * b->stride + b->width) * sizeof(float));
     if (!memory || !g.packed) {
         job->failed = 1;
         free(memory);
         free(g.packed);
         return;
     }
-    g.dpacked = g.packed + rows * packed_width, g.dy = g.dpacked + rows * packed_width;
+    g.dpacked = g.packed + rows * b->stride, g.dy = g.dpacked + rows * b->stride;
     isize groups = (b->problems + job->group - 1) / job->group;
     for (;;) {
         isize chunk = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED);
@@ -277,7 +277,7 @@ int core_attn_block(const Block *b, int backward, int threads, Parallel parallel
     job.failed = !job.weight || (backward && !job.sums);
     if (!job.failed && !backward) {
         into_strips(b->weight, 1, b->in, b->in, packed_width / LANES, job.weight);
-        prepare(b->packed, rows * packed_width);
+        prepare(b->packed, rows * b->stride);
         prepare(b->y, rows * b->width);
         prepare(b->out, rows * b->width);
     } else if (!job.failed) {
