@@ -22,7 +22,7 @@ from attn_recsys.data.movielens import prepare_ml1m
 from attn_recsys.data.prepare import load_prepared
 from attn_recsys.metrics import summary
 from attn_recsys.models import create
-from attn_recsys.optim import AdamTF
+from attn_recsys.optim import SPARSE, make_optimizer
 
 DATA = Path(os.environ.get("ATTN_DATA", "../../../shared/data"))  # from packages/recsys
 
@@ -36,6 +36,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--stop-after", type=int, default=50, help="epochs of this call")
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--optimizer", default="adam_tf", help="of the table, as in `attn-recsys`")
     parser.add_argument("--ml1m", type=Path, default=DATA / "recsys" / "ml-1m")
     parser.add_argument("--out", type=Path, default=Path("/tmp/recsys-ml1m"))
     args = parser.parse_args()
@@ -57,8 +58,8 @@ def run(args, prepared, folder, seed):
             "attention_dropout": 0.4, "embedding_dropout": 0.1, "init": "official"
         } | changes  # fmt: skip
     torch.manual_seed(seed)
-    model = create(args.model, prepared.layout, changes)
-    optimizer = AdamTF(model.parameters(), lr=args.lr)
+    model = create(args.model, prepared.layout, changes, sparse=args.optimizer in SPARSE)
+    optimizer = make_optimizer(model, args.optimizer, lr=args.lr)
     sets = {
         part: ShardLoader(
             ShardDataset(
