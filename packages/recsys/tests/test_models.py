@@ -36,6 +36,14 @@ def test_every_model_gives_finite_logits_and_gradients(name):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_a_saved_folder_gives_the_model_back(tmp_path):
+    model = AutoInt(LAYOUT, AutoIntConfig(block_widths=(16, 8), deep_widths=(5,))).eval()
+    model.save_pretrained(tmp_path)
+    again = AutoInt.from_pretrained(tmp_path)
+    assert (again.layout, again.config) == (model.layout, model.config)
+    assert torch.equal(again.eval()(*batch()), model(*batch()))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_rows_do_not_influence_each_other(name):
     model = create(name, LAYOUT).eval()

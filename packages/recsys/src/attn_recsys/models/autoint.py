@@ -1,10 +1,11 @@
 """AutoInt and AutoInt+: self-attention between the fields of a row."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -107,10 +108,11 @@ PRESETS: dict[str, AutoIntConfig] = {
 }  # fmt: skip
 
 
-class AutoInt(nn.Module):
+class AutoInt(nn.Module, PyTorchModelHubMixin):
     """Click model whose feature interactions are attention between fields.
 
-    With a deep part (`deep_widths`) it is AutoInt+.
+    With a deep part (`deep_widths`) it is AutoInt+. `save_pretrained` and `from_pretrained` keep it
+    as weights and fields in a folder or a repository of the Hugging Face Hub.
 
     Args:
         layout: the fields.
@@ -128,6 +130,7 @@ class AutoInt(nn.Module):
 
     def __init__(self, layout: Layout, config: AutoIntConfig, *, sparse: bool = False):
         super().__init__()
+        self._hub_mixin_config = {"layout": asdict(layout), "config": asdict(config)}  # config.json
         self.layout, self.config = layout, config
         raw = layout.numerical if config.numerical == "deep_only" else ()
         self.attended = [i for i, name in enumerate(layout.names) if name not in raw]
