@@ -12,6 +12,10 @@ def medians(rivals: Sequence[Callable[[], object]], seconds: float = 2.0) -> lis
     """Median seconds of each rival; they take turns, so that all see the same machine.
 
     One untimed turn comes first. Turns go on for about `seconds` in all, 5 to 200 of them.
+
+    Example:
+        >>> len(medians((lambda: sum(range(10)), lambda: sum(range(1000))), 0.01))
+        2
     """
     for rival in rivals:
         rival()
@@ -28,12 +32,24 @@ def medians(rivals: Sequence[Callable[[], object]], seconds: float = 2.0) -> lis
 
 
 def geometric_mean(values: Iterable[float]) -> float:
-    """exp of the mean of the logarithms."""
+    """exp of the mean of the logarithms.
+
+    Example:
+        >>> round(geometric_mean([1.0, 4.0]), 6)
+        2.0
+    """
     return math.exp(statistics.fmean(map(math.log, values)))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns aligned to the right, the first one to the left."""
+    """Columns aligned to the right, the first one to the left.
+
+    Example:
+        >>> print(table(("what", "ms"), [("ours", "1.5"), ("theirs", "20.0")]))
+        what      ms
+        ours     1.5
+        theirs  20.0
+    """
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
