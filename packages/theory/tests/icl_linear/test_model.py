@@ -15,7 +15,7 @@ from attn_theory.icl_linear import (
     to_official,
     train,
 )
-from attn_theory.icl_linear.predictors import softmax_heads
+from attn_theory.icl_linear.predictors import gradient_step, softmax_heads
 from core_attn import record
 
 
@@ -42,10 +42,36 @@ def test_the_stack_is_causal_and_sees_its_own_position():
 def test_one_softmax_is_the_default_and_two_are_named():
     config, p = ICLConfig(d=3, layers=2), prompts()
     plain, twice = CausalStack(config), CausalStack(config, compat="official-stack")
+    with torch.no_grad():  # weights of the default size hardly tell the two apart
+        for parameter in plain.parameters():
+            parameter.mul_(4)
     twice.load_state_dict(plain.state_dict())
     assert not plain(p.context, p.query).allclose(twice(p.context, p.query), atol=1e-4)
     with pytest.raises(ValueError, match="compat must be"):
         CausalStack(config, compat="twice")
+
+
+@pytest.mark.parametrize("task", [LinearRegression(3, 9, noise=0), MultiTask(6, 9, noise=0)])
+def test_without_noise_the_labels_are_linear_in_the_covariates(task):
+    p = task.sample(4, dtype=torch.float64)
+    assert p.x.dtype == p.y_query.dtype == torch.float64
+    beta = torch.linalg.lstsq(p.x, p.y).solution
+    torch.testing.assert_close((p.x_query[:, None] @ beta)[:, 0], p.y_query)
+
+
+def test_the_label_asked_for_is_free_of_noise_in_several_tasks():
+    asked, seen = (
+        MultiTask(noise=n).sample(2, generator=torch.Generator().manual_seed(0)) for n in (0.0, 9.0)
+    )
+    torch.testing.assert_close(asked.y_query, seen.y_query)
+    assert not asked.y.allclose(seen.y)
+
+
+def test_debiasing_centres_the_covariates():
+    p = prompts()
+    centred = p.x - p.x.mean(1, keepdim=True)
+    expected = ((centred @ p.x_query[..., None]) * p.y).mean((1, 2))
+    torch.testing.assert_close(gradient_step(p, debiased=True), expected)
 
 
 def test_a_structured_layer_is_the_pair_of_kernel_smoothers():

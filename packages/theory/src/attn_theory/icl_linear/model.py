@@ -112,8 +112,8 @@ class SingleLayer(nn.Module):
         self, z: Float[Tensor, "batch length width"], z_q: Float[Tensor, "batch 1 width"]
     ) -> Float[Tensor, "batch 1 outputs"]:
         """Predicts the query's label."""
-        _check_tokens(z, z_q, self.config.width)
-        return self.attention_layer(z_q, z)
+        _check_widths(z, z_q, self.config.width)
+        return _check_finite(self.attention_layer(z_q, z), z, z_q)
 
     def key_query(self) -> Float[Tensor, "heads width width"]:
         """KQ_h = K_h^T Q_h / sqrt(width): rows index keys, columns queries."""
@@ -152,12 +152,12 @@ class CausalStack(nn.Module):
         self, z: Float[Tensor, "batch length width"], z_q: Float[Tensor, "batch 1 width"]
     ) -> Float[Tensor, "batch 1 outputs"]:
         """Predicts the query's label."""
-        _check_tokens(z, z_q, self.config.width)
+        _check_widths(z, z_q, self.config.width)
         tokens = torch.cat((z, z_q), -2)
         for i in range(self.config.layers):
             layer = self.attention_layers[0 if self.config.tied else i]
             tokens = layer(tokens, tokens, causal=True, twice=self.compat == "official-stack")
-        return self.final_linear(tokens[:, -1:])
+        return _check_finite(self.final_linear(tokens[:, -1:]), z, z_q)
 
 
 class SeededLayers(nn.Module):
@@ -238,15 +238,14 @@ class SeededLayers(nn.Module):
         z_q: Float[Tensor, "seeds batch 1 width"],
     ) -> Float[Tensor, "seeds batch 1 outputs"]:
         """Predicts with every seed's weights on that seed's prompts."""
-        _check_tokens(z, z_q, self.config.width)
-        seeds, batch, length, width = z.shape
-        asked = z_q.squeeze(2) @ self.key_query().flatten(1, 2).transpose(-1, -2)
-        asked = asked.view(seeds * batch, -1, width)
-        tokens = z.reshape(seeds * batch, length, width)
-        pattern = torch.bmm(asked, tokens.transpose(-1, -2)).softmax(-1)
+        _check_widths(z, z_q, self.config.width)
+        seeds, batch, _, width = z.shape
+        asked = z_q.squeeze(2) @ self.key_query().flatten(1, 2).mT
+        tokens = z.flatten(0, 1)
+        pattern = torch.bmm(asked.view(seeds * batch, -1, width), tokens.mT).softmax(-1)
         read = torch.bmm(pattern, tokens).view(seeds, batch, -1)
-        ov = self.output_value().transpose(1, 2).flatten(2)
-        return (read @ ov.transpose(-1, -2)).unsqueeze(2)
+        y = read @ self.output_value().transpose(1, 2).flatten(2).mT
+        return _check_finite(y.unsqueeze(2), z, z_q)
 
     def layer(self, seed: int) -> SingleLayer:
         """One seed's weights as a layer of its own."""
@@ -257,17 +256,21 @@ class SeededLayers(nn.Module):
         return layer
 
 
-def _check_tokens(z: Tensor, z_q: Tensor, width: int) -> None:
+def _check_widths(z: Tensor, z_q: Tensor, width: int) -> None:
     if z.shape[-1] != width or z_q.shape[-1] != width:
         raise ValueError(
             f"tokens must have width {width}: z has {z.shape[-1]}, z_q has {z_q.shape[-1]}"
         )
     if z_q.shape[-2] != 1:
         raise ValueError(f"z_q must hold one query, got {z_q.shape[-2]}")
-    # The sums are finite unless an entry is not, or they overflow; only then look at every entry.
+
+
+def _check_finite(y: Tensor, z: Tensor, z_q: Tensor) -> Tensor:
+    """The predictions; one entry of a prompt that is not finite leaves no finite prediction."""
     if (
         not torch.compiler.is_compiling()
-        and not (z.detach().sum() + z_q.detach().sum()).isfinite()
+        and not y.detach().sum().isfinite()
         and not (z.isfinite().all() and z_q.isfinite().all())
     ):
         raise ValueError("z and z_q must be finite")
+    return y

@@ -30,7 +30,7 @@ class Debiasing(Config):
     means: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0)
     gamma: float = 0.1
     prompts: int = 60_000
-    batch: int = 10_000
+    batch: int = 1_000
 
 
 def measure(config: Debiasing, mean: float) -> Arrays:
@@ -99,5 +99,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.means,
+    revision=2,
     budget=15,
 )

@@ -59,7 +59,7 @@ def measure(config: Diabetes, point: tuple[str, int]) -> Arrays:
     rng = numpy_generator(0, f"diabetes {length}")
     picked = rng.random((config.draws, len(x))).argsort(1)[:, : length + 1]
     x, y = torch.tensor(x[picked]), torch.tensor(y[picked])[..., None]
-    prompts = Prompts(x[:, :-1], y[:, :-1], x[:, -1], y[:, -1])
+    prompts = Prompts(torch.cat((x, y), -1)[:, :-1], x[:, -1], y[:, -1])
     d, s2 = x.shape[-1], config.noise
     eta = theory.dgd_step(d, length, s2)
     pair = torch.tensor([1.0, -1.0], dtype=torch.float64)

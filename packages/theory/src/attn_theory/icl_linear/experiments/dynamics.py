@@ -161,5 +161,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.heads,
+    revision=2,
     budget=90,
 )

@@ -37,7 +37,7 @@ class Estimators(Config):
     lengths: tuple[int, ...] = tuple(range(10, 101, 5))
     tuned_at: int = 40
     prompts: int = 100_000
-    batch: int = 10_000
+    batch: int = 1_000
 
 
 def measure(config: Estimators, length: int) -> Arrays:
@@ -134,5 +134,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.lengths,
+    revision=2,
     budget=60,
 )

@@ -130,5 +130,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.heads,
+    revision=2,
     budget=180,
 )

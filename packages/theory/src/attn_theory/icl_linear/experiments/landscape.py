@@ -10,7 +10,7 @@ from ...experiment import Arrays, Check, Config, Experiment, Result, close
 from ...seeds import torch_generator
 from .. import theory
 from ..data import LinearRegression
-from ..predictors import read_labels
+from ..predictors import smoothers
 
 MEASURED = {0.02: 0.24116, 0.1: 0.24124, 0.13: 0.24142, 0.2: 0.24263, 0.3: 0.24693, 0.4: 0.25403}
 
@@ -24,7 +24,7 @@ class Landscape(Config):
     noise: float = 0.1
     g: tuple[float, ...] = (0.02, 0.05, 0.1, 0.13, 0.2, 0.25, 0.3, 0.35, 0.4)
     prompts: int = 200_000
-    batch: int = 10_000
+    batch: int = 1_000
 
 
 def measure(config: Landscape, point: None) -> Arrays:
@@ -37,8 +37,7 @@ def measure(config: Landscape, point: None) -> Arrays:
 
     def draw(count: int) -> np.ndarray:
         prompts = task.sample(count, generator=generator, dtype=torch.float64)
-        asked = torch.cat((g, -g))[:, None] * prompts.x_query[:, None]
-        plus, minus = read_labels(prompts, asked)[..., 0].split(len(g), -1)
+        plus, minus = smoothers(prompts, torch.cat((g, -g))).split(len(g), -1)
         read, y = plus - minus, prompts.y_query
         loss = (m * read - y).square()
         rise = loss - loss[:, :1]
@@ -107,5 +106,6 @@ EXPERIMENT = Experiment(
     measure,
     checks,
     draw,
+    revision=2,
     budget=15,
 )

@@ -28,7 +28,7 @@ class Length(Config):
     omega: float = 0.13
     lengths: tuple[int, ...] = (20, 40, 80, 160, 320)
     prompts: int = 60_000
-    batch: int = 5_000
+    batch: int = 1_000
 
 
 def measure(config: Length, length: int) -> Arrays:
@@ -107,5 +107,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.lengths,
+    revision=2,
     budget=20,
 )

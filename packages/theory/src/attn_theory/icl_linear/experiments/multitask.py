@@ -129,5 +129,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.heads,
+    revision=2,
     budget=150,
 )

@@ -62,7 +62,7 @@ def measure(config: Preconditioner, point: None) -> Arrays:
         guess = torch.einsum("bd,kde,be->bk", moment / config.length, options, new.x_query)
         return (guess - new.y_query).square().cpu().numpy()
 
-    mean, error = montecarlo.average(draw, config.test, 20_000)
+    mean, error = montecarlo.average(draw, config.test, 2_000)
     return {
         "learned": learned,
         "best": best,
@@ -114,5 +114,6 @@ EXPERIMENT = Experiment(
     measure,
     checks,
     draw,
+    revision=2,
     budget=20,
 )

@@ -21,7 +21,7 @@ class Proportional(Config):
     d: tuple[int, ...] = (5, 10, 20, 40, 80)
     noise: float = 3.0
     prompts: int = 20_000
-    batch: int = 5_000
+    batch: int = 1_000
 
 
 def limit_step(xi: float, s2: float) -> float:
@@ -96,5 +96,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.d,
+    revision=2,
     budget=20,
 )
