@@ -29,7 +29,7 @@ class Debiasing(Config):
     noise: float = 0.1
     means: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0)
     gamma: float = 0.1
-    prompts: int = 60_000
+    prompts: int = 400_000
     batch: int = 1_000
 
 
@@ -60,11 +60,12 @@ def measure(config: Debiasing, mean: float) -> Arrays:
 def checks(result: Result) -> list[Check]:
     """The earlier table; two heads go with the debiased step."""
     out = []
-    slack = (60_000 / result.config.prompts) ** 0.5
+    # The earlier numbers came from 60,000 prompts: four standard errors (0.002 each at means up
+    # to 0.5) of the difference. Large shifts make heavy tails, and with them larger errors.
+    spread = (1 + 60_000 / result.config.prompts) ** 0.5
     for part in result.parts:
         mean, risk = float(part["mean"]), part["risk"]
-        # Large shifts make heavy tails, and with them larger errors.
-        tolerance = (0.006 if mean <= 0.5 else 0.02 if mean <= 1 else 0.05) * slack
+        tolerance = (0.008 if mean <= 0.5 else 0.014 if mean <= 1 else 0.035) * spread
         for i, name in enumerate(NAMES):
             out.append(close(f"{name}, mean {mean:g}", risk[i], MEASURED[mean][i], tolerance,
                              "measured"))  # fmt: skip
