@@ -101,5 +101,5 @@ EXPERIMENT = Experiment(
     draw,
     points=lambda config: config.means,
     revision=2,
-    budget=15,
+    budget=6,
 )

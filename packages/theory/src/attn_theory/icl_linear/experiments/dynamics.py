@@ -162,5 +162,5 @@ EXPERIMENT = Experiment(
     draw,
     points=lambda config: config.heads,
     revision=2,
-    budget=90,
+    budget=40,
 )

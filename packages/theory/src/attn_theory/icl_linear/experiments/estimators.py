@@ -37,7 +37,7 @@ class Estimators(Config):
     lengths: tuple[int, ...] = tuple(range(10, 101, 5))
     tuned_at: int = 40
     prompts: int = 100_000
-    batch: int = 1_000
+    batch: int = 500
 
 
 def measure(config: Estimators, length: int) -> Arrays:
@@ -135,5 +135,5 @@ EXPERIMENT = Experiment(
     draw,
     points=lambda config: config.lengths,
     revision=2,
-    budget=60,
+    budget=15,
 )

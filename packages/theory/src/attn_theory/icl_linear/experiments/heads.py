@@ -131,5 +131,5 @@ EXPERIMENT = Experiment(
     draw,
     points=lambda config: config.heads,
     revision=2,
-    budget=180,
+    budget=70,
 )

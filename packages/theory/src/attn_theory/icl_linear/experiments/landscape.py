@@ -107,5 +107,5 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     revision=2,
-    budget=15,
+    budget=3,
 )

@@ -108,5 +108,5 @@ EXPERIMENT = Experiment(
     draw,
     points=lambda config: config.lengths,
     revision=2,
-    budget=20,
+    budget=5,
 )

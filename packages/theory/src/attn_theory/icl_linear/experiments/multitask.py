@@ -130,5 +130,5 @@ EXPERIMENT = Experiment(
     draw,
     points=lambda config: config.heads,
     revision=2,
-    budget=150,
+    budget=45,
 )

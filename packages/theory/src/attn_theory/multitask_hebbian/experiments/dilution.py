@@ -135,5 +135,5 @@ EXPERIMENT = Experiment(
     draw,
     points=lambda config: config.patterns,
     revision=2,
-    budget=60,
+    budget=25,
 )

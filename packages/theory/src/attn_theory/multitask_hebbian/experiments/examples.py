@@ -181,5 +181,5 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=points,
-    budget=120,
+    budget=15,
 )

@@ -94,5 +94,5 @@ EXPERIMENT = Experiment(
     draw,
     points=lambda config: config.dilutions,
     revision=2,
-    budget=40,
+    budget=25,
 )

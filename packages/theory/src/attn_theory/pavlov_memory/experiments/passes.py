@@ -118,5 +118,5 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.pairs,
-    budget=30,
+    budget=55,
 )

@@ -171,7 +171,7 @@ FAST = Experiment(
     draw,
     points=points,
     revision=2,
-    budget=240,
+    budget=210,
 )
 LARGE = Experiment(
     "random_feature_attention.large",
@@ -184,5 +184,5 @@ LARGE = Experiment(
     draw,
     points=points,
     revision=2,
-    budget=300,
+    budget=140,
 )

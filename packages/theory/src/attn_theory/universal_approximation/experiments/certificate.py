@@ -93,5 +93,5 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.degrees,
-    budget=40,
+    budget=12,
 )
