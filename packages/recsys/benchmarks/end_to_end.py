@@ -3,9 +3,10 @@
 python -m benchmarks.end_to_end
 
 39 integer columns of 25,641 ids and a label, width 16 (which DeepCTR-Torch and torch-rechub force),
-3 blocks, 2 heads, batch 1024, one thread, CPU seconds for one epoch of the same rows with the
-peer's documented way in: `model.fit` on columns for DeepCTR-Torch, DataGenerator and CTRTrainer for
-torch-rechub. Ours is shown with and without its two passes of preparation.
+3 blocks, 2 heads, batch 1024, CPU seconds for one epoch of the same rows with the peer's documented
+way in: `model.fit` on columns for DeepCTR-Torch, DataGenerator and CTRTrainer for torch-rechub. At
+width 64, FuxiCTR's Parquet loader with its layers. Ours is shown with and without its two passes of
+preparation.
 """
 
 import argparse
@@ -28,48 +29,83 @@ from . import peers
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=20_480)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
     shape = peers.Shape()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         path = Path(folder) / "clicks.parquet"
         random = np.random.default_rng(0)
         ids = {name: random.integers(0, shape.size, args.rows) for name in shape.names}
         pl.DataFrame(ids | {"label": random.integers(0, 2, args.rows)}).write_parquet(path)
-        base = None
-        for name, run in {"ours": ours, "deepctr-torch": deepctr, "torch-rechub": rechub}.items():
-            try:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    seconds = run(shape, path)
-            except ImportError as error:
-                print(f"{name}: missing ({error})")
-                continue
-            base = base or seconds[-1]
-            shown = ", ".join(f"{s:.1f}" for s in seconds)
-            rate = args.rows / seconds[-1]
-            print(f"{name:<14} CPU s {shown}   {rate:,.0f} rows/s   peer / ours "
-                  f"{seconds[-1] / base:.2f}", flush=True)  # fmt: skip
+        for threads in args.threads:
+            torch.set_num_threads(threads)
+            print(f"\n{threads} thread(s), {args.rows:,} rows")
+            for mine, others in GROUPS:
+                base = show(mine, shape, path, args.rows)
+                for other in others:
+                    show(other, shape, path, args.rows, base)
 
 
-def ours(shape, path):
+def show(run, shape, path, rows, base=None):
+    """Prints a row of the table; returns the seconds of the epoch."""
+    name = run.__name__.replace("_", " ")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            *prepared, cpu, wall = run(shape, path)
+    except ImportError as error:
+        print(f"{name}: missing ({error})")
+        return None
+    more = f"   preparation {prepared[0]:.1f} s" if prepared else ""
+    if base:
+        more = f"   peer / ours {cpu / base[0]:.2f} CPU, {wall / base[1]:.2f} wall"
+    print(
+        f"{name:<14} CPU {cpu:.2f} s, wall {wall:.2f} s, {rows / cpu:,.0f} rows/s{more}", flush=True
+    )
+    return cpu, wall
+
+
+class Watch:
+    """CPU seconds of the process and seconds since it was made."""
+
+    def __init__(self):
+        self.cpu, self.wall = time.process_time(), time.perf_counter()
+
+    def read(self):
+        return time.process_time() - self.cpu, time.perf_counter() - self.wall
+
+
+def ours_16(shape, path):
+    return ours(shape, path, "autoint_paper", {"block_widths": (16,) * 3, "linear_term": True})
+
+
+def ours_64(shape, path):
+    return ours(shape, path, "autoint_fuxictr", {})
+
+
+def ours(shape, path, preset, changes):
     from attn_recsys.data import TableData
     from attn_recsys.memory import keep_freed_memory
-    from attn_recsys.models import create
-    from attn_recsys.optim import make_optimizer
 
     keep_freed_memory()
     schema = path.with_suffix(".yaml")
     fields = "".join(f"  {name}: categorical\n" for name in shape.names)
     schema.write_text(f"files: {path}\nlabel: label\nfields:\n{fields}split: [1, 0, 0]\n")
-    start = time.process_time()
-    data = TableData(str(schema), folder=str(path.with_suffix("")), batch_size=1024)
-    data.prepare_data()
-    data.setup()
-    prepared = time.process_time() - start
-    start = time.process_time()
-    changes = {"block_widths": (16,) * shape.blocks, "linear_term": True}
-    model = create("autoint_paper", data.prepared.layout, changes, sparse=True)
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as folder:
+        data = TableData(str(schema), folder=str(Path(folder) / "shards"), batch_size=1024)
+        data.prepare_data()
+        data.setup()
+        prepared, _ = watch.read()
+        return prepared, *epoch(data, preset, changes)
+
+
+def epoch(data, preset, changes):
+    from attn_recsys.models import create
+    from attn_recsys.optim import make_optimizer
+
+    watch = Watch()
+    model = create(preset, data.prepared.layout, changes, sparse=True)
     update = make_optimizer(model, "deferred_adam")
     for batch in data.loader("train", shuffle=True):
         logits = model(batch["index"], batch["value"])
@@ -77,21 +113,21 @@ def ours(shape, path):
         update.zero_grad()
         loss.backward()
         update.step()
-    return prepared, time.process_time() - start
+    return watch.read()
 
 
 def deepctr(shape, path):
     from deepctr_torch.inputs import SparseFeat
     from deepctr_torch.models import AutoInt
 
-    start = time.process_time()
+    watch = Watch()
     frame = pandas.read_parquet(path)
     columns = [SparseFeat(name, shape.size, embedding_dim=shape.dim) for name in shape.names]
     model = AutoInt(columns, columns, att_layer_num=3, att_head_num=2, dnn_hidden_units=())
     model.compile("adam", "binary_crossentropy")
     inputs = {name: frame[name].to_numpy() for name in shape.names}
     model.fit(inputs, frame[["label"]].to_numpy(), batch_size=1024, epochs=1, verbose=0)
-    return (time.process_time() - start,)
+    return watch.read()
 
 
 def rechub(shape, path):
@@ -100,7 +136,7 @@ def rechub(shape, path):
     from torch_rechub.trainers import CTRTrainer
     from torch_rechub.utils.data import DataGenerator
 
-    start = time.process_time()
+    watch = Watch()
     frame = pandas.read_parquet(path)
     inputs = {name: frame[name].to_numpy() for name in shape.names}
     labels = frame["label"].to_numpy()
@@ -111,8 +147,22 @@ def rechub(shape, path):
     train, _, _ = generator.generate_dataloader(few, labels[:2], few, labels[:2], batch_size=1024)
     trainer = CTRTrainer(model, optimizer_params={"lr": 1e-3}, n_epoch=1)
     trainer.fit(train)
-    return (time.process_time() - start,)
+    return watch.read()
 
+
+def fuxictr(shape, path):
+    from fuxictr.pytorch.dataloaders.parquet_dataloader import ParquetDataLoader
+
+    step, features = peers.fuxictr(shape), peers.fuxictr_features(shape)
+    loader = ParquetDataLoader(features, str(path), batch_size=1024, shuffle=True)
+    watch = Watch()  # its cluster is up
+    for batch in loader:
+        ids = torch.stack([batch[name].long() for name in shape.names], 1)
+        step(ids, batch["label"].float())
+    return watch.read()
+
+
+GROUPS = ((ours_16, (deepctr, rechub)), (ours_64, (fuxictr,)))
 
 if __name__ == "__main__":
     main()

@@ -81,15 +81,9 @@ def plain_step(model: Callable[[Tensor], Tensor], update: torch.optim.Optimizer)
 
 def fuxictr(shape: Shape, width: int = 64) -> Step:
     """FuxiCTR's layers, joined as its AutoInt is, without a deep part; torch's Adam."""
-    from fuxictr.features import FeatureMap
     from fuxictr.pytorch.layers import FeatureEmbedding, ScaledDotProductAttention
 
-    fields = FeatureMap("bench", "/tmp")
-    fields.features = OrderedDict(
-        (name, {"source": "", "type": "categorical", "vocab_size": shape.size, "padding_idx": None})
-        for name in shape.names
-    )
-    fields.num_fields = shape.fields
+    fields = fuxictr_features(shape)
 
     class Block(nn.Module):
         def __init__(self, before: int):
@@ -122,6 +116,19 @@ def fuxictr(shape: Shape, width: int = 64) -> Step:
 
     model = Model()
     return plain_step(model, torch.optim.Adam(model.parameters(), lr=1e-3))
+
+
+def fuxictr_features(shape: Shape):
+    """The fields as FuxiCTR describes them."""
+    from fuxictr.features import FeatureMap
+
+    fields = FeatureMap("bench", "/tmp")
+    fields.features = OrderedDict(
+        (name, {"source": "", "type": "categorical", "vocab_size": shape.size, "padding_idx": None})
+        for name in shape.names
+    )
+    fields.num_fields, fields.labels = shape.fields, ["label"]
+    return fields
 
 
 def deepctr(shape: Shape) -> Step:
