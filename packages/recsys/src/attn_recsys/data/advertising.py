@@ -141,6 +141,9 @@ class KDD12(LogData):
     """Search advertising: training.txt of KDD Cup 2012 track 2, with userid_profile.txt beside it.
 
     Values have a row of their own from their 10th occurrence on; a user 0 is a missing one.
+    Every gender and age code of the profiles has a row, the code 0 for unknown too. They are
+    numbered in order of appearance there, genders first: that order is assumed, and another one
+    would only permute rows. A user without a profile has neither.
     """
 
     schema = Schema(
