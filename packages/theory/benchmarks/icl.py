@@ -1,9 +1,9 @@
 """In-context regression: seed-steps per second, and the estimator figure's time per prompt.
 
-The other side has the form of the authors' code as far as it is known: in training a fresh batch
-and a layer that projects every token for every head, one seed; in the figure a Python loop over
-prompts. That this loop takes scipy's softmax head by head and an explicit inverse is an assumption,
-so a leaner loop of our own stands beside it.
+The other side has the form of the authors' code: in training a fresh batch drawn array by array, a
+layer that projects every token for every head, one seed; in the figure one prompt after the other
+in numpy, one head after the other with scipy's softmax, ridge by an explicit inverse. A leaner loop
+of our own stands beside it.
 """
 
 import argparse
