@@ -85,7 +85,7 @@ def ours_64(shape, path):
 
 def ours(shape, path, preset, changes):
     from attn_recsys.data import TableData
-    from attn_recsys.memory import keep_freed_memory
+    from core_attn.memory import keep_freed_memory
 
     keep_freed_memory()
     schema = path.with_suffix(".yaml")

@@ -41,9 +41,9 @@ def ours(
     shape: Shape, preset: str, width: int, optimizer: str = "deferred_adam", **changes
 ) -> Step:
     from attn_recsys.layout import Layout
-    from attn_recsys.memory import keep_freed_memory
     from attn_recsys.models import create
     from attn_recsys.optim import SPARSE, make_optimizer
+    from core_attn.memory import keep_freed_memory
 
     keep_freed_memory()
     firsts = tuple(1 + i * shape.size for i in range(shape.fields))

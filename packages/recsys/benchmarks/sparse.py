@@ -23,11 +23,11 @@ from torch.nn import functional as F
 from attn_recsys.data import Criteo, SyntheticClicks
 from attn_recsys.data.synthetic import generate, planted_pairs
 from attn_recsys.layout import Layout
-from attn_recsys.memory import keep_freed_memory
 from attn_recsys.metrics import auc, summary
 from attn_recsys.models import create
 from attn_recsys.optim import SPARSE, make_optimizer
 from attn_recsys.report import interaction_strengths
+from core_attn.memory import keep_freed_memory
 
 DATA = Path(os.environ.get("ATTN_DATA", "../../../shared/data"))  # from packages/recsys
 

@@ -7,6 +7,8 @@ from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.utilities.data import extract_batch_size
 from torch import Tensor, nn
 
+from ..memory import keep_freed_memory
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -44,6 +46,11 @@ class Task(LightningModule):
     model: nn.Module
     monitor: str = "val/loss"
     mode: Literal["min", "max"] = "min"
+
+    def on_fit_start(self) -> None:
+        """Lets large tensors reuse memory on a CPU; an override calls this one too."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def figures(self, data: LightningDataModule) -> Iterable[Exhibit]:
         """The pictures and tables of `report`, as attention maps from taps; none by default.

@@ -20,7 +20,6 @@ from ..data.batches import Batch
 from ..data.module import ClickData
 from ..layout import Layout
 from ..losses import official_log_loss, official_mse
-from ..memory import keep_freed_memory
 from ..models import BASELINES, AutoInt, AutoIntConfig, BaselineConfig, Model
 from ..optim import SPARSE, make_optimizer
 from ..report import exhibits
@@ -125,10 +124,9 @@ class ClickTask(Task):
     # ---- training ----
 
     def on_fit_start(self) -> None:
-        """Forgets the calibration of weights that now change; lets large tensors reuse memory."""
+        """Forgets the calibration of weights that now change."""
+        super().on_fit_start()
         self.probability.calibrator = None
-        if self.device.type == "cpu":
-            keep_freed_memory()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The tables' optimiser and the network's."""

@@ -1,38 +1,43 @@
-"""The delta rule by chunks: one triangular solve turns a chunk's corrections into a product.
+"""The delta rule by chunks: one triangular inverse turns a chunk's corrections into products.
 
 Inside a chunk the corrections u solve (I + strict_tril(diag(beta) K K^T)) u = beta (v - K S), so
-that u = U - W S with U, W from a single solve for all chunks at once; only the small products
-with S run one chunk after the other.
+that u = U - W S, and the chunk takes the state S to (decay - K^T W) S + K^T U. Only that last
+product runs one chunk after the other; everything else is batched over the chunks.
 
-Cost for T tokens in chunks of C: T C (2 d + 3/2 e) multiply-adds inside the chunks, 3 T d e for
-the state, all as GEMMs; the stepwise form does 3 T d e as products with one row.
+Cost for T tokens in chunks of C: T C (2 d + 3/2 e) multiply-adds inside the chunks and
+T d (d + 3 e + d e / C) for the state, all as GEMMs; the stepwise form does 3 T d e as products
+with one row.
 """
 
 import torch
 from torch import Tensor
 
 from ..linear_attention.call import RecurrenceCall
-from ..linear_attention.chunked import merge, split
+from ..linear_attention.chunked import CHUNK, merge, split
 
 
 def run(call: RecurrenceCall) -> tuple[Tensor, Tensor]:
     """The recurrence, chunk by chunk."""
-    c = split(call)
+    # Half as many tokens as key dimensions balance the work inside the chunks and between them.
+    c = split(call, min(max(16, call.q.shape[-1] // 2), CHUNK))
     # Without beta every padded token has a zero key, which corrects nothing.
     write = c.k if c.beta is None else c.k * c.beta.unsqueeze(-1)
     value = c.v if c.beta is None else c.v * c.beta.unsqueeze(-1)
     overlap = c.masked(write @ c.k.transpose(-1, -2), diagonal=-1)
-    solved = torch.linalg.solve_triangular(
-        overlap, torch.cat((value, c.from_start(write)), -1), upper=False, unitriangular=True
+    identity = torch.eye(overlap.shape[-1], dtype=overlap.dtype, device=overlap.device)
+    inverse = torch.linalg.solve_triangular(
+        overlap, identity.expand_as(overlap), upper=False, unitriangular=True
     )
-    fresh, against = solved.split((value.shape[-1], write.shape[-1]), -1)
+    fresh, against = inverse @ value, inverse @ c.from_start(write)
+    keys = c.to_end(c.k).transpose(-1, -2)
+    gained, erased = keys @ fresh, keys @ against
+    state, before = call.initial_state(), []
+    for i in range(gained.shape[-3]):
+        before.append(state)
+        state = c.carry(state, i) + gained[..., i, :, :] - erased[..., i, :, :] @ state
+    states = torch.stack(before, -3)
     scores = c.masked(c.q @ c.k.transpose(-1, -2))
-    q, keys = c.from_start(c.q), c.to_end(c.k).transpose(-1, -2)
-    state, out = call.initial_state(), []
-    for i in range(q.shape[-3]):
-        correction = fresh[..., i, :, :] - against[..., i, :, :] @ state
-        out.append(q[..., i, :, :] @ state + scores[..., i, :, :] @ correction)
-        state = c.carry(state, i) + keys[..., i, :, :] @ correction
+    out = c.from_start(c.q) @ states + scores @ (fresh - against @ states)
     return merge(out, call), state
 
 

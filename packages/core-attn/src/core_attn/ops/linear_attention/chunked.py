@@ -17,7 +17,7 @@ CHUNK = 64
 
 
 class Chunks(NamedTuple):
-    """Tokens laid out as (*batch, heads, chunks, CHUNK, dim), padded with tokens that do nothing.
+    """Tokens laid out as (*batch, heads, chunks, size, dim), padded with tokens that do nothing.
 
     `log_decay` is the running sum of log(decay) inside each chunk, None without decay.
     """
@@ -53,19 +53,20 @@ class Chunks(NamedTuple):
         return state * self.log_decay[..., chunk, -1, None, None].exp()
 
 
-def split(call: RecurrenceCall) -> Chunks:
+def split(call: RecurrenceCall, size: int = CHUNK) -> Chunks:
     """Lays the call out in chunks, in the dtype of the state; the scale goes into the queries."""
-    tokens = call.q.shape[-2]
-    size = min(CHUNK, tokens)
-    pad = -tokens % size
+    size = min(size, call.q.shape[-2])
+    pad = -call.q.shape[-2] % size
 
     def rows(x: Tensor) -> Tensor:
-        return F.pad(x.to(call.wide), (0, 0, 0, pad)).unflatten(-2, (-1, size))
+        x = x.to(call.wide)
+        return (F.pad(x, (0, 0, 0, pad)) if pad else x).unflatten(-2, (-1, size))
 
     def gate(x: Tensor | None, fill: float) -> Tensor | None:
-        return None if x is None else F.pad(x.to(call.wide), (0, pad), value=fill).unflatten(
-            -1, (-1, size)
-        )  # fmt: skip
+        if x is None:
+            return None
+        x = x.to(call.wide)
+        return (F.pad(x, (0, pad), value=fill) if pad else x).unflatten(-1, (-1, size))
 
     decay = gate(call.decay, 1.0)
     return Chunks(
@@ -77,23 +78,22 @@ def split(call: RecurrenceCall) -> Chunks:
     )
 
 
-def merge(out: list[Tensor], call: RecurrenceCall) -> Tensor:
+def merge(out: Tensor, call: RecurrenceCall) -> Tensor:
     """Puts the chunks' outputs back into one row of tokens, without the padding."""
-    return torch.cat(out, -2)[..., : call.q.shape[-2], :].to(call.q.dtype)
+    return out.flatten(-3, -2)[..., : call.q.shape[-2], :].to(call.q.dtype)
 
 
 def run(call: RecurrenceCall) -> tuple[Tensor, Tensor]:
     """The recurrence, chunk by chunk."""
     c = split(call)
     k = c.k if c.beta is None else c.k * c.beta.unsqueeze(-1)
-    inside = c.masked(c.q @ k.transpose(-1, -2)) @ c.v
     written = c.to_end(k).transpose(-1, -2) @ c.v
-    q = c.from_start(c.q)
-    state, out = call.initial_state(), []
-    for i in range(q.shape[-3]):
-        out.append(inside[..., i, :, :] + q[..., i, :, :] @ state)
+    state, before = call.initial_state(), []
+    for i in range(written.shape[-3]):
+        before.append(state)
         state = c.carry(state, i) + written[..., i, :, :]
-    return merge(out, call), state
+    inside = c.masked(c.q @ k.transpose(-1, -2)) @ c.v
+    return merge(inside + c.from_start(c.q) @ torch.stack(before, -3), call), state
 
 
 def refuses(call: RecurrenceCall) -> str | None:

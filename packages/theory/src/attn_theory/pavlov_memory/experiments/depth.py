@@ -95,10 +95,13 @@ def draw(result: Result):
                     label=f"softmax clean-up, B={result.config.sharpness:g}")  # fmt: skip
     fine = np.geomspace(0.3, 6, 50)
     plotting.line(ax, fine, fine, index=6, label="law")
-    for part in result.parts:
+    for i, part in enumerate(result.parts):
         n, d, layers, heads = (int(x) for x in part["chain"])
+        same = np.flatnonzero(np.isclose(law, part["law"])).tolist()
+        # Chains of one law lie on one point: their labels stand above it, one over the other.
+        height = 6 + 9 * same.index(i) if len(same) > 1 else -9
         ax.annotate(f"{n},{d},{layers},{heads}", (part["law"], part["linear"].mean()), fontsize=7,
-                    xytext=(4, -9), textcoords="offset points")  # fmt: skip
+                    xytext=(4, height), textcoords="offset points")  # fmt: skip
     ax.set(xscale="log", yscale="log")
     plotting.ticks(ax, (0.3, 0.5, 1, 2, 4))
     plotting.labels(ax, "(1 + (n-1)/(d H))^L - 1", "relative error (n, d, L, H)")

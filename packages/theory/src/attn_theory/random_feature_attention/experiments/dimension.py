@@ -60,6 +60,7 @@ def draw(result: Result):
         plotting.line(left, config.sizes, mean, index=i)
     left.axhline(config.level, color="black", lw=0.7, ls="--")
     left.set_xscale("log")
+    plotting.ticks(left, config.sizes[::2])
     plotting.labels(left, "samples n", "test error, f1 p2")
     d, needed = result["d"].astype(float), result["needed"]
     plotting.points(right, d, needed.mean(1), needed.std(1), label=f"d^{slope(result):.2f}")

@@ -11,11 +11,15 @@ def keep_freed_memory() -> bool:
     """Tells glibc's allocator to reuse freed memory instead of giving it back to the system.
 
     By default every tensor above 32 MB is mapped anew, and each of its pages faults at the first
-    touch; at 39 fields and 1,024 rows that is a third of a training step on a CPU. At most 1 GiB
-    of freed memory is kept.
+    touch; with 1,024 rows of 39 fields that is a third of a click model's training step on a CPU.
+    At most 1 GiB of freed memory is kept.
 
     Returns:
         Whether it had an effect; not outside of Linux with glibc.
+
+    Example:
+        >>> keep_freed_memory() in (True, False)
+        True
     """
     if not sys.platform.startswith("linux"):
         return False
