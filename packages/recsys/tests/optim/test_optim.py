@@ -5,7 +5,7 @@ import torch
 
 from attn_recsys.layout import Layout
 from attn_recsys.models import create
-from attn_recsys.optim import AdamTF, DeferredAdam, make_optimizer
+from attn_recsys.optim import AdamTF, DeferredAdam, make_optimizer, rows
 
 LAYOUT = Layout.plain(4, rows=300)
 
@@ -37,8 +37,17 @@ def twins(**changes):
     return dense, sparse
 
 
+@pytest.fixture(params=["kernel", "torch"])
+def form(request, monkeypatch):
+    """The sparse optimisers by their kernel in C, and by torch's operators."""
+    if request.param == "torch":
+        monkeypatch.setattr(rows, "serves", lambda weight: False)
+    elif rows.KERNEL.missing():
+        pytest.skip(rows.KERNEL.missing())
+
+
 @pytest.mark.parametrize("eps", [1e-8, 1e-4])
-def test_deferred_adam_follows_dense_adam_row_by_row(eps):
+def test_deferred_adam_follows_dense_adam_row_by_row(eps, form):
     dense, sparse = twins()
     one = AdamTF(dense.parameters(), lr=0.01, eps=eps)
     tables = DeferredAdam(sparse.embeddings, lr=0.01, eps=eps)
@@ -63,7 +72,7 @@ def test_deferred_adam_follows_dense_adam_row_by_row(eps):
         torch.testing.assert_close(table.weight, other.weight, atol=1e-4, rtol=1e-3)
 
 
-def test_deferred_adam_sums_the_missed_steps_of_one_row_to_float_precision():
+def test_deferred_adam_sums_the_missed_steps_of_one_row_to_float_precision(form):
     for scale in (1e-10, 1e-8, 1e-5, 1.0):  # gradients from far below eps to far above
         dense, sparse = (
             create("mlp", Layout.plain(1, rows=2), {"dim": 3}, sparse=s) for s in (False, True)
@@ -86,8 +95,38 @@ def test_deferred_adam_sums_the_missed_steps_of_one_row_to_float_precision():
         )
 
 
+@pytest.mark.skipif(rows.KERNEL.missing() is not None, reason=str(rows.KERNEL.missing()))
+@pytest.mark.parametrize("name", ["deferred_adam", "row_adagrad"])
+def test_the_kernel_gives_the_numbers_of_torch_on_any_number_of_threads(name, monkeypatch):
+    def trained(threads, kernel=True):
+        with monkeypatch.context() as patch:
+            if not kernel:
+                patch.setattr(rows, "serves", lambda weight: False)
+            torch.set_num_threads(threads)
+            model = twins()[1]
+            optimizer = make_optimizer(model, name, lr=0.01)
+            train(model, optimizer, 30)
+            optimizer.state_dict()  # catches up
+            return model.state_dict()
+
+    before = torch.get_num_threads()
+    try:
+        one, three, plain = trained(1), trained(3), trained(1, kernel=False)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(one, plain, atol=1e-4, rtol=1e-3)
+    assert all(torch.equal(one[key], three[key]) for key in one)
+
+
+def test_ids_outside_of_the_table_are_refused_before_the_kernel_sees_them(form):
+    model = twins()[1]
+    train(model, make_optimizer(model), 2)
+    with pytest.raises(IndexError, match="within 0 to 299, got 2 to 300|out of (range|bounds)"):
+        model(torch.tensor([[2, 3, 4, 300]]), torch.ones(1, 4))
+
+
 @pytest.mark.parametrize("name", ["deferred_adam", "lazy_adam", "row_adagrad"])
-def test_sparse_optimisers_leave_absent_rows_alone_and_have_no_dense_gradient(name):
+def test_sparse_optimisers_leave_absent_rows_alone_and_have_no_dense_gradient(name, form):
     _, model = twins()
     optimizer = make_optimizer(model, name, lr=0.1)
     before = model.embedding.weight.detach().clone()
@@ -103,7 +142,7 @@ def test_sparse_optimisers_leave_absent_rows_alone_and_have_no_dense_gradient(na
 @pytest.mark.parametrize(
     "name", ["adam_tf", "adam", "adagrad_tf", "deferred_adam", "lazy_adam", "row_adagrad"]
 )
-def test_training_continues_from_a_saved_state_to_the_same_numbers(name):
+def test_training_continues_from_a_saved_state_to_the_same_numbers(name, form):
     dense, sparse = twins()
     model = sparse if name in ("deferred_adam", "lazy_adam", "row_adagrad") else dense
     optimizer = make_optimizer(model, name, lr=0.01, table_lr=0.05)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..models.embedding import FieldEmbedding
+from . import rows
 
 WINDOW = 256
 CHUNK = 1 << 16
@@ -99,31 +100,47 @@ class DeferredAdam(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         group = self.param_groups[0]
+        now = self.steps + 1
         beta1, beta2 = group["betas"]
-        found = []
+        lr = group["lr"] * math.sqrt(1 - beta2**now) / (1 - beta1**now)
         for weight in group["params"]:
             if weight.grad is None:
                 continue
-            grad = weight.grad.coalesce()
-            rows = grad.indices()[0]
-            self._refresh(weight, rows)
-            found.append((weight, rows, grad.values()))
-        group["steps"] += 1
-        now = self.steps
-        lr = group["lr"] * math.sqrt(1 - beta2**now) / (1 - beta1**now)
+            if rows.serves(weight):
+                self._run_kernel(weight, lr=lr, **rows.ordered(weight.grad))
+            else:
+                self._move(weight, weight.grad.coalesce(), lr)
+        group["steps"] = now
         self._note_missed(lr)
-        for weight, rows, grad in found:
-            state = self.state[weight]
-            means, squares = state["exp_avg"], state["exp_avg_sq"]
-            mean = means.index_select(0, rows).lerp_(grad, 1 - beta1)
-            square = squares.index_select(0, rows).mul_(beta2)
-            square.addcmul_(grad, grad, value=1 - beta2)
-            means.index_copy_(0, rows, mean)
-            squares.index_copy_(0, rows, square)
-            move = mean.div_(square.sqrt_().add_(group["eps"]))
-            weight.index_add_(0, rows, move, alpha=-lr)
-            self._at[weight].index_fill_(0, rows, now)
         return loss
+
+    def _move(self, weight: Tensor, grad: Tensor, lr: float) -> None:
+        """Updates the rows of a gradient."""
+        group, state = self.param_groups[0], self.state[weight]
+        beta1, beta2 = group["betas"]
+        at, grad = grad.indices()[0], grad.values()
+        self._refresh(weight, at)
+        means, squares = state["exp_avg"], state["exp_avg_sq"]
+        mean = means.index_select(0, at).lerp_(grad, 1 - beta1)
+        square = squares.index_select(0, at).mul_(beta2)
+        square.addcmul_(grad, grad, value=1 - beta2)
+        means.index_copy_(0, at, mean)
+        squares.index_copy_(0, at, square)
+        move = mean.div_(square.sqrt_().add_(group["eps"]))
+        weight.index_add_(0, at, move, alpha=-lr)
+        self._at[weight].index_fill_(0, at, self.steps + 1)
+
+    def _run_kernel(self, weight: Tensor, lr: float = 0.0, **tensors: Tensor) -> None:
+        """Lets rows take the steps they missed and, where there is a gradient, the next one."""
+        group, state = self.param_groups[0], self.state[weight]
+        call = rows.Adam(
+            lr=lr, beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"],
+            start=self._start, now=self.steps, capacity=self._missed.shape[1],
+        )  # fmt: skip
+        rows.run(
+            "attn_recsys_adam", call, weight, mean=state["exp_avg"], square=state["exp_avg_sq"],
+            at=self._at[weight], missed=self._missed, **tensors,
+        )  # fmt: skip
 
     def catch_up(self) -> None:
         """Moves every row to the present step."""
@@ -160,30 +177,32 @@ class DeferredAdam(torch.optim.Optimizer):
         self._missed[:, past - reach : past].add_(self._weights[:, WINDOW - reach :], alpha=lr)
 
     @torch.no_grad()
-    def _refresh(self, weight: Tensor, rows: Tensor) -> None:
+    def _refresh(self, weight: Tensor, read: Tensor) -> None:
         """Lets the rows, in which some may occur twice, take the steps they missed."""
-        at = self._at[weight]
-        now = self.steps
-        if now == self._start:
+        if self.steps == self._start:
             return
-        then = at.index_select(0, rows)
+        if rows.serves(weight):
+            self._run_kernel(weight, rows=read.long())
+            return
+        at, now = self._at[weight], self.steps
+        then = at.index_select(0, read)
         behind = then < now
         if not behind.all():
-            rows, then = rows[behind], then[behind]
-            if not len(rows):
+            read, then = read[behind], then[behind]
+            if not len(read):
                 return
         group, state = self.param_groups[0], self.state[weight]
         beta1, beta2 = group["betas"]
-        mean = state["exp_avg"].index_select(0, rows)
-        square = state["exp_avg_sq"].index_select(0, rows)
+        mean = state["exp_avg"].index_select(0, read)
+        square = state["exp_avg_sq"].index_select(0, read)
         terms = self._missed[:, : now - self._start + 1].to(weight.device, weight.dtype)
         zeroth, first, second = terms.index_select(1, then - self._start).unsqueeze(-1)
         damped = square.sqrt().add_(group["eps"])
         share = group["eps"] / damped
         sums = share.mul(second).sub_(first).mul_(share).add_(zeroth)
-        moved = weight.index_select(0, rows).addcmul_(mean.div(damped), sums, value=-1)
-        weight.index_copy_(0, rows, moved)  # a row that occurs twice is written twice alike
+        moved = weight.index_select(0, read).addcmul_(mean.div(damped), sums, value=-1)
+        weight.index_copy_(0, read, moved)  # a row that occurs twice is written twice alike
         gap = (now - then).to(weight.dtype)[:, None]
-        state["exp_avg"].index_copy_(0, rows, mean.mul_(beta1**gap))
-        state["exp_avg_sq"].index_copy_(0, rows, square.mul_(beta2**gap))
-        at.index_fill_(0, rows, now)
+        state["exp_avg"].index_copy_(0, read, mean.mul_(beta1**gap))
+        state["exp_avg_sq"].index_copy_(0, read, square.mul_(beta2**gap))
+        at.index_fill_(0, read, now)

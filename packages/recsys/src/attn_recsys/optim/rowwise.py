@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from . import rows
+
 
 class RowAdagrad(torch.optim.Optimizer):
     """acc_row += mean(g_row^2), row -= lr g_row / (sqrt(acc_row) + eps), for the rows of the batch.
@@ -46,13 +48,18 @@ class RowAdagrad(torch.optim.Optimizer):
                     continue
                 if not weight.grad.is_sparse:
                     raise ValueError("RowAdagrad needs sparse gradients; make tables sparse=True")
-                grad = weight.grad.coalesce()
-                rows, values = grad.indices()[0], grad.values()
                 state = self.state[weight]
                 if not state:
                     state["sum"] = weight.new_full((len(weight),), group["initial"])
-                total = state["sum"][rows].add_(values.square().mean(1))
-                state["sum"][rows] = total
+                if rows.serves(weight):
+                    call = rows.Adagrad(lr=group["lr"], eps=group["eps"])
+                    tensors = {"total": state["sum"], **rows.ordered(weight.grad)}
+                    rows.run("attn_recsys_adagrad", call, weight, **tensors)
+                    continue
+                grad = weight.grad.coalesce()
+                at, values = grad.indices()[0], grad.values()
+                total = state["sum"][at].add_(values.square().mean(1))
+                state["sum"][at] = total
                 move = values / total.sqrt_().add_(group["eps"])[:, None]
-                weight.index_add_(0, rows, move, alpha=-group["lr"])
+                weight.index_add_(0, at, move, alpha=-group["lr"])
         return loss

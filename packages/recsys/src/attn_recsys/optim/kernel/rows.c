@@ -1,0 +1,150 @@
+/* Steps of the sparse optimisers, a table's row at a time: what torch does in a dozen passes over
+ * gathered copies, done while the row is in the cache. */
+#include <math.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "team.h"
+
+enum { LINE = 16, AHEAD = 12 }; /* floats of a cache line; rows fetched ahead */
+
+typedef struct {
+    int64_t count, width;
+    const int64_t *rows, *order; /* rows ascend where there is an order: that of the gradients */
+    const float *grad;           /* (count, width) before ordering; NULL: only catch up */
+    float *weight, *mean, *square;
+    int32_t *at;          /* the step each row is at */
+    const double *missed; /* (3, capacity): A_n from step start + i to now */
+    int64_t capacity, start, now;
+    float lr, beta1, beta2, eps;
+} Adam;
+
+typedef struct {
+    int64_t count, width;
+    const int64_t *rows, *order;
+    const float *grad;
+    float *weight, *total; /* the accumulators, one a row */
+    float lr, eps;
+} Adagrad;
+
+typedef struct {
+    const void *call;
+    int parts;
+    atomic_int next;
+} Job;
+
+static inline void fetch(const float *table, int64_t row, int64_t width) {
+    for (int64_t c = 0; c < width; c += LINE) __builtin_prefetch(table + row * width + c, 1);
+}
+
+/* Whether a part owns a row; every row has one owner, so that no two threads write to it. */
+static inline int owns(int64_t row, int part, int parts) { return parts == 1 || row % parts == part; }
+
+/* Sums the gradients of the row at place i into `sum`; returns the place after its last one. */
+static int64_t gather(const int64_t *rows, const int64_t *order, const float *grad, int64_t i,
+                      int64_t count, int64_t width, float *sum) {
+    const float *first = grad + order[i] * width;
+    for (int64_t c = 0; c < width; c++) sum[c] = first[c];
+    int64_t row = rows[i++];
+    for (; i < count && rows[i] == row; i++) {
+        const float *more = grad + order[i] * width;
+        for (int64_t c = 0; c < width; c++) sum[c] += more[c];
+    }
+    return i;
+}
+
+/* Takes the steps a row has missed, in the closed form of DeferredAdam. */
+static void catch_up(const Adam *a, int64_t row) {
+    const double *missed = a->missed + (a->at[row] - a->start);
+    float zeroth = missed[0], first = missed[a->capacity], second = missed[2 * a->capacity];
+    float gap = a->now - a->at[row], eps = a->eps;
+    float fade1 = powf(a->beta1, gap), fade2 = powf(a->beta2, gap);
+    int64_t start = row * a->width;
+    float *restrict weight = a->weight + start;
+    float *restrict mean = a->mean + start, *restrict square = a->square + start;
+    for (int64_t c = 0; c < a->width; c++) {
+        float damped = sqrtf(square[c]) + eps, share = eps / damped;
+        weight[c] -= mean[c] / damped * ((share * second - first) * share + zeroth);
+        mean[c] *= fade1;
+        square[c] *= fade2;
+    }
+    a->at[row] = a->now;
+}
+
+static void adam_part(const Adam *a, int part, int parts) {
+    float sum[a->width];
+    for (int64_t i = 0; i < a->count;) {
+        if (i + AHEAD < a->count && owns(a->rows[i + AHEAD], part, parts)) {
+            int64_t next = a->rows[i + AHEAD];
+            fetch(a->weight, next, a->width);
+            fetch(a->mean, next, a->width);
+            fetch(a->square, next, a->width);
+            __builtin_prefetch(a->at + next, 1);
+        }
+        int64_t row = a->rows[i];
+        if (!owns(row, part, parts)) {
+            i++;
+            continue;
+        }
+        if (a->at[row] < a->now) catch_up(a, row);
+        if (!a->grad) {
+            i++;
+            continue;
+        }
+        i = gather(a->rows, a->order, a->grad, i, a->count, a->width, sum);
+        int64_t start = row * a->width;
+        float *restrict weight = a->weight + start;
+        float *restrict mean = a->mean + start, *restrict square = a->square + start;
+        for (int64_t c = 0; c < a->width; c++) {
+            mean[c] += (1 - a->beta1) * (sum[c] - mean[c]);
+            square[c] = a->beta2 * square[c] + (1 - a->beta2) * sum[c] * sum[c];
+            weight[c] -= a->lr * mean[c] / (sqrtf(square[c]) + a->eps);
+        }
+        a->at[row] = a->now + 1;
+    }
+}
+
+static void adagrad_part(const Adagrad *a, int part, int parts) {
+    float sum[a->width];
+    for (int64_t i = 0; i < a->count;) {
+        if (i + AHEAD < a->count && owns(a->rows[i + AHEAD], part, parts)) {
+            fetch(a->weight, a->rows[i + AHEAD], a->width);
+            __builtin_prefetch(a->total + a->rows[i + AHEAD], 1);
+        }
+        int64_t row = a->rows[i];
+        if (!owns(row, part, parts)) {
+            i++;
+            continue;
+        }
+        i = gather(a->rows, a->order, a->grad, i, a->count, a->width, sum);
+        float squares = 0, *restrict weight = a->weight + row * a->width;
+        for (int64_t c = 0; c < a->width; c++) squares += sum[c] * sum[c];
+        a->total[row] += squares / a->width;
+        float step = a->lr / (sqrtf(a->total[row]) + a->eps);
+        for (int64_t c = 0; c < a->width; c++) weight[c] -= step * sum[c];
+    }
+}
+
+static void run_adam(void *data) {
+    Job *job = data;
+    for (int part; (part = atomic_fetch_add(&job->next, 1)) < job->parts;)
+        adam_part(job->call, part, job->parts);
+}
+
+static void run_adagrad(void *data) {
+    Job *job = data;
+    for (int part; (part = atomic_fetch_add(&job->next, 1)) < job->parts;)
+        adagrad_part(job->call, part, job->parts);
+}
+
+int attn_recsys_adam(const Adam *call, int pass, int threads, Parallel parallel) {
+    Job job = {call, threads};
+    run_team(run_adam, &job, threads, parallel);
+    return 0;
+}
+
+int attn_recsys_adagrad(const Adagrad *call, int pass, int threads, Parallel parallel) {
+    Job job = {call, threads};
+    run_team(run_adagrad, &job, threads, parallel);
+    return 0;
+}

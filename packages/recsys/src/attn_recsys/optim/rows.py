@@ -1,0 +1,70 @@
+"""The sparse optimisers' kernel in C, for float32 tables on a CPU."""
+
+import ctypes
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core_attn.native import Kernel
+
+KERNEL = Kernel(
+    "attn_recsys_rows",
+    Path(__file__).with_name("kernel"),
+    ["attn_recsys_adam", "attn_recsys_adagrad"],
+)
+
+
+class Adam(ctypes.Structure):
+    """A step of `DeferredAdam`, or its catching up; `Adam` of kernel/rows.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("count", "width")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("rows", "order", "grad", "weight", "mean", "square", "at", "missed")
+        ),
+        *((name, ctypes.c_int64) for name in ("capacity", "start", "now")),
+        *((name, ctypes.c_float) for name in ("lr", "beta1", "beta2", "eps")),
+    ]
+
+
+class Adagrad(ctypes.Structure):
+    """A step of `RowAdagrad`; `Adagrad` of kernel/rows.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("count", "width")),
+        *((name, ctypes.c_void_p) for name in ("rows", "order", "grad", "weight", "total")),
+        *((name, ctypes.c_float) for name in ("lr", "eps")),
+    ]
+
+
+def serves(weight: Tensor) -> bool:
+    """Whether the kernel can step this table."""
+    cpu = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.is_contiguous()
+    return cpu and KERNEL.missing() is None
+
+
+def run(
+    entry: str, call: ctypes.Structure, weight: Tensor, rows: Tensor, **tensors: Tensor
+) -> None:
+    """Runs an entry on the rows of a table.
+
+    Raises:
+        IndexError: a row is not in the table.
+    """
+    if not rows.numel():
+        return
+    low, high = (int(x) for x in rows.aminmax())
+    if low < 0 or high >= len(weight):
+        raise IndexError(f"ids must be within 0 to {len(weight) - 1}, got {low} to {high}")
+    call.count, call.width = rows.numel(), weight[0].numel()
+    for name, x in {"weight": weight, "rows": rows, **tensors}.items():
+        setattr(call, name, x.data_ptr())
+    KERNEL.run(entry, call)
+
+
+def ordered(grad: Tensor) -> dict[str, Tensor]:
+    """The rows of a sparse gradient, ascending, with their order and the values as they came."""
+    rows, order = grad._indices()[0].sort(stable=True)
+    return {"rows": rows, "order": order, "grad": grad._values().contiguous()}
