@@ -65,7 +65,7 @@ def exhibits(task: "ClickTask", data: "ClickData", rows: int = ROWS) -> Iterator
     found = {"as trained": before} | ({} if calibrator is None else {calibrator.method: p})
     yield _quality(label, found)
     yield _calibration(label, found)
-    yield from _unseen(data)
+    yield _unseen(data)
     if isinstance(model, AutoInt) and model.config.block_widths:
         names = [model.layout.names[i] for i in model.attended]
         yield from _global_maps(model, batches, names)
@@ -132,14 +132,17 @@ def _calibration(label: np.ndarray, found: Mapping[str, np.ndarray]) -> Picture:
     return Picture("calibration", "Calibration", caption, rows, figure)
 
 
-def _unseen(data: "ClickData") -> Iterator[Picture]:
+def _unseen(data: "ClickData") -> Picture:
+    prepared = data.prepared
     rows = [
-        {"field": name, "share in rare row": share}
-        for name, share in sorted(data.prepared.unseen.items(), key=lambda item: -item[1])
+        {"field": name, "rare or unseen": prepared.unseen.get(name), "empty": prepared.empty[name]}
+        for name in sorted(prepared.empty, key=lambda name: -prepared.unseen.get(name, 0.0))
     ]
-    if rows:
-        caption = "Share of validation and test cells whose value was rare or unseen in training."
-        yield Picture("unseen", "Rare and unseen values", caption, rows)
+    caption = (
+        "Shares of cells: of validation and test cells those whose value was rare or unseen in "
+        "training, of all cells those without a value."
+    )
+    return Picture("unseen", "Rare, unseen and empty cells", caption, rows)
 
 
 # ---- attention ----

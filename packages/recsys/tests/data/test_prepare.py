@@ -60,7 +60,8 @@ def test_blocks_of_any_size_give_the_same_vocabulary(tmp_path):
 
 
 def test_a_learned_missing_cell_has_a_row_of_its_own(tmp_path):
-    one(Field("c", missing="learned"), ["a", None, "a", ""], tmp_path / "p")
+    prepared = one(Field("c", missing="learned"), ["a", None, "a", ""], tmp_path / "p")
+    assert prepared.empty == {"c": 0.5}
     assert rows(tmp_path / "p")["c"].to_list() == [2, 3, 2, 3]
 
 
@@ -93,10 +94,11 @@ def test_minmax_clips_later_numbers_and_quantiles_fill_bins_evenly(tmp_path):
     assert rows(tmp_path / "b")["t"].value_counts()["count"].to_list() == [25] * 4
 
 
-def test_multi_valued_cells_keep_their_values_and_an_empty_one_is_null(tmp_path):
-    one(Field("g", "multi", max_values=2), ["a|b|c", "b", None, "a"], tmp_path / "p")
+def test_multi_valued_cells_keep_their_values_and_an_empty_one_is_null_and_counted(tmp_path):
+    prepared = one(Field("g", "multi", max_values=2), ["a|b|c", "b", None, ""], tmp_path / "p")
+    assert prepared.empty == {"g": 0.5}
     found = rows(tmp_path / "p")["g"].to_list()
-    assert [None if x is None else len(x) for x in found] == [2, 1, None, 1]
+    assert [None if x is None else len(x) for x in found] == [2, 1, None, None]
     assert found[0][1] == found[1][0]
 
 

@@ -204,6 +204,7 @@ def _write(
     writers = [ShardWriter(part / name) for name in SPLITS]
     ones = total = 0
     rare, cells = dict.fromkeys(vocabulary.rare, 0), dict.fromkeys(vocabulary.rare, 0)
+    empty = {field.name: 0 for field in schema.fields}
     for block in kept():
         coded = encode.encoded(block.frame, schema, vocabulary, ranges, seed, block.start)
         extra = [pl.Series("label", block.label)]
@@ -211,6 +212,10 @@ def _write(
             extra.append(block.frame[schema.group].cast(pl.String).alias("group"))
         coded = coded.with_columns(extra)
         ones += int(block.label[block.split == 0].sum())
+        for name in empty:
+            learned = vocabulary.missing.get(name)
+            none = coded[name].is_null() if learned is None else coded[name] == learned
+            empty[name] += int(none.sum())
         held_out = coded.filter(pl.Series(block.split > 0))
         for name, row in vocabulary.rare.items():
             ids = held_out[name]
@@ -240,6 +245,7 @@ def _write(
         rare=vocabulary.rare,
         missing=vocabulary.missing,
         unseen={name: rare[name] / max(cells[name], 1) for name in rare},
+        empty={name: count / total for name, count in empty.items()},
         seed=seed,
         vocabulary_hash=f"{digest:08x}",
     )
