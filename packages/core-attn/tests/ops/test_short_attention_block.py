@@ -60,6 +60,18 @@ def test_the_kernel_agrees_with_the_definition(name, norm, bias):
         assert_close(x.double(), y, rtol=1e-4, atol=3e-5 * max(1.0, float(y.detach().abs().max())))
 
 
+def test_a_backend_that_the_block_lacks_computes_its_heads():
+    call, options = arguments((3,), 6, 16, 16, 3), {"heads": 2}
+    with use_backend("reference"):
+        choices = why(short_attention_block, **call, **options)
+    assert [(choice.operator, choice.backend) for choice in choices] == [
+        ("short_attention_block", "composed"),
+        ("short_attention", "reference"),
+    ]
+    with use_backend("triton"), pytest.raises(ValueError, match="short_attention: no backend of"):
+        short_attention_block(**call, **options)
+
+
 @needs_kernel
 def test_the_number_of_threads_does_not_change_a_bit():
     call, options = arguments((200,), 6, 16, 64, 4), {"heads": 2, "residual": "linear"}

@@ -174,6 +174,13 @@ class Served(nn.Module):
     Args:
         model: from ids and values to its outputs.
         probability: from these to probabilities.
+
+    Example:
+        >>> from attn_recsys.layout import Layout
+        >>> from attn_recsys.models import create
+        >>> served = Served(create("lr", Layout.plain(2, rows=5)), Probability())
+        >>> served(torch.tensor([[1, 4]]), torch.ones(1, 2)).shape
+        torch.Size([1])
     """
 
     def __init__(self, model: nn.Module, probability: Probability):

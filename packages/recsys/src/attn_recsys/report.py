@@ -134,9 +134,10 @@ def _calibration(label: np.ndarray, found: Mapping[str, np.ndarray]) -> Picture:
 
 def _unseen(data: "ClickData") -> Picture:
     prepared = data.prepared
+    unseen, empty = prepared.unseen, prepared.empty
     rows = [
-        {"field": name, "rare or unseen": prepared.unseen.get(name), "empty": prepared.empty[name]}
-        for name in sorted(prepared.empty, key=lambda name: -prepared.unseen.get(name, 0.0))
+        {"field": name, "rare or unseen": unseen.get(name), "empty": empty.get(name)}
+        for name in sorted(prepared.layout.names, key=lambda name: -unseen.get(name, 0.0))
     ]
     caption = (
         "Shares of cells: of validation and test cells those whose value was rare or unseen in "

@@ -180,10 +180,10 @@ class PreparedSchema:
         rare: the table row of each vocabulary's rare and unseen values.
         missing: the table row of an empty cell, for the fields that learn one.
         unseen: for each vocabulary, the share of validation and test cells in the rare row.
-        empty: for each field, the share of all cells that hold no value.
         seed: of the hashing.
         vocabulary_hash: a digest of all vocabularies.
         negative_rate: share of the training rows with label 0 that was kept.
+        empty: for each field, the share of all cells that hold no value.
     """
 
     schema: Schema
@@ -195,10 +195,10 @@ class PreparedSchema:
     rare: dict[str, int]
     missing: dict[str, int]
     unseen: dict[str, float]
-    empty: dict[str, float]
     seed: int
     vocabulary_hash: str
     negative_rate: float = 1.0
+    empty: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def hash(self) -> str:

@@ -35,8 +35,13 @@ class Kernel:
         entries: the functions to call.
 
     Example:
-        >>> Kernel("nothing", Path("no folder"), ["run"]).missing() is not None
-        True
+        >>> call = type("Call", (ctypes.Structure,), {"_fields_": []})()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     body = "(const void *call, int pass, int threads, void *parallel) { return 0; }"
+        ...     _ = Path(folder, "idle.c").write_text("int idle" + body)
+        ...     kernel = Kernel("idle", Path(folder), ["idle"])
+        ...     if kernel.missing() is None:
+        ...         kernel.run("idle", call)
     """
 
     def __init__(self, name: str, folder: Path, entries: Sequence[str]):

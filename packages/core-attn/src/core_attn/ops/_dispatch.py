@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 Result = TypeVar("Result")
+COMPOSED = "composed"  # the backend that computes an operator from others
 
 
 class Backend(NamedTuple):
@@ -53,7 +54,9 @@ def dispatch(operator: str, backends: Sequence[Backend], call: Any) -> Any:
     Raises:
         ValueError: the forced backend does not exist for this operator or refuses the call.
     """
-    forced = forced_backend(operator)
+    forced, names = forced_backend(operator), [backend.name for backend in backends]
+    if forced is not None and forced not in names and COMPOSED in names:
+        forced = COMPOSED
     refused = {}
     for backend in backends:
         if forced is not None and backend.name != forced:
@@ -66,11 +69,12 @@ def dispatch(operator: str, backends: Sequence[Backend], call: Any) -> Any:
                     log.append(choice)
             return backend.run(call)
         refused[backend.name] = reason
-    names = ", ".join(backend.name for backend in backends)
     if forced is not None and forced not in refused:
-        raise ValueError(f"{operator} has no backend {forced!r}; it has {names}")
+        raise ValueError(f"{operator} has no backend {forced!r}; it has {', '.join(names)}")
     reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
-    raise ValueError(f"{operator}: no backend of ({forced or names}) can run this call: {reasons}")
+    raise ValueError(
+        f"{operator}: no backend of ({forced or ', '.join(names)}) can run this call: {reasons}"
+    )
 
 
 def forced_backend(operator: str) -> str | None:
@@ -81,6 +85,9 @@ def forced_backend(operator: str) -> str | None:
 @contextmanager
 def use_backend(name: str, operator: str | None = None) -> Iterator[None]:
     """Forces a backend for every operator, or for the one named, within the context.
+
+    An operator made of others, as `short_attention_block`, is composed where it lacks the backend,
+    which then computes its parts.
 
     Args:
         name: a backend of the operators called inside: "reference", "sdpa", "triton", "cpu".

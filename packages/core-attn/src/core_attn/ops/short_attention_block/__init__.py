@@ -6,13 +6,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_dropout, check_float, check_scale
-from .._dispatch import Backend, dispatch
-from . import cpu, reference
+from .._dispatch import COMPOSED, Backend, dispatch
+from . import composed, cpu
 from .call import Activation, Attend, BlockCall, Residual
 
 BACKENDS = (
     Backend("cpu", cpu.run, cpu.refuses),
-    Backend("reference", reference.run, reference.refuses),
+    Backend(COMPOSED, composed.run, composed.refuses),
 )
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..short_attention import cpu, native
 from .call import BlockCall
-from .reference import around
+from .composed import around
 
 
 def run(call: BlockCall) -> Tensor:
