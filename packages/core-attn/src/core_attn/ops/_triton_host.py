@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._dispatch import forced_backend
+from ._dispatch import constant_in_graphs, forced_backend
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # triton, too, looks once, on import
@@ -46,7 +46,7 @@ def refuses_device(operator: str, x: Tensor) -> str | None:
     return "the kernels have no float64" if x.dtype == torch.float64 else None
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def arch_of(device: torch.device) -> str:
     """The name of a device in the tile tables; empty where the kernels do not run.
 

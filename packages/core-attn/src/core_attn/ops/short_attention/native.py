@@ -3,9 +3,8 @@
 import ctypes
 from pathlib import Path
 
-import torch
-
 from ...native import Kernel
+from .._dispatch import constant_in_graphs
 
 KERNEL = Kernel(
     "short_attention",
@@ -84,7 +83,7 @@ def lanes() -> int:
     return ctypes.c_int.in_dll(KERNEL.library, "core_attn_lanes").value
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def missing() -> str | None:
     """Why there is no kernel on this machine; None where there is one."""
     return KERNEL.missing()
