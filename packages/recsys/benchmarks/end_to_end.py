@@ -12,6 +12,7 @@ Ours is shown with and without its two passes of preparation.
 import argparse
 import contextlib
 import io
+import statistics
 import tempfile
 import time
 import warnings
@@ -28,7 +29,8 @@ from . import peers
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=61_440)
+    parser.add_argument("--rows", type=int, default=30_720)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -40,29 +42,39 @@ def main():
         pl.DataFrame(ids | {"label": random.integers(0, 2, args.rows)}).write_parquet(path)
         for threads in args.threads:
             torch.set_num_threads(threads)
-            print(f"\n{threads} thread(s), {args.rows:,} rows")
-            for mine, others in GROUPS:
-                base = show(mine, shape, path, args.rows)
-                for other in others:
-                    show(other, shape, path, args.rows, base)
+            print(f"\n{threads} thread(s), {args.rows:,} rows, median of {args.rounds} rounds")
+            for group in GROUPS:
+                times = {run: [] for run in group}
+                for _ in range(args.rounds):
+                    for run, found in times.items():
+                        found.extend(measure(run, shape, path))
+                show(times, args.rows)
 
 
-def show(run, shape, path, rows, base=None):
-    """Prints a row of the table; returns the seconds of the epoch."""
-    name = run.__name__.replace("_", " ")
+def measure(run, shape, path):
+    """(CPU, wall) or (preparation, CPU, wall) of one run; nothing where the peer is missing."""
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            *prepared, cpu, wall = run(shape, path)
-    except ImportError as error:
-        print(f"{name}: missing ({error})")
-        return None
-    more = f"   preparation {prepared[0]:.1f} s" if prepared else ""
-    if base:
-        more = f"   peer / ours {cpu / base[0]:.2f} CPU, {wall / base[1]:.2f} wall"
-    print(
-        f"{name:<16} CPU {cpu:.2f} s, wall {wall:.2f} s, {rows / cpu:,.0f} rows/s{more}", flush=True
-    )
-    return cpu, wall
+            return [run(shape, path)]
+    except ImportError:
+        return []
+
+
+def show(times, rows):
+    """Prints the rows of a table; the first is ours."""
+    base = None
+    for run, found in times.items():
+        name = run.__name__.replace("_", " ")
+        if not found:
+            print(f"{name}: missing")
+            continue
+        *prepared, cpu, wall = (statistics.median(column) for column in zip(*found, strict=True))
+        more = f"   preparation {prepared[0]:.1f} s" if prepared else ""
+        if base:
+            more = f"   peer / ours {cpu / base[0]:.2f} CPU, {wall / base[1]:.2f} wall"
+        base = base or (cpu, wall)
+        speed = f"{rows / cpu:,.0f} rows/s"
+        print(f"{name:<16} CPU {cpu:.2f} s, wall {wall:.2f} s, {speed}{more}", flush=True)
 
 
 class Watch:
@@ -196,9 +208,9 @@ def recbole(shape, path):
 
 
 GROUPS = (
-    (ours_16, (deepctr, rechub)),
-    (ours_64, (fuxictr,)),
-    (ours_official_64, (recbole,)),
+    (ours_16, deepctr, rechub),
+    (ours_64, fuxictr),
+    (ours_official_64, recbole),
 )
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Dense against sparse updates, and a table of ten million rows: python -m benchmarks.sparse WHAT
 
 criteo     test AUC and log loss on Criteo-10k (official protocol) of dense, deferred and lazy
-           Adam and row-wise Adagrad, three seeds.
+           Adam and row-wise Adagrad, three seeds; what rounding alone does to dense Adam.
 vocabulary time of an update step as the table grows from 1e5 to 1e7 rows.
 stream     ten million generated rows: preparation and one epoch, with the peak memory.
 planted    the pairs that the report finds in generated clicks.
@@ -27,14 +27,17 @@ from attn_recsys.metrics import auc, summary
 from attn_recsys.models import create
 from attn_recsys.optim import SPARSE, make_optimizer
 from attn_recsys.report import interaction_strengths
+from core_attn import use_backend
 from core_attn.memory import keep_freed_memory
 
 DATA = Path(os.environ.get("ATTN_DATA", "../../../shared/data"))  # from packages/recsys
 
 
-def fit(data, name, changes, optimizer, *, epochs, seed=0, lr=1e-3, table_lr=None):
+def fit(
+    data, name, changes, optimizer, *, epochs, seed=0, lr=1e-3, table_lr=None, dtype=torch.float32
+):
     torch.manual_seed(seed)
-    model = create(name, data.prepared.layout, changes, sparse=optimizer in SPARSE)
+    model = create(name, data.prepared.layout, changes, sparse=optimizer in SPARSE).to(dtype)
     update = make_optimizer(model, optimizer, lr=lr, table_lr=table_lr)
     for epoch in range(epochs):
         model.train()
@@ -42,7 +45,7 @@ def fit(data, name, changes, optimizer, *, epochs, seed=0, lr=1e-3, table_lr=Non
         loader.set_epoch(epoch)
         for batch in loader:
             logits = model(batch["index"], batch["value"])
-            loss = F.binary_cross_entropy_with_logits(logits, batch["label"])
+            loss = F.binary_cross_entropy_with_logits(logits, batch["label"].to(dtype))
             update.zero_grad()
             loss.backward()
             update.step()
@@ -64,17 +67,27 @@ def criteo(folder):
     data.prepare_data()
     data.setup()
     changes = {"block_widths": (32, 32, 32), "embedding_dropout": 0.1}
-    for optimizer, table_lr in (
-        ("adam_tf", 1e-3), ("deferred_adam", 1e-3), ("lazy_adam", 1e-3), ("row_adagrad", 1e-2),
-    ):  # fmt: skip
+    for title, optimizer, table_lr, dtype, backend in (
+        ("dense", "adam_tf", 1e-3, torch.float32, "cpu"),
+        ("dense, rounded otherwise", "adam_tf", 1e-3, torch.float32, "composed"),
+        ("deferred", "deferred_adam", 1e-3, torch.float32, "cpu"),
+        ("dense, float64", "adam_tf", 1e-3, torch.float64, "composed"),
+        ("deferred, float64", "deferred_adam", 1e-3, torch.float64, "composed"),
+        ("lazy", "lazy_adam", 1e-3, torch.float32, "cpu"),
+        ("row-wise Adagrad", "row_adagrad", 1e-2, torch.float32, "cpu"),
+    ):
         found = []
         for seed in range(3):
             data.seed = seed
-            model = fit(data, "autoint", changes, optimizer, epochs=3, seed=seed, table_lr=table_lr)
-            found.append(summary(*score(model, data.test_dataloader())))
+            with use_backend(backend, "short_attention_block"):
+                model = fit(
+                    data, "autoint", changes, optimizer, epochs=3, seed=seed, table_lr=table_lr,
+                    dtype=dtype,
+                )  # fmt: skip
+                found.append(summary(*score(model, data.test_dataloader())))
         line = "  ".join(f"{x['auc']:.5f}/{x['logloss']:.5f}" for x in found)
         mean = statistics.mean(x["auc"] for x in found)
-        print(f"{optimizer:<14} {line}   mean AUC {mean:.5f}", flush=True)
+        print(f"{title:<25} {line}   mean AUC {mean:.5f}", flush=True)
 
 
 def vocabulary(folder):

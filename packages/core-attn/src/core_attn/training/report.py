@@ -116,4 +116,6 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, list]:
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
