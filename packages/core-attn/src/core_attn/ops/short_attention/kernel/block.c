@@ -86,6 +86,33 @@ static void attend(Group *g, const float *packed, void (*pass)(const Work *)) {
         }
 }
 
+/* Adds the biases to a row of packed; the activated parts pass the relu. */
+static void activate(float *to, const float *bias, isize activated, isize width, isize end) {
+    for (isize start = 0; start < end; start += width, activated >>= 1)
+        for (isize j = start; j < start + width; j += LANES) {
+            vec sum = load(to + j);
+            if (bias) sum += load(bias + j);
+            store(to + j, activated & 1 ? positive(sum) : sum);
+        }
+}
+
+/* y becomes the heads and what is added to them, out what follows: relu and norm. */
+static void finish_row(const float *gain, const float *shift, float eps, int norm_first,
+                       isize width, const float *added, float *y, float *out) {
+    for (isize j = 0; j < width; j += LANES) {
+        vec sum = load(y + j);
+        if (added) sum += load(added + j);
+        store(y + j, norm_first ? sum : positive(sum));
+    }
+    if (!gain) return;
+    float mean, scale;
+    moments(y, width, eps, &mean, &scale);
+    for (isize j = 0; j < width; j += LANES) {
+        vec normal = (load(y + j) - mean) * scale * load(gain + j) + load(shift + j);
+        store(out + j, norm_first ? positive(normal) : normal);
+    }
+}
+
 static void forward_group(Group *g) {
     const Block *b = g->job->block;
     isize width = b->width, packed_width = g->job->parts * width, row = g->first * b->tokens;
@@ -94,30 +121,17 @@ static void forward_group(Group *g) {
     float *y = b->y + row * width, *out = b->out + row * width;
     Product p = {x, b->in, 1, g->job->weight, 0, packed, b->stride, 0, 0, b->in, 0};
     multiply_strips(&g->ahead, p, g->rows, packed_width / LANES);
-    for (float *to = packed; to < packed + g->rows * b->stride; to += b->stride)
-        for (isize part = 0; part < g->job->parts; part++)
-            for (isize j = part * width; j < (part + 1) * width; j += LANES) {
-                vec sum = load(to + j);
-                if (b->bias) sum += load(b->bias + j);
-                store(to + j, b->activated >> part & 1 ? positive(sum) : sum);
-            }
+    if (b->bias || b->activated)
+        for (float *to = packed; to < packed + g->rows * b->stride; to += b->stride)
+            activate(to, b->bias, b->activated, width, packed_width);
     g->call.out = rows_of(y, b, width);
     attend(g, packed, forward);
     const float *added = b->residual == MAPPED ? packed + 3 * width : x;
     isize added_stride = b->residual == MAPPED ? b->stride : b->in;
-    for (isize i = 0; i < g->rows; i++, y += width, out += width, added += added_stride) {
-        for (isize j = 0; j < width; j += LANES) {
-            vec sum = load(y + j);
-            if (b->residual != NONE) sum += load(added + j);
-            store(y + j, b->norm_first ? sum : positive(sum));
-        }
-        if (!b->gain) continue;
-        float mean, scale;
-        moments(y, width, b->eps, &mean, &scale);
-        for (isize j = 0; j < width; j += LANES) {
-            vec normal = (load(y + j) - mean) * scale * load(b->gain + j) + load(b->shift + j);
-            store(out + j, b->norm_first ? positive(normal) : normal);
-        }
+    if (b->residual == NONE) added = NULL;
+    for (isize i = 0; i < g->rows; i++, y += width, out += width) {
+        finish_row(b->gain, b->shift, b->eps, b->norm_first, width, added, y, out);
+        if (added) added += added_stride;
     }
 }
 
@@ -151,6 +165,17 @@ static void row_backward(Group *g, const float *y, const float *grad, float *dy)
     }
 }
 
+/* The gradient before the relu of a row of packed, and its part of the biases'. */
+static void deactivate(float *to, const float *at, float *dbias, isize activated, isize width,
+                       isize end) {
+    for (isize start = 0; start < end; start += width, activated >>= 1)
+        for (isize j = start; j < start + width; j += LANES) {
+            vec d = load(to + j);
+            if (activated & 1) store(to + j, d = where_positive(load(at + j), d));
+            store(dbias + j, load(dbias + j) + d);
+        }
+}
+
 static void backward_group(Group *g) {
     const Block *b = g->job->block;
     isize width = b->width, packed_width = g->job->parts * width, row = g->first * b->tokens;
@@ -162,18 +187,12 @@ static void backward_group(Group *g) {
     View *views[] = {&g->call.dq, &g->call.dk, &g->call.dv};
     for (int i = 0; i < 3; i++) *views[i] = rows_of(g->dpacked + i * width, b, b->stride);
     attend(g, packed, backward);
-    for (isize i = 0; i < g->rows; i++)
-        for (isize part = 0; part < g->job->parts; part++) {
-            const float *at = packed + i * b->stride;
-            float *to = g->dpacked + i * b->stride;
-            const float *from = part < 3 ? to : g->dy + i * width - 3 * width;
-            for (isize j = part * width; j < (part + 1) * width; j += LANES) {
-                vec d = load(from + j);
-                if (b->activated >> part & 1) d = where_positive(load(at + j), d);
-                store(to + j, d);
-                if (b->bias) store(g->dbias + j, load(g->dbias + j) + d);
-            }
-        }
+    for (isize i = 0; i < g->rows; i++) {
+        float *to = g->dpacked + i * b->stride;
+        if (b->residual == MAPPED) memcpy(to + 3 * width, g->dy + i * width, width * sizeof(float));
+        if (b->bias || b->activated)
+            deactivate(to, packed + i * b->stride, g->dbias, b->activated, width, packed_width);
+    }
     if (b->residual == INPUT) memcpy(dx, g->dy, g->rows * width * sizeof(float));
     Product p = {g->dpacked, b->stride, 1, g->job->weight, 0, dx, b->in, 0, 0, width, 0};
     for (isize part = 0; part < g->job->parts; part++, p.a += width, p.b += width * b->in) {
