@@ -95,6 +95,32 @@ def test_deferred_adam_sums_the_missed_steps_of_one_row_to_float_precision(form)
         )
 
 
+def test_deferred_adam_is_dense_adam_on_given_gradients(form):
+    generator = torch.Generator().manual_seed(0)
+    dense, sparse = (
+        create("mlp", Layout.plain(1, rows=500), {"dim": 6}, sparse=s) for s in (False, True)
+    )
+    sparse.load_state_dict(dense.state_dict())
+    start = dense.embedding.weight.detach().clone()
+    a, b = AdamTF([dense.embedding.weight]), DeferredAdam([sparse.embedding])
+    often = 1 / torch.arange(1.0, 501.0)
+    for _ in range(800):
+        at = torch.multinomial(often, 60, replacement=True, generator=generator)
+        grad = torch.randn(60, 6, generator=generator)
+        grad *= 10 ** (8 * torch.rand(60, 1, generator=generator) - 10)
+        dense.embedding.weight.grad = torch.zeros(500, 6).index_add_(0, at, grad)
+        sparse.embedding.weight.grad = torch.sparse_coo_tensor(
+            at[None], grad, (500, 6), check_invariants=True
+        )
+        a.step()
+        b.step()
+    b.catch_up()
+    moved = (dense.embedding.weight - start).abs().mean()
+    apart = sparse.embedding.weight - dense.embedding.weight
+    assert apart.abs().max() < 1e-4 * moved
+    assert (apart * (dense.embedding.weight - start).sign()).mean().abs() < 5e-6 * moved  # no drift
+
+
 @pytest.mark.skipif(rows.KERNEL.missing() is not None, reason=str(rows.KERNEL.missing()))
 @pytest.mark.parametrize("name", ["deferred_adam", "row_adagrad"])
 def test_the_kernel_gives_the_numbers_of_torch_on_any_number_of_threads(name, monkeypatch):

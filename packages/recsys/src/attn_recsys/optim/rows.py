@@ -25,7 +25,8 @@ class Adam(ctypes.Structure):
             for name in ("rows", "order", "grad", "weight", "mean", "square", "at", "missed")
         ),
         *((name, ctypes.c_int64) for name in ("capacity", "start", "now")),
-        *((name, ctypes.c_float) for name in ("lr", "beta1", "beta2", "eps")),
+        *((name, ctypes.c_double) for name in ("beta1", "beta2")),
+        *((name, ctypes.c_float) for name in ("lr", "eps")),
     ]
 
 

@@ -16,7 +16,8 @@ typedef struct {
     int32_t *at;          /* the step each row is at */
     const double *missed; /* (3, capacity): A_n from step start + i to now */
     int64_t capacity, start, now;
-    float lr, beta1, beta2, eps;
+    double beta1, beta2; /* 1 - beta2 would lose five digits in single precision */
+    float lr, eps;
 } Adam;
 
 typedef struct {
@@ -54,11 +55,11 @@ static int64_t gather(const int64_t *rows, const int64_t *order, const float *gr
 }
 
 /* Takes the steps a row has missed, in the closed form of DeferredAdam. */
-static void catch_up(const Adam *a, int64_t row) {
+static void catch_up(const Adam *a, int64_t row, double log_beta1, double log_beta2) {
     const double *missed = a->missed + (a->at[row] - a->start);
     float zeroth = missed[0], first = missed[a->capacity], second = missed[2 * a->capacity];
-    float gap = a->now - a->at[row], eps = a->eps;
-    float fade1 = powf(a->beta1, gap), fade2 = powf(a->beta2, gap);
+    double gap = a->now - a->at[row];
+    float fade1 = exp2f(gap * log_beta1), fade2 = exp2f(gap * log_beta2), eps = a->eps;
     int64_t start = row * a->width;
     float *restrict weight = a->weight + start;
     float *restrict mean = a->mean + start, *restrict square = a->square + start;
@@ -72,7 +73,9 @@ static void catch_up(const Adam *a, int64_t row) {
 }
 
 static void adam_part(const Adam *a, int part, int parts) {
-    float sum[a->width];
+    float sum[a->width], lr = a->lr, eps = a->eps;
+    float rest1 = 1 - a->beta1, keep2 = a->beta2, rest2 = 1 - a->beta2;
+    double log_beta1 = log2(a->beta1), log_beta2 = log2(a->beta2);
     for (int64_t i = 0; i < a->count;) {
         if (i + AHEAD < a->count && owns(a->rows[i + AHEAD], part, parts)) {
             int64_t next = a->rows[i + AHEAD];
@@ -86,7 +89,7 @@ static void adam_part(const Adam *a, int part, int parts) {
             i++;
             continue;
         }
-        if (a->at[row] < a->now) catch_up(a, row);
+        if (a->at[row] < a->now) catch_up(a, row, log_beta1, log_beta2);
         if (!a->grad) {
             i++;
             continue;
@@ -96,9 +99,9 @@ static void adam_part(const Adam *a, int part, int parts) {
         float *restrict weight = a->weight + start;
         float *restrict mean = a->mean + start, *restrict square = a->square + start;
         for (int64_t c = 0; c < a->width; c++) {
-            mean[c] += (1 - a->beta1) * (sum[c] - mean[c]);
-            square[c] = a->beta2 * square[c] + (1 - a->beta2) * sum[c] * sum[c];
-            weight[c] -= a->lr * mean[c] / (sqrtf(square[c]) + a->eps);
+            mean[c] += rest1 * (sum[c] - mean[c]);
+            square[c] = keep2 * square[c] + rest2 * sum[c] * sum[c];
+            weight[c] -= lr * mean[c] / (sqrtf(square[c]) + eps);
         }
         a->at[row] = a->now + 1;
     }
