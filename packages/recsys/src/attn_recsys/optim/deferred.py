@@ -103,11 +103,12 @@ class DeferredAdam(torch.optim.Optimizer):
         now = self.steps + 1
         beta1, beta2 = group["betas"]
         lr = group["lr"] * math.sqrt(1 - beta2**now) / (1 - beta1**now)
+        sorted_ids: dict = {}
         for weight in group["params"]:
             if weight.grad is None:
                 continue
             if rows.serves(weight):
-                self._run_kernel(weight, lr=lr, **rows.ordered(weight.grad))
+                self._run_kernel(weight, lr=lr, **rows.ordered(weight.grad, sorted_ids))
             else:
                 self._move(weight, weight.grad.coalesce(), lr)
         group["steps"] = now

@@ -2,6 +2,7 @@
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,7 +66,14 @@ def run(
     KERNEL.run(entry, call)
 
 
-def ordered(grad: Tensor) -> dict[str, Tensor]:
-    """The rows of a sparse gradient, ascending, with their order and the values as they came."""
-    rows, order = grad._indices()[0].sort(stable=True)
+def ordered(grad: Tensor, known: dict[tuple[int, int], Any]) -> dict[str, Tensor]:
+    """The rows of a sparse gradient, ascending, with their order and the values as they came.
+
+    Tables that were read by the same ids share the sorting through `known`.
+    """
+    ids = grad._indices()[0]
+    place = ids.data_ptr(), ids.numel()
+    if place not in known:
+        known[place] = ids.sort(stable=True)
+    rows, order = known[place]
     return {"rows": rows, "order": order, "grad": grad._values().contiguous()}

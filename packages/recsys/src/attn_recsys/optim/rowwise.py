@@ -42,6 +42,7 @@ class RowAdagrad(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        sorted_ids: dict = {}
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
@@ -53,7 +54,7 @@ class RowAdagrad(torch.optim.Optimizer):
                     state["sum"] = weight.new_full((len(weight),), group["initial"])
                 if rows.serves(weight):
                     call = rows.Adagrad(lr=group["lr"], eps=group["eps"])
-                    tensors = {"total": state["sum"], **rows.ordered(weight.grad)}
+                    tensors = {"total": state["sum"], **rows.ordered(weight.grad, sorted_ids)}
                     rows.run("attn_recsys_adagrad", call, weight, **tensors)
                     continue
                 grad = weight.grad.coalesce()
