@@ -4,12 +4,14 @@ import ast
 import tomllib
 from pathlib import Path
 
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 
 
+@event_priority(100)  # before mkdocstrings reads its own configuration
 def on_config(config):
     """Lets mkdocstrings find every package's sources."""
     handler = config.plugins["mkdocstrings"].config.handlers.setdefault("python", {})
