@@ -51,15 +51,29 @@ def _page(config, path: str, text: str) -> File:
 
 
 def _reference(package: Path) -> str:
-    """The public names of a package, as mkdocstrings directives."""
+    """The public names of a package, or of its parts where it has none, as mkdocstrings directives."""
     names = tomllib.loads((package / "pyproject.toml").read_text())
     source = names["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"][0]
-    module = source.removeprefix("src/")
-    tree = ast.parse((package / source / "__init__.py").read_text())
-    public = [
+    module, folder = source.removeprefix("src/"), package / source
+    if public := _public(folder):
+        return "\n\n## Reference\n" + _directives(module, public)
+    parts = [path.parent for path in sorted(folder.glob("*/__init__.py"))]
+    return "\n\n## Reference\n" + "".join(
+        f"\n### {part.name}\n" + _directives(f"{module}.{part.name}", _public(part))
+        for part in parts
+    )
+
+
+def _directives(module: str, names: list[str]) -> str:
+    return "".join(f"\n::: {module}.{name}\n" for name in names)
+
+
+def _public(folder: Path) -> list[str]:
+    """What `__all__` lists; nothing where there is none."""
+    tree = ast.parse((folder / "__init__.py").read_text())
+    return [
         name
         for node in tree.body
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
         for name in ast.literal_eval(node.value)
     ]
-    return "\n\n## Reference\n" + "".join(f"\n::: {module}.{name}\n" for name in public)

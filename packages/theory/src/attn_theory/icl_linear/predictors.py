@@ -16,7 +16,8 @@ def softmax_heads(
 
     Args:
         prompts: with one label per point.
-        omega, mu: of each head.
+        omega: query-key strength of each head.
+        mu: output-value strength of each head.
 
     Source: He et al., 2025, arXiv 2503.12734, sec. 3.
 

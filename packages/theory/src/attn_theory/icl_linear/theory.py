@@ -69,8 +69,11 @@ def flow(
     """Gradient flow on half of `approximate_loss` by Euler steps, many runs at once.
 
     Args:
-        mu, omega: where each run starts.
-        d, n, s2: the problem.
+        mu: where each run starts.
+        omega: the same, of the query-key strengths.
+        d: features of a covariate.
+        n: points in a prompt.
+        s2: variance of the noise.
         step: of Euler's method.
         steps: how many.
         record: step numbers, increasing, at which (mu, omega) are kept.
@@ -109,8 +112,9 @@ def single_head(d: int, n: int, s2: float) -> tuple[float, float, float]:
     """omega, mu and approximate loss of the best single head.
 
     Example:
-        >>> [round(x, 4) for x in single_head(5, 40, 0.1)]
-        [0.4472, 1.6277, 0.3721]
+        >>> omega, mu, loss = single_head(5, 40, 0.1)
+        >>> round(omega, 4), round(mu, 4), round(loss, 4)
+        (0.4472, 1.6277, 0.3721)
     """
     shrink = 1 + (1 + s2) * np.e * d / n
     return d**-0.5, d**0.5 / shrink, 1 + s2 - 1 / shrink

@@ -57,7 +57,9 @@ def hebbian(
     """S_t = S_{t-1} + k_t v_t^T, read as S_t^T q_t.
 
     Args:
-        q, k, v: test, conditional and unconditional stimuli.
+        q: test stimuli.
+        k: conditional stimuli.
+        v: unconditional stimuli.
         state: what is known before; zeros.
         scale: factor on what is read; 1/sqrt(dim) by default.
         feature: applied to queries and keys.
@@ -116,9 +118,12 @@ def delta(
     """Rescorla-Wagner: S_t = S_{t-1} + beta_t k_t (v_t - S_{t-1}^T k_t)^T.
 
     Args:
-        q, k, v: as in `hebbian`.
+        q: as in `hebbian`.
+        k: as in `hebbian`.
+        v: as in `hebbian`.
         beta: learning rate; a number or broadcastable to (*batch, heads, tokens).
-        state, scale: as in `hebbian`.
+        state: as in `hebbian`.
+        scale: as in `hebbian`.
 
     Raises:
         ValueError: as in `hebbian`.

@@ -23,11 +23,12 @@ def arc_cosine(c: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def infinite_kernel(a: Inputs, b: Inputs, chunk: int = 2**24) -> Float[Tensor, "samples others"]:
     """The inner product of features of a and b in the limit of many unbiased heads, in float64.
 
-    k = (1/N N') sum_ij <x~_i, y~_j> s t E[relu relu](c), with s^2 and t^2 the variances of the two
+    k = (1/N N') sum_ij <x~_i, y~_j> s t E_c[relu relu], with s^2 and t^2 the variances of the two
     scores and c their correlation.
 
     Args:
-        a, b: inputs, of any length.
+        a: inputs, of any length.
+        b: other inputs.
         chunk: pairs of tokens at a time.
 
     Example:

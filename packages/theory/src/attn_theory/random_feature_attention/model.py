@@ -122,14 +122,16 @@ class RandomFeatureMLP:
     The scale gives unit variance on the sphere; the paper's was not found.
 
     Args:
-        d, keys: of the inputs.
+        d: features of a token.
+        keys: tokens beside the query.
         hidden: as many as random-feature attention has parameters, for a fair match.
         generator: draws the frozen weights.
 
     Example:
         >>> from attn_theory.random_feature_attention import sphere
-        >>> [c.shape for c in RandomFeatureMLP(3, 4, 10).chunks(sphere(2, 4, 3))]
-        [torch.Size([2, 10])]
+        >>> features = torch.cat([*RandomFeatureMLP(3, 4, 10).chunks(sphere(2, 4, 3))], 1)
+        >>> features.shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, d: int, keys: int, hidden: int, generator: torch.Generator | None = None):
