@@ -51,7 +51,7 @@ def _page(config, path: str, text: str) -> File:
 
 
 def _reference(package: Path) -> str:
-    """The public names of a package, or of its parts where it has none, as mkdocstrings directives."""
+    """Directives for the public names of a package, or of its parts where it has none itself."""
     names = tomllib.loads((package / "pyproject.toml").read_text())
     source = names["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"][0]
     module, folder = source.removeprefix("src/"), package / source
