@@ -20,7 +20,8 @@ nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv"
 ROOT = Path(__file__).parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
-nox.options.sessions = ["lint", "types", "kernels", *(f"tests-{name}" for name in PACKAGES)]
+nox.options.sessions = ["lint", "types", "kernels", "docs"]
+nox.options.sessions += [f"tests-{name}" for name in PACKAGES]
 
 
 def project(name: str) -> dict:
