@@ -6,7 +6,7 @@ python -m benchmarks.end_to_end
 epoch of the same rows with the peer's documented way in, a process each, in turns. At width 16,
 which they force: `model.fit` on columns for DeepCTR-Torch, DataGenerator and CTRTrainer for
 torch-rechub. At width 64: FuxiCTR's Parquet loader with its layers; RecBole's data set, from the
-text file it asks for, and its Trainer. Ours is shown with and without its two passes of preparation.
+text file it asks for, and its Trainer. Our two passes of preparation are shown apart.
 """
 
 import argparse
