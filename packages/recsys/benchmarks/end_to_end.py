@@ -10,6 +10,7 @@ text file it asks for, and its Trainer. Our two passes of preparation are shown 
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
@@ -40,7 +41,8 @@ def main():
     if args.run:
         name, path, threads = args.run
         torch.set_num_threads(int(threads))
-        print(json.dumps(globals()[name](shape, Path(path))))
+        with contextlib.chdir(Path(path).parent):  # peers leave files where they run
+            print(json.dumps(globals()[name](shape, Path(path))))
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clicks.parquet"
