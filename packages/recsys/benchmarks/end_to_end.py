@@ -39,6 +39,8 @@ def main():
     warnings.filterwarnings("ignore")
     shape = peers.Shape()
     if args.run:
+        import torch._dynamo  # seconds, which torch's optimisers would take later
+
         name, path, threads = args.run
         torch.set_num_threads(int(threads))
         with contextlib.chdir(Path(path).parent):  # peers leave files where they run
