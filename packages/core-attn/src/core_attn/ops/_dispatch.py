@@ -54,9 +54,11 @@ def dispatch(operator: str, backends: Sequence[Backend], call: Any) -> Any:
     Raises:
         ValueError: the forced backend does not exist for this operator or refuses the call.
     """
-    forced, names = forced_backend(operator), [backend.name for backend in backends]
-    if forced is not None and forced not in names and COMPOSED in names:
-        forced = COMPOSED
+    forced = forced_backend(operator)
+    if forced is not None:
+        offered = [backend.name for backend in backends]
+        if forced not in offered and COMPOSED in offered:
+            forced = COMPOSED
     refused = {}
     for backend in backends:
         if forced is not None and backend.name != forced:
@@ -69,12 +71,11 @@ def dispatch(operator: str, backends: Sequence[Backend], call: Any) -> Any:
                     log.append(choice)
             return backend.run(call)
         refused[backend.name] = reason
+    names = ", ".join(backend.name for backend in backends)
     if forced is not None and forced not in refused:
-        raise ValueError(f"{operator} has no backend {forced!r}; it has {', '.join(names)}")
+        raise ValueError(f"{operator} has no backend {forced!r}; it has {names}")
     reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
-    raise ValueError(
-        f"{operator}: no backend of ({forced or ', '.join(names)}) can run this call: {reasons}"
-    )
+    raise ValueError(f"{operator}: no backend of ({forced or names}) can run this call: {reasons}")
 
 
 def constant_in_graphs(function: Callable[..., Result]) -> Callable[..., Result]:

@@ -28,7 +28,11 @@ typedef struct {
     float lr, eps;
 } Adagrad;
 
+/* Steps the rows that a part of the work owns. */
+typedef void (*Step)(const void *call, int part, int parts);
+
 typedef struct {
+    Step step;
     const void *call;
     int parts;
     atomic_int next;
@@ -72,7 +76,8 @@ static void catch_up(const Adam *a, int64_t row, double log_beta1, double log_be
     a->at[row] = a->now;
 }
 
-static void adam_part(const Adam *a, int part, int parts) {
+static void step_adam(const void *call, int part, int parts) {
+    const Adam *a = call;
     float sum[a->width], lr = a->lr, eps = a->eps;
     float rest1 = 1 - a->beta1, keep2 = a->beta2, rest2 = 1 - a->beta2;
     double log_beta1 = log2(a->beta1), log_beta2 = log2(a->beta2);
@@ -107,7 +112,8 @@ static void adam_part(const Adam *a, int part, int parts) {
     }
 }
 
-static void adagrad_part(const Adagrad *a, int part, int parts) {
+static void step_adagrad(const void *call, int part, int parts) {
+    const Adagrad *a = call;
     float sum[a->width];
     for (int64_t i = 0; i < a->count;) {
         if (i + AHEAD < a->count && owns(a->rows[i + AHEAD], part, parts)) {
@@ -128,26 +134,22 @@ static void adagrad_part(const Adagrad *a, int part, int parts) {
     }
 }
 
-static void run_adam(void *data) {
+static void take_parts(void *data) {
     Job *job = data;
     for (int part; (part = atomic_fetch_add(&job->next, 1)) < job->parts;)
-        adam_part(job->call, part, job->parts);
+        job->step(job->call, part, job->parts);
 }
 
-static void run_adagrad(void *data) {
-    Job *job = data;
-    for (int part; (part = atomic_fetch_add(&job->next, 1)) < job->parts;)
-        adagrad_part(job->call, part, job->parts);
+static int solve(Step step, const void *call, int threads, Parallel parallel) {
+    Job job = {step, call, threads};
+    run_team(take_parts, &job, threads, parallel);
+    return 0;
 }
 
 int attn_recsys_adam(const Adam *call, int pass, int threads, Parallel parallel) {
-    Job job = {call, threads};
-    run_team(run_adam, &job, threads, parallel);
-    return 0;
+    return solve(step_adam, call, threads, parallel);
 }
 
 int attn_recsys_adagrad(const Adagrad *call, int pass, int threads, Parallel parallel) {
-    Job job = {call, threads};
-    run_team(run_adagrad, &job, threads, parallel);
-    return 0;
+    return solve(step_adagrad, call, threads, parallel);
 }
