@@ -127,6 +127,15 @@ def test_every_experiment_has_its_own_name_and_a_sentence():
     assert all(e.title.endswith(".") for e in experiments)
 
 
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_in_one_line(device, tmp_path):
+    experiment = find("pavlov_memory.conditioning")
+    config = dataclasses.replace(experiment.quick, device=device)
+    with pytest.raises(ValueError, match=f"device '{device}' cannot be used here: .+") as caught:
+        runner.run(experiment, config, folder=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_seeds_are_at_least_one():
     with pytest.raises(ValueError, match="seeds must be at least 1"):
         Config(seeds=0)

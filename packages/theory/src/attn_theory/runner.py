@@ -34,6 +34,9 @@ def run(
         folder: where results lie.
         watch: told the number of points done and their total after each.
 
+    Raises:
+        ValueError: the configuration asks for what cannot be, or for a device that is not there.
+
     Example:
         >>> import tempfile
         >>> from attn_theory.papers import find
@@ -48,6 +51,7 @@ def run(
     watch(len(result.parts), result.total)
     if result.complete:
         return result
+    _check_device(config.device)
     saved = time.monotonic()
     try:
         for point in experiment.points(config)[len(result.parts) :]:
@@ -61,6 +65,14 @@ def run(
     finally:
         store.save(result, stem)
     return result
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(1, device=name)
+    except (AssertionError, RuntimeError) as error:  # the first where torch is built without it
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
 
 
 def run_all(
