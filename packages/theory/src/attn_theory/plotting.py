@@ -10,6 +10,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from .experiment import Experiment, Result
 
@@ -81,7 +82,7 @@ def ticks(ax: Axes, values: Iterable[float]) -> None:
     """Marks the given values, and no others, on a logarithmic abscissa."""
     marks = list(values)
     ax.set_xticks(marks, [f"{mark:g}" for mark in marks])
-    ax.minorticks_off()
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def write(experiment: Experiment, result: Result, folder: Path) -> Sequence[Path]:

@@ -66,8 +66,10 @@ def draw(result: Result):
         values = result["overlap"][has][..., mu]
         plotting.points(left, n[has], values.mean(1), values.std(1), index=mu, label=f"m_{mu + 1}")
         plotting.line(left, n[has], result["infinite"][has][:, mu], index=mu)
-    left.set_xscale("log")
-    plotting.labels(left, "spins N", "overlap", f"d={result.config.dilution}, K = floor(log2 N)/2")
+    left.set(xscale="log", ylim=(-0.05, 0.85))  # leaves room for the legend
+    title = f"d={result.config.dilution}, K = floor(log2 N)/2"
+    plotting.labels(left, "spins N", "overlap", title, legend=False)
+    left.legend(ncols=3, loc="upper right")
     plotting.points(right, n, result["to_infinite"], label="from the infinite network")
     plotting.points(
         right,
@@ -79,6 +81,8 @@ def draw(result: Result):
     guide = result["to_infinite"][0] * np.sqrt(n[0] / n)
     plotting.line(right, n, guide, index=6, label="N^(-1/2)", style="--")
     right.set(xscale="log", yscale="log")
+    for ax in (left, right):
+        plotting.ticks(ax, n)
     plotting.labels(right, "spins N", "distance of the first two overlaps")
     return figure
 

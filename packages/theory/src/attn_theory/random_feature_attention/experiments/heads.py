@@ -62,7 +62,10 @@ def draw(result: Result):
         plotting.line(ax, result["heads"][finite], error.mean(1), index=j)
         ax.axhline(result["error"][~finite][..., j].mean(), color=plotting.COLOURS[j], ls="--")
     ax.set(xscale="log", yscale="log")
-    plotting.labels(ax, "heads M", f"test error, n = {result.config.samples} (dashed: infinite)")
+    plotting.labels(
+        ax, "heads M", f"test error, n = {result.config.samples} (dashed: infinite)", legend=False
+    )
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
