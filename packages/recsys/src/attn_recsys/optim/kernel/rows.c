@@ -7,6 +7,7 @@
 #include "team.h"
 
 enum { LINE = 16, AHEAD = 12 }; /* floats of a cache line; rows fetched ahead */
+enum { NEAR = 512 };            /* gaps below this are looked up */
 
 typedef struct {
     int64_t count, width;
@@ -58,12 +59,28 @@ static int64_t gather(const int64_t *rows, const int64_t *order, const float *gr
     return i;
 }
 
+/* beta^gap, of which the smaller ones are known. */
+typedef struct {
+    double log_beta;
+    float known[NEAR];
+} Powers;
+
+static Powers powers(double beta) {
+    Powers p = {log2(beta), {1}};
+    for (int gap = 1; gap < NEAR; gap++) p.known[gap] = exp2f(gap * p.log_beta);
+    return p;
+}
+
+static inline float power(const Powers *p, int64_t gap) {
+    return gap < NEAR ? p->known[gap] : exp2f(gap * p->log_beta);
+}
+
 /* Takes the steps a row has missed, in the closed form of DeferredAdam. */
-static void catch_up(const Adam *a, int64_t row, double log_beta1, double log_beta2) {
+static void catch_up(const Adam *a, int64_t row, const Powers *beta1, const Powers *beta2) {
     const double *missed = a->missed + (a->at[row] - a->start);
     float zeroth = missed[0], first = missed[a->capacity], second = missed[2 * a->capacity];
-    double gap = a->now - a->at[row];
-    float fade1 = exp2f(gap * log_beta1), fade2 = exp2f(gap * log_beta2), eps = a->eps;
+    int64_t gap = a->now - a->at[row];
+    float fade1 = power(beta1, gap), fade2 = power(beta2, gap), eps = a->eps;
     int64_t start = row * a->width;
     float *restrict weight = a->weight + start;
     float *restrict mean = a->mean + start, *restrict square = a->square + start;
@@ -80,7 +97,7 @@ static void step_adam(const void *call, int part, int parts) {
     const Adam *a = call;
     float sum[a->width], lr = a->lr, eps = a->eps;
     float rest1 = 1 - a->beta1, keep2 = a->beta2, rest2 = 1 - a->beta2;
-    double log_beta1 = log2(a->beta1), log_beta2 = log2(a->beta2);
+    Powers beta1 = powers(a->beta1), beta2 = powers(a->beta2);
     for (int64_t i = 0; i < a->count;) {
         if (i + AHEAD < a->count && owns(a->rows[i + AHEAD], part, parts)) {
             int64_t next = a->rows[i + AHEAD];
@@ -88,13 +105,14 @@ static void step_adam(const void *call, int part, int parts) {
             fetch(a->mean, next, a->width);
             fetch(a->square, next, a->width);
             __builtin_prefetch(a->at + next, 1);
+            if (a->grad) fetch(a->grad, a->order[i + AHEAD], a->width);
         }
         int64_t row = a->rows[i];
         if (!owns(row, part, parts)) {
             i++;
             continue;
         }
-        if (a->at[row] < a->now) catch_up(a, row, log_beta1, log_beta2);
+        if (a->at[row] < a->now) catch_up(a, row, &beta1, &beta2);
         if (!a->grad) {
             i++;
             continue;
