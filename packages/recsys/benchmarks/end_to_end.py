@@ -34,6 +34,7 @@ def main():
     parser.add_argument("--rows", type=int, default=30_720)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--only", nargs="*", default=[run.__name__ for run in sum(GROUPS, ())])
     parser.add_argument("--run", nargs=3, help="internal: name, file and threads of one run")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -54,7 +55,7 @@ def main():
         for threads in args.threads:
             print(f"\n{threads} thread(s), {args.rows:,} rows, median of {args.rounds} rounds")
             for group in GROUPS:
-                times = {run: [] for run in group}
+                times = {run: [] for run in group if run.__name__ in args.only}
                 for _ in range(args.rounds):
                     for run, found in times.items():
                         found.extend(measure(run, path, threads))
@@ -106,8 +107,8 @@ def ours_64(shape, path):
     return ours(shape, path, "autoint_fuxictr", {})
 
 
-def ours_official_64(shape, path):
-    return ours(shape, path, "autoint", {})
+def ours_recbole_64(shape, path):
+    return ours(shape, path, "autoint_paper", {"block_widths": (64,) * 3} | peers.LIKE_RECBOLE)
 
 
 def ours(shape, path, preset, changes):
@@ -180,12 +181,10 @@ def rechub(shape, path):
 def fuxictr(shape, path):
     from fuxictr.pytorch.dataloaders.parquet_dataloader import ParquetDataLoader
 
-    step, features = peers.fuxictr(shape), peers.fuxictr_features(shape)
+    features = peers.fuxictr_features(shape)
     loader = ParquetDataLoader(features, str(path), batch_size=1024, shuffle=True)
     watch = Watch()  # its cluster is up
-    for batch in loader:
-        ids = torch.stack([batch[name].long() for name in shape.names], 1)
-        step(ids, batch["label"].float())
+    peers.fuxictr_model(shape).fit(loader)
     return watch.read()
 
 
@@ -221,7 +220,7 @@ def recbole(shape, path):
 GROUPS = (
     (ours_16, deepctr, rechub),
     (ours_64, fuxictr),
-    (ours_official_64, recbole),
+    (ours_recbole_64, recbole),
 )
 
 if __name__ == "__main__":

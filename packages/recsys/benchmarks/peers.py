@@ -68,6 +68,12 @@ def ours(
     return step
 
 
+# RecBole's AutoInt: four maps a block, with biases and without norm, a deep part, a linear term.
+LIKE_RECBOLE = {
+    "qkv_bias": True, "scale": True, "linear_term": True, "deep_widths": (128, 128),
+}  # fmt: skip
+
+
 def plain_step(model: Callable[[Tensor], Tensor], update: torch.optim.Optimizer) -> Step:
     def step(ids: Tensor, labels: Tensor) -> Tensor:
         loss = F.binary_cross_entropy(model(ids).reshape(-1), labels)
@@ -79,9 +85,28 @@ def plain_step(model: Callable[[Tensor], Tensor], update: torch.optim.Optimizer)
     return step
 
 
-def fuxictr(shape: Shape, width: int = 64) -> Step:
-    """FuxiCTR's layers, joined as its AutoInt is, without a deep part; torch's Adam."""
+def fuxictr(shape: Shape, width: int = 64, *, clip: bool = True) -> Step:
+    """FuxiCTR's train_step, which clips the gradient; or its layers without that."""
+    model = fuxictr_model(shape, width)
+    if not clip:
+
+        def forward(ids: Tensor) -> Tensor:
+            return model({name: ids[:, i] for i, name in enumerate(shape.names)})["y_pred"]
+
+        return plain_step(forward, model.optimizer)
+    model._max_gradient_norm = 10.0  # `fit`'s default
+
+    def step(ids: Tensor, labels: Tensor) -> Tensor:
+        batch = {name: ids[:, i] for i, name in enumerate(shape.names)}
+        return model.train_step(batch | {"label": labels}).detach()
+
+    return step
+
+
+def fuxictr_model(shape: Shape, width: int = 64):
+    """FuxiCTR's layers on its base model, joined as its AutoInt is, without a deep part."""
     from fuxictr.pytorch.layers import FeatureEmbedding, ScaledDotProductAttention
+    from fuxictr.pytorch.models import BaseModel
 
     fields = fuxictr_features(shape)
 
@@ -101,21 +126,27 @@ def fuxictr(shape: Shape, width: int = 64) -> Step:
             y = y.transpose(1, 2).contiguous().flatten(2)
             return (y + (x if self.residual is None else self.residual(x))).relu()
 
-    class Model(nn.Module):
+    class AutoInt(BaseModel):
         def __init__(self):
-            super().__init__()
+            super().__init__(
+                fields, eval_steps=10**9, verbose=0, model_root="fuxictr", metrics=["AUC"]
+            )
             self.embedding = FeatureEmbedding(fields, shape.dim)
             self.blocks = nn.Sequential(
                 *(Block(shape.dim if i == 0 else width) for i in range(shape.blocks))
             )
             self.out = nn.Linear(shape.fields * width, 1)
+            self.compile("adam", "binary_crossentropy", 1e-3)
+            self.reset_parameters()
 
-        def forward(self, ids: Tensor) -> Tensor:
-            x = self.embedding({name: ids[:, i] for i, name in enumerate(shape.names)})
-            return self.out(self.blocks(x).flatten(1)).sigmoid()
+        def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+            x = self.embedding(self.get_inputs(inputs))
+            return {"y_pred": self.output_activation(self.out(self.blocks(x).flatten(1)))}
 
-    model = Model()
-    return plain_step(model, torch.optim.Adam(model.parameters(), lr=1e-3))
+        def load_weights(self, checkpoint: str):
+            """`fit` ends with the best weights of its evaluations, of which there are none."""
+
+    return AutoInt()
 
 
 def fuxictr_features(shape: Shape):
