@@ -5,8 +5,8 @@ python -m benchmarks.end_to_end
 39 integer columns of 25,641 ids and a label, 3 blocks, 2 heads, batch 1024, CPU seconds for one
 epoch of the same rows with the peer's documented way in, a process each, in turns. At width 16,
 which they force: `model.fit` on columns for DeepCTR-Torch, DataGenerator and CTRTrainer for
-torch-rechub. At width 64: FuxiCTR's Parquet loader with its layers; RecBole's data set, from the
-text file it asks for, and its Trainer. Our two passes of preparation are shown apart.
+torch-rechub. At width 64: FuxiCTR's Parquet loader and its base model's `fit`; RecBole's data set,
+from the text file it asks for, and its Trainer. Our two passes of preparation are shown apart.
 """
 
 import argparse
