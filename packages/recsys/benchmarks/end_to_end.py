@@ -34,7 +34,8 @@ def main():
     parser.add_argument("--rows", type=int, default=30_720)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--only", nargs="*", default=[run.__name__ for run in sum(GROUPS, ())])
+    runs = [run.__name__ for group in GROUPS for run in group]
+    parser.add_argument("--only", nargs="*", default=runs, choices=runs)
     parser.add_argument("--run", nargs=3, help="internal: name, file and threads of one run")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")

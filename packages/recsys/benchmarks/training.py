@@ -45,7 +45,7 @@ def main():
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", nargs="*", default=list(MAKERS))
+    parser.add_argument("--only", nargs="*", default=list(MAKERS), choices=list(MAKERS))
     parser.add_argument("--lend-memory", action="store_true")
     args = parser.parse_args()
     for threads in args.threads:
