@@ -31,6 +31,8 @@ CASES = {
     "mixed": (((7,), 23, 16, 32, 4), {"residual": "linear_relu", "norm_first": True}),
     "two tokens": (((1,), 2, 16, 16, 4), {"activation": "relu", "residual": "linear"}),
     "most tokens": (((2,), 128, 64, 128, 4), {"residual": "linear", "scale": 1.0}),
+    "factored": (((6,), 9, 16, 64, 3), {}),
+    "factored, three heads": (((5,), 39, 16, 96, 4), {"residual": "linear", "heads": 3}),
     "wide strips": (((4,), 10, 80, 144, 3), {"activation": "relu", "heads": 3}),
 }
 
@@ -86,8 +88,10 @@ def test_the_number_of_threads_does_not_change_a_bit():
 
 
 @needs_kernel
-def test_dropout_acts_and_its_two_derivatives_agree():
-    call = {name: x.requires_grad_() for name, x in arguments((5,), 7, 16, 16, 4).items()}
+@pytest.mark.parametrize(("width", "bias"), [(16, True), (64, False)])  # the second is factored
+def test_dropout_acts_and_its_two_derivatives_agree(width, bias):
+    call = arguments((5,), 7, 16, width, 4, bias=bias)
+    call = {name: x.requires_grad_() for name, x in call.items()}
     options = {"heads": 2, "residual": "linear", "dropout": 0.5}
     torch.manual_seed(0)
     out = short_attention_block(**call, **options)

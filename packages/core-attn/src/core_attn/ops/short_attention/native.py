@@ -41,6 +41,8 @@ class Call(ctypes.Structure):
         ("seed", ctypes.c_void_p),
         ("scale", ctypes.c_float),
         ("dropout", ctypes.c_float),
+        ("adds_out", ctypes.c_int),
+        ("adds_keys", ctypes.c_int),
         *((name, View) for name in VIEWS),
     ]
 
@@ -61,8 +63,9 @@ class Block(ctypes.Structure):
         *(
             (name, ctypes.c_void_p)
             for name in (
-                "x", "weight", "bias", "gain", "shift", "packed", "y", "out",
-                "grad", "dx", "dweight", "dbias", "dgain", "dshift",
+                "x", "weight", "bias", "values", "values_bias", "gain", "shift", "packed", "y",
+                "out", "grad", "dx", "dweight", "dbias", "dvalues", "dvalues_bias", "dgain",
+                "dshift",
             )
         ),
     ]  # fmt: skip

@@ -1,11 +1,16 @@
 """short_attention_block on a CPU: the C kernel as one node of the graph."""
 
+from typing import Any, get_args
+
 import torch
 from torch import Tensor
 
 from ..short_attention import cpu, native
-from .call import BlockCall
+from . import factored
+from .call import BlockCall, Residual
 from .composed import around
+
+MAPS = ("weight", "bias", "values", "values_bias")
 
 
 def run(call: BlockCall) -> Tensor:
@@ -42,14 +47,16 @@ def refuses(call: BlockCall) -> str | None:
 class _Block(torch.autograd.Function):
     @staticmethod
     def forward(ctx, call: BlockCall, keep: bool, seed, x, weight, bias, gain, shift) -> Tensor:
+        ctx.call = call._replace(x=None, weight=None, bias=None, gain=None, shift=None)
+        ctx.factored = factored.pays(call, native.lanes())
+        ctx.stride = _stride(call, ctx.factored)
         shape = (*x.shape[:-1], call.width)
         out = x.new_empty(shape)
-        packed = x.new_empty(*x.shape[:-1], _stride(weight)) if keep else None
+        packed = x.new_empty(*x.shape[:-1], ctx.stride) if keep else None
         y = x.new_empty(shape) if keep and gain is not None else out
-        ctx.call = call._replace(x=None, weight=None, bias=None, gain=None, shift=None)
         ctx.save_for_backward(seed, x, weight, bias, gain, shift, packed, y)
-        block = _describe(ctx.call, call.width, seed, x, weight, bias, gain, shift, packed)
-        block.y, block.out = y.data_ptr(), out.data_ptr()
+        block, _ = _describe(ctx, seed, x, weight, bias, gain, shift, packed, y)
+        block.out = out.data_ptr()
         native.solve(block, 0)
         return out
 
@@ -58,16 +65,21 @@ class _Block(torch.autograd.Function):
         seed, *floats, packed, y = ctx.saved_tensors
         if torch.is_grad_enabled():  # the caller wants to differentiate the gradient
             return None, None, None, *_differentiable(ctx.call, seed, floats, grad)
-        results = [None if x is None else torch.empty_like(x) for x in floats]
         x, weight, bias, gain, shift = floats
-        block = _describe(ctx.call, y.shape[-1], seed, x, weight, bias, gain, shift, packed)
+        block, described = _describe(ctx, seed, x, weight, bias, gain, shift, packed, y)
         grad = grad.contiguous()
-        block.y, block.grad = y.data_ptr(), grad.data_ptr()
-        names = ("dx", "dweight", "dbias", "dgain", "dshift")
-        for name, x in zip(names, results, strict=True):
-            setattr(block, name, _address(x))
+        block.grad = grad.data_ptr()
+        results: dict[str, Any] = {
+            name: None if x is None else torch.empty_like(x) for name, x in described.items()
+        }
+        for name, result in results.items():
+            setattr(block, f"d{name}", _address(result))
         native.solve(block, 1)
-        return None, None, None, *results
+        dx, dweight, dbias, dvalues, dvalues_bias, dgain, dshift = results.values()
+        if ctx.factored:
+            dmaps = dweight, dbias, dvalues, dvalues_bias
+            dweight, dbias = factored.gradients(weight, bias, ctx.call.heads, y.shape[-1], dmaps)
+        return None, None, None, dx, dweight, dbias, dgain, dshift
 
 
 def _differentiable(call, seed, floats, grad):
@@ -85,26 +97,33 @@ def _differentiable(call, seed, floats, grad):
     return (next(found) if x is not None and x.requires_grad else None for x in floats)
 
 
-def _describe(call, width, seed, x, weight, bias, gain, shift, packed) -> native.Block:
-    mapped = call.residual.startswith("linear")
-    activated = 0b0111 * (call.activation == "relu") | 0b1000 * (call.residual == "linear_relu")
-    tensors = {
-        "seed": seed, "x": x, "weight": weight, "bias": bias, "gain": gain, "shift": shift,
-        "packed": packed,
-    }  # fmt: skip
-    return native.Block(
+def _describe(ctx, seed, x, weight, bias, gain, shift, packed, y):
+    """The kernel's call, and its inputs with a gradient by name."""
+    call, width = ctx.call, y.shape[-1]
+    maps = weight, bias, None, None
+    if ctx.factored:
+        maps = factored.maps(weight, bias, call.heads, width)
+    inputs = {"x": x, **dict(zip(MAPS, maps, strict=True)), "gain": gain, "shift": shift}
+    tensors = {"seed": seed, **inputs, "packed": packed, "y": y}
+    block = native.Block(
         problems=x.shape[:-2].numel(), tokens=x.shape[-2], in_width=x.shape[-1], width=width,
-        heads=call.heads, stride=_stride(weight), activated=activated,
-        residual=2 if mapped else int(call.residual == "identity"),
+        heads=call.heads, stride=ctx.stride, activated=call.activation == "relu",
+        residual=get_args(Residual).index(call.residual),
         norm_first=call.norm_first and gain is not None,
         scale=call.scale, dropout=call.dropout, eps=call.eps,
         **{name: _address(tensor) for name, tensor in tensors.items()},
     )  # fmt: skip
+    return block, inputs
 
 
-def _stride(weight: Tensor) -> int:
-    """Of a row of the packed product: one of a power of two would fall into few cache sets."""
-    return len(weight) + 16
+def _stride(call: BlockCall, is_factored: bool) -> int:
+    """Of a row of what is kept: queries, keys and values, or z and u, and a rectified residual.
+
+    An odd number of cache lines: rows a power of two apart would fall into few cache sets.
+    """
+    columns = 2 * call.heads * call.x.shape[-1] if is_factored else 3 * call.width
+    columns += call.width * (call.residual == "linear_relu")
+    return 16 * (-(-columns // 16) | 1)
 
 
 def _address(x: Tensor | None) -> int | None:

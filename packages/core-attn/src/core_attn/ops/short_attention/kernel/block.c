@@ -4,37 +4,44 @@
  *
  * A few problems at a time, 48 rows or so, pass through all of it while they are in the caches. Per
  * row of n tokens, input c, width w and p parts (3, or 4 with a mapped residual) the forward does
- * 2 c p w + 4 n w operations and the backward 4 c p w + 10 n w, for 4 (c + p w + 2 w) and
- * 4 (2 c + p w + 2 w) bytes; from w = 16 on the arithmetic is the bound.
+ * 2 c p w + 4 n w operations and the backward 4 c p w + 10 n w, for 4 (c + 3 w + 2 w) and
+ * 4 (2 c + 3 w + 2 w) bytes; from w = 16 on the arithmetic is the bound.
+ *
+ * Where the input is no wider than a head, the block is factored: with z_h = x Wq_h^T Wk_h and
+ * u_h = softmax(z_h x^T) x, a head is u_h Wv_h^T, and scores and sums run over c columns instead of
+ * w / heads. The stacked weights begin with the maps to z then, and packed holds z and u.
  */
 #include "passes.h"
 #include "team.h"
 
-enum { NONE, INPUT, MAPPED }; /* what is added to the attention */
+enum { NONE, INPUT, MAPPED, RECTIFIED }; /* what is added: nothing, x, a map of x, or its relu */
 
 /* Mirrored by native.py. All arrays are dense; width and in are whole vectors. */
 typedef struct {
     isize problems, tokens, in, width, heads;
-    isize stride;              /* of a row of packed: parts * width and some more */
-    isize activated, residual; /* bit i: part i passes a relu; see above */
+    isize stride;              /* of a row of packed: q, k and v, or z and u; rectified residual */
+    isize activated, residual; /* whether queries, keys and values pass a relu; see above */
     isize norm_first;          /* the norm comes before the last relu, not after it */
     const uint64_t *seed;
     float scale, dropout, eps;
-    const float *x;             /* (problems, tokens, in) */
-    const float *weight, *bias; /* (parts * width, in) and (parts * width) or NULL */
-    const float *gain, *shift;  /* (width), or NULL without a norm */
-    float *packed;              /* (problems, tokens, stride), NULL where not to be kept */
-    float *y, *out;             /* (problems, tokens, width) before and after the norm; may be one */
+    const float *x;                    /* (problems, tokens, in) */
+    const float *weight, *bias;        /* (parts * width, in) and (parts * width) or NULL; factored,
+                                          heads * in rows stand for the first three parts */
+    const float *values, *values_bias; /* factored: (width, in), and (width) or NULL; else NULL */
+    const float *gain, *shift;         /* (width), or NULL without a norm */
+    float *packed;                     /* (problems, tokens, stride), NULL where not to be kept */
+    float *y, *out;                    /* (problems, tokens, width) around the norm; may be one */
     const float *grad;
-    float *dx, *dweight, *dbias, *dgain, *dshift;
+    float *dx, *dweight, *dbias, *dvalues, *dvalues_bias, *dgain, *dshift;
 } Block;
 
 typedef struct {
     const Block *block;
     int backward;
-    isize parts, group, chunks, next; /* group: problems at a time; next: taken by whoever is free */
-    float *weight;                    /* in strips */
-    float *sums;                      /* (chunks, sizes of dweight, dbias, dgain and dshift) */
+    isize inner, mapped, mixed;        /* columns of q, k and v, or z; of a mapped residual; of u */
+    isize group, chunks, next;         /* group: problems at a time; next: taken by the first free */
+    float *weight, *residual, *values; /* in strips */
+    float *sums;                       /* (chunks, sizes of the parameters' gradients) */
     isize sum_size;
     int failed;
 } Job;
@@ -47,7 +54,7 @@ typedef struct {
     Ahead ahead;
     isize first, problems, rows;
     float *packed, *dpacked, *dy; /* scratch: (rows, stride) twice, (rows, width) */
-    float *dweight, *dbias, *dgain, *dshift;
+    float *dweight, *dbias, *dvalues, *dvalues_bias, *dgain, *dshift;
 } Group;
 
 static inline float total(vec x) {
@@ -70,30 +77,39 @@ static inline void moments(const float *y, isize width, float eps, float *mean, 
 
 static inline vec positive(vec x) { return larger((vec){0}, x); } /* a NaN stays one */
 
-static View rows_of(const float *data, const Block *b, isize stride) {
-    return (View){(void *)data, b->tokens * stride, b->width / b->heads, stride, 1};
+/* Rows of a group whose heads are `head` columns apart. */
+static View rows_of(const float *data, isize tokens, isize head, isize stride) {
+    return (View){(void *)data, tokens * stride, head, stride, 1};
 }
 
-/* Points the attention to its rows of queries, keys and values; solves every problem and head. */
-static void attend(Group *g, const float *packed, void (*pass)(const Work *)) {
-    const Block *b = g->job->block;
-    View *views[] = {&g->call.q, &g->call.k, &g->call.v};
-    for (int i = 0; i < 3; i++) *views[i] = rows_of(packed + i * b->width, b, b->stride);
+/* Solves every problem and head. */
+static void attend(Group *g, void (*pass)(const Work *)) {
     for (isize p = 0; p < g->problems; p++)
-        for (isize head = 0; head < b->heads; head++) {
+        for (isize head = 0; head < g->job->block->heads; head++) {
             g->work.problem = p, g->work.drawn = g->first + p, g->work.head = head;
             pass(&g->work);
         }
 }
 
-/* Adds the biases to a row of packed; the activated parts pass the relu. */
-static void activate(float *to, const float *bias, isize activated, isize width, isize end) {
-    for (isize start = 0; start < end; start += width, activated >>= 1)
-        for (isize j = start; j < start + width; j += LANES) {
-            vec sum = load(to + j);
-            if (bias) sum += load(bias + j);
-            store(to + j, activated & 1 ? positive(sum) : sum);
-        }
+/* Points the attention to a group's queries, keys and values, or to z and x. */
+static void read_operands(Group *g, const float *x, const float *packed) {
+    const Block *b = g->job->block;
+    isize n = b->tokens, head = g->call.dim, part = g->job->inner / 3;
+    g->call.q = rows_of(packed, n, head, b->stride);
+    g->call.k = rows_of(packed + part, n, head, b->stride);
+    g->call.v = rows_of(packed + 2 * part, n, head, b->stride);
+    if (b->values) g->call.k = g->call.v = rows_of(x, n, 0, b->in);
+}
+
+/* c_h (+)= a_h times a head's map, (columns of a_h) by (those of c_h), which lies in strips. */
+static void map_heads(Group *g, Product p, isize columns, const float *strips) {
+    const Block *b = g->job->block;
+    for (isize head = 0; head < b->heads; head++) {
+        p.b = strips + head * p.depth * columns;
+        multiply_strips(&g->ahead, p, g->rows, columns / LANES);
+        p.a += p.depth, p.c += columns;
+        if (p.bias) p.bias += columns;
+    }
 }
 
 /* y becomes the heads and what is added to them, out what follows: relu and norm. */
@@ -114,21 +130,34 @@ static void finish_row(const float *gain, const float *shift, float eps, int nor
 }
 
 static void forward_group(Group *g) {
-    const Block *b = g->job->block;
-    isize width = b->width, packed_width = g->job->parts * width, row = g->first * b->tokens;
+    const Job *job = g->job;
+    const Block *b = job->block;
+    isize width = b->width, n = b->tokens, row = g->first * n, head_dim = width / b->heads;
     const float *x = b->x + row * b->in;
     float *packed = b->packed ? b->packed + row * b->stride : g->packed;
     float *y = b->y + row * width, *out = b->out + row * width;
-    Product p = {x, b->in, 1, g->job->weight, 0, packed, b->stride, 0, 0, b->in, 0};
-    multiply_strips(&g->ahead, p, g->rows, packed_width / LANES);
-    if (b->bias || b->activated)
-        for (float *to = packed; to < packed + g->rows * b->stride; to += b->stride)
-            activate(to, b->bias, b->activated, width, packed_width);
-    g->call.out = rows_of(y, b, width);
-    attend(g, packed, forward);
-    const float *added = b->residual == MAPPED ? packed + 3 * width : x;
-    isize added_stride = b->residual == MAPPED ? b->stride : b->in;
-    if (b->residual == NONE) added = NULL;
+    float *u = packed + job->inner, *rectified = u + job->mixed;
+    Product p = {.a = x, .a_row = b->in, .a_depth = 1, .depth = b->in, .b = job->weight,
+                 .c = packed, .c_row = b->stride, .bias = b->bias, .positive = b->activated};
+    multiply_strips(&g->ahead, p, g->rows, job->inner / LANES);
+    if (job->mapped) {
+        p.b = job->residual, p.positive = b->residual == RECTIFIED;
+        if (b->bias) p.bias += job->inner;
+        if (b->residual == MAPPED) p.c = y, p.c_row = width;
+        else p.c = rectified;
+        multiply_strips(&g->ahead, p, g->rows, width / LANES);
+    }
+    read_operands(g, x, packed);
+    g->call.out = b->values ? rows_of(u, n, b->in, b->stride) : rows_of(y, n, head_dim, width);
+    g->call.adds_out = b->residual == MAPPED && !b->values;
+    attend(g, forward);
+    if (b->values) {
+        Product mix = {.a = u, .a_row = b->stride, .a_depth = 1, .depth = b->in, .c = y,
+                       .c_row = width, .add = b->residual == MAPPED, .bias = b->values_bias};
+        map_heads(g, mix, head_dim, job->values);
+    }
+    const float *added = b->residual == INPUT ? x : b->residual == RECTIFIED ? rectified : NULL;
+    isize added_stride = b->residual == INPUT ? b->in : b->stride;
     for (isize i = 0; i < g->rows; i++, y += width, out += width) {
         finish_row(b->gain, b->shift, b->eps, b->norm_first, width, added, y, out);
         if (added) added += added_stride;
@@ -165,42 +194,104 @@ static void row_backward(Group *g, const float *y, const float *grad, float *dy)
     }
 }
 
-/* The gradient before the relu of a row of packed, and its part of the biases'. */
-static void deactivate(float *to, const float *at, float *dbias, isize activated, isize width,
-                       isize end) {
-    for (isize start = 0; start < end; start += width, activated >>= 1)
-        for (isize j = start; j < start + width; j += LANES) {
-            vec d = load(to + j);
-            if (activated & 1) store(to + j, d = where_positive(load(at + j), d));
-            store(dbias + j, load(dbias + j) + d);
+/* to[i] = 0 where a relu gave at[i] = 0 */
+static void deactivate(float *to, const float *at, isize stride, isize rows, isize columns) {
+    for (isize i = 0; i < rows; i++, to += stride, at += stride)
+        for (isize j = 0; j < columns; j += LANES)
+            store(to + j, where_positive(load(at + j), load(to + j)));
+}
+
+/* sums[column] += sum over rows of x */
+static void add_rows(const float *x, isize stride, isize rows, isize columns, float *sums) {
+    for (isize j = 0; j < columns; j += LANES) {
+        vec sum = {0}, other = {0};
+        isize i = 0;
+        for (; i + 2 <= rows; i += 2) {
+            sum += load(x + i * stride + j);
+            other += load(x + (i + 1) * stride + j);
         }
+        if (i < rows) sum += load(x + i * stride + j);
+        store(sums + j, load(sums + j) + (sum + other));
+    }
+}
+
+/* Gradients of maps, and their biases, that made `columns` columns of x. */
+static void add_weights(Group *g, const float *d, isize stride, isize columns, const float *x,
+                        isize x_stride, isize in, float *dweight, float *dbias) {
+    Product p = {.a = d, .a_row = 1, .a_depth = stride, .depth = g->rows, .b = x,
+                 .b_depth = x_stride, .c = dweight, .c_row = in, .add = 1};
+    multiply(&g->ahead, p, columns, in / LANES);
+    if (dbias) add_rows(d, stride, g->rows, columns, dbias);
+}
+
+#define DEEP 96 /* rows of a weight whose strip stays in the first-level cache */
+
+/* dx (+)= d times a weight that lies in strips, DEEP rows at a time */
+static void add_input(Group *g, Product p, isize rows) {
+    isize in = g->job->block->in;
+    for (; rows > 0; rows -= DEEP, p.a += DEEP, p.b += DEEP * in, p.add = 1) {
+        p.depth = rows < DEEP ? rows : DEEP;
+        multiply_strips(&g->ahead, p, g->rows, in / LANES);
+    }
+}
+
+static float *deep_strips(const float *weight, isize in, isize rows, float *to) {
+    for (; rows > 0; rows -= DEEP, weight += DEEP * in)
+        to = into_strips(weight, in, 1, rows < DEEP ? rows : DEEP, in / LANES, to);
+    return to;
 }
 
 static void backward_group(Group *g) {
-    const Block *b = g->job->block;
-    isize width = b->width, packed_width = g->job->parts * width, row = g->first * b->tokens;
-    const float *x = b->x + row * b->in, *packed = b->packed + row * b->stride;
-    float *dx = b->dx + row * b->in;
+    const Job *job = g->job;
+    const Block *b = job->block;
+    isize width = b->width, n = b->tokens, row = g->first * n, head_dim = width / b->heads;
+    isize stride = b->stride, in = b->in, inner = job->inner;
+    const float *x = b->x + row * in, *packed = b->packed + row * stride;
+    float *dx = b->dx + row * in, *dpacked = g->dpacked, *du = dpacked + inner;
     for (isize i = 0; i < g->rows; i++)
         row_backward(g, b->y + (row + i) * width, b->grad + (row + i) * width, g->dy + i * width);
-    g->call.grad = rows_of(g->dy, b, width);
-    View *views[] = {&g->call.dq, &g->call.dk, &g->call.dv};
-    for (int i = 0; i < 3; i++) *views[i] = rows_of(g->dpacked + i * width, b, b->stride);
-    attend(g, packed, backward);
-    for (isize i = 0; i < g->rows; i++) {
-        float *to = g->dpacked + i * b->stride;
-        if (b->residual == MAPPED) memcpy(to + 3 * width, g->dy + i * width, width * sizeof(float));
-        if (b->bias || b->activated)
-            deactivate(to, packed + i * b->stride, g->dbias, b->activated, width, packed_width);
+
+    Product to_x = {.a = g->dy, .a_row = width, .a_depth = 1, .b = job->residual,
+                    .c = dx, .c_row = in};
+    if (job->mapped) {
+        if (b->residual == RECTIFIED) {
+            isize at = inner + job->mixed;
+            to_x.a = dpacked + at, to_x.a_row = stride;
+            for (isize i = 0; i < g->rows; i++)
+                memcpy(dpacked + at + i * stride, g->dy + i * width, width * sizeof(float));
+            deactivate(dpacked + at, packed + at, stride, g->rows, width);
+        }
+        add_input(g, to_x, width);
+        add_weights(g, to_x.a, to_x.a_row, width, x, in, in, g->dweight + inner * in,
+                    b->bias ? g->dbias + inner : NULL);
+    } else if (b->residual == INPUT)
+        memcpy(dx, g->dy, g->rows * width * sizeof(float));
+    else
+        memset(dx, 0, g->rows * in * sizeof(float));
+
+    read_operands(g, x, packed);
+    isize part = inner / 3;
+    g->call.grad = rows_of(g->dy, n, head_dim, width);
+    g->call.dq = rows_of(dpacked, n, g->call.dim, stride);
+    g->call.dk = rows_of(dpacked + part, n, head_dim, stride);
+    g->call.dv = rows_of(dpacked + 2 * part, n, head_dim, stride);
+    if (b->values) {
+        Product mix = {.a = g->dy, .a_row = width, .a_depth = 1, .depth = head_dim,
+                       .c = du, .c_row = stride};
+        map_heads(g, mix, in, job->values);
+        for (isize head = 0; head < b->heads; head++)
+            add_weights(g, g->dy + head * head_dim, width, head_dim, packed + inner + head * in,
+                        stride, in, g->dvalues + head * head_dim * in, NULL);
+        if (b->values_bias) add_rows(g->dy, width, g->rows, width, g->dvalues_bias);
+        g->call.grad = rows_of(du, n, in, stride);
+        g->call.dk = g->call.dv = rows_of(dx, n, 0, in);
+        g->call.adds_keys = 1;
     }
-    if (b->residual == INPUT) memcpy(dx, g->dy, g->rows * width * sizeof(float));
-    Product p = {g->dpacked, b->stride, 1, g->job->weight, 0, dx, b->in, 0, 0, width, 0};
-    for (isize part = 0; part < g->job->parts; part++, p.a += width, p.b += width * b->in) {
-        p.add = part > 0 || b->residual == INPUT;
-        multiply_strips(&g->ahead, p, g->rows, b->in / LANES);
-    }
-    Product dw = {g->dpacked, 1, b->stride, x, b->in, g->dweight, b->in, 0, 0, g->rows, 1};
-    multiply(&g->ahead, dw, packed_width, b->in / LANES);
+    attend(g, backward);
+    if (b->activated) deactivate(dpacked, packed, stride, g->rows, inner);
+    to_x.a = dpacked, to_x.a_row = stride, to_x.b = job->weight, to_x.add = 1;
+    add_input(g, to_x, inner);
+    add_weights(g, dpacked, stride, inner, x, in, in, g->dweight, b->bias ? g->dbias : NULL);
 }
 
 /* Looks ahead at the next group. */
@@ -222,11 +313,28 @@ static void plan(Group *g) {
     spread(&g->ahead);
 }
 
+#define PARTS 6
+typedef struct {
+    float *to;
+    isize floats;
+} Part;
+
+/* The gradients of the parameters, in the order of their sums. */
+static void parameters(const Job *job, Part *parts) {
+    const Block *b = job->block;
+    isize rows = job->inner + job->mapped, width = b->width;
+    parts[0] = (Part){b->dweight, rows * b->in};
+    parts[1] = (Part){b->dbias, b->bias ? rows : 0};
+    parts[2] = (Part){b->dvalues, b->values ? width * b->in : 0};
+    parts[3] = (Part){b->dvalues_bias, b->values_bias ? width : 0};
+    parts[4] = (Part){b->dgain, b->gain ? width : 0};
+    parts[5] = (Part){b->dshift, b->gain ? width : 0};
+}
+
 static void solve_chunks(void *data) {
     Job *job = data;
     const Block *b = job->block;
-    isize head_dim = b->width / b->heads, rows = job->group * b->tokens;
-    isize packed_width = job->parts * b->width;
+    isize head_dim = b->values ? b->in : b->width / b->heads, rows = job->group * b->tokens;
     Group g = {.job = job, .ahead.step = 8};
     g.call = (Call){.problems = b->problems, .heads = b->heads, .queries = b->tokens,
                     .keys = b->tokens, .dim = head_dim, .v_dim = head_dim, .seed = b->seed,
@@ -246,8 +354,12 @@ static void solve_chunks(void *data) {
         isize chunk = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED);
         if (chunk >= job->chunks) break;
         if (job->sums) {
-            g.dweight = job->sums + chunk * job->sum_size, g.dbias = g.dweight + packed_width * b->in;
-            g.dgain = g.dbias + packed_width, g.dshift = g.dgain + b->width;
+            Part parts[PARTS];
+            float **sums[PARTS] = {&g.dweight, &g.dbias, &g.dvalues, &g.dvalues_bias,
+                                   &g.dgain, &g.dshift};
+            float *sum = job->sums + chunk * job->sum_size;
+            parameters(job, parts);
+            for (int i = 0; i < PARTS; sum += parts[i++].floats) *sums[i] = sum;
         }
         isize end = groups * (chunk + 1) / job->chunks;
         for (isize group = groups * chunk / job->chunks; group < end; group++) {
@@ -264,50 +376,66 @@ static void solve_chunks(void *data) {
 
 /* Adds up what the chunks gave for the parameters. */
 static void write_sums(const Job *job) {
-    const Block *b = job->block;
-    isize packed_width = job->parts * b->width;
-    struct { float *to; isize floats; } parts[] = {
-        {b->dweight, packed_width * b->in}, {b->dbias, packed_width},
-        {b->dgain, b->width}, {b->dshift, b->width},
-    };
     for (isize chunk = 1; chunk < job->chunks; chunk++)
         for (isize i = 0; i < job->sum_size; i += LANES) {
             float *sum = job->sums + i;
             store(sum, load(sum) + load(sum + chunk * job->sum_size));
         }
+    Part parts[PARTS];
+    parameters(job, parts);
     const float *from = job->sums;
-    for (int i = 0; i < 4; from += parts[i++].floats)
-        if (parts[i].to) memcpy(parts[i].to, from, parts[i].floats * sizeof(float));
+    for (int i = 0; i < PARTS; from += parts[i++].floats)
+        if (parts[i].floats) memcpy(parts[i].to, from, parts[i].floats * sizeof(float));
+}
+
+/* Lays out the weights as the pass reads them. */
+static void lay_out(Job *job) {
+    const Block *b = job->block;
+    isize in = b->in, head_dim = b->width / b->heads;
+    const float *residual = b->weight + job->inner * in;
+    if (job->backward) {
+        job->residual = deep_strips(b->weight, in, job->inner, job->weight);
+        job->values = deep_strips(residual, in, job->mapped, job->residual);
+    } else {
+        job->residual = into_strips(b->weight, 1, in, in, job->inner / LANES, job->weight);
+        job->values = into_strips(residual, 1, in, in, job->mapped / LANES, job->residual);
+    }
+    float *to = job->values;
+    for (isize head = 0; b->values && head < b->heads; head++) {
+        const float *from = b->values + head * head_dim * in;
+        to = job->backward ? into_strips(from, in, 1, head_dim, in / LANES, to)
+                           : into_strips(from, 1, in, in, head_dim / LANES, to);
+    }
 }
 
 /* Runs the forward or the backward; chunks, and with them every sum, do not depend on the number of
  * threads. Returns 0, or 1 where memory ran out. */
 int core_attn_block(const Block *b, int backward, int threads, Parallel parallel) {
-    Job job = {.block = b, .backward = backward, .parts = b->residual == MAPPED ? 4 : 3};
-    isize packed_width = job.parts * b->width, rows = b->problems * b->tokens;
+    Job job = {.block = b, .backward = backward};
+    isize rows = b->problems * b->tokens;
     if (rows == 0) return 0;
+    job.inner = b->values ? b->heads * b->in : 3 * b->width;
+    job.mapped = b->residual >= MAPPED ? b->width : 0;
+    job.mixed = b->values ? b->heads * b->in : 0;
     job.group = b->tokens < 48 ? 48 / b->tokens : 1;
     job.chunks = (b->problems + job.group - 1) / job.group;
     isize most = backward ? 32 : 256;
     if (job.chunks > most) job.chunks = most;
-    job.sum_size = packed_width * (b->in + 1) + 2 * b->width;
-    job.weight = malloc(packed_width * b->in * sizeof(float));
+    Part parts[PARTS];
+    parameters(&job, parts);
+    for (int i = 0; i < PARTS; i++) job.sum_size += parts[i].floats;
+    isize weights = (job.inner + job.mapped + (b->values ? b->width : 0)) * b->in;
+    job.weight = malloc(weights * sizeof(float));
     if (backward) job.sums = calloc(job.chunks * job.sum_size, sizeof(float));
     job.failed = !job.weight || (backward && !job.sums);
-    if (!job.failed && !backward) {
-        into_strips(b->weight, 1, b->in, b->in, packed_width / LANES, job.weight);
-        prepare(b->packed, rows * b->stride);
-        prepare(b->y, rows * b->width);
-        prepare(b->out, rows * b->width);
-    } else if (!job.failed) {
-        float *to = job.weight;
-        for (isize part = 0; part < job.parts; part++) {
-            const float *from = b->weight + part * b->width * b->in;
-            to = into_strips(from, b->in, 1, b->width, b->in / LANES, to);
-        }
-        prepare(b->dx, rows * b->in);
-    }
     if (!job.failed) {
+        lay_out(&job);
+        if (backward) prepare(b->dx, rows * b->in);
+        else {
+            prepare(b->packed, rows * b->stride);
+            prepare(b->y, rows * b->width);
+            prepare(b->out, rows * b->width);
+        }
         run_team(solve_chunks, &job, threads < job.chunks ? threads : job.chunks, parallel);
         if (backward) write_sums(&job);
     }

@@ -34,7 +34,7 @@ static void forward(const Work *w) {
     for (isize i = 0; i < w->width; i++) factor[i] *= w->row[1][i];
     isize stride;
     const float *v = by_rows(w, &c->v, w->keys, c->v_dim, w->packed[0], &stride);
-    Product p = {w->scores, 1, w->width, v, stride, 0, 0, factor, 1, w->keys, 0};
+    Product p = {w->scores, 1, w->width, v, stride, 0, 0, factor, 1, w->keys, c->adds_out};
     multiply_out(w, &c->out, w->queries, c->v_dim, p);
 }
 
@@ -60,10 +60,10 @@ static void backward(const Work *w) {
     drop(w, w->scores);
     isize stride;
     const float *x = by_rows(w, &c->grad, w->queries, c->v_dim, w->packed[0], &stride);
-    Product dv = {w->scores, n, 1, x, stride, 0, 0, 0, 0, w->queries, 0};
+    Product dv = {w->scores, n, 1, x, stride, 0, 0, 0, 0, w->queries, c->adds_keys};
     multiply_out(w, &c->dv, w->keys, c->v_dim, dv);
     x = by_rows(w, &c->q, w->queries, c->dim, w->packed[0], &stride);
-    Product dk = {w->dp, n, 1, x, stride, 0, 0, &c->scale, 0, w->queries, 0};
+    Product dk = {w->dp, n, 1, x, stride, 0, 0, &c->scale, 0, w->queries, c->adds_keys};
     multiply_out(w, &c->dk, w->keys, c->dim, dk);
     x = by_rows(w, &c->k, w->keys, c->dim, w->packed[0], &stride);
     Product dq = {w->dp, 1, n, x, stride, 0, 0, &c->scale, 0, w->keys, 0};

@@ -18,6 +18,7 @@ typedef struct {
     const isize *offsets; /* packed: queries and keys of a problem start here, else NULL */
     const uint64_t *seed; /* of the dropped weights, NULL where none are */
     float scale, dropout;
+    int adds_out, adds_keys; /* out, or dk and dv, are added to what is there */
     View q, k, v, bias, mask, gate, out;
     View grad, dq, dk, dv, dbias, dgate;
     View tq, tk, tv, tbias, tgate, dgrad;

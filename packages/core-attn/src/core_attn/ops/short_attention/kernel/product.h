@@ -39,8 +39,8 @@ static void spread(Ahead *ahead) {
     ahead->blocks = 0;
 }
 
-/* C[r][n] (+)= factor[r] * sum over c of A[r][c] * B[c][n], n over whole vectors; A has any
- * strides, no factor means 1. */
+/* C[r][n] (+)= factor[r] * (bias[n] + sum over c of A[r][c] * B[c][n]), n over whole vectors; A has
+ * any strides, no factor means 1, no bias 0. `positive` cuts C off below 0. */
 typedef struct {
     const float *a;
     isize a_row, a_depth;
@@ -50,8 +50,11 @@ typedef struct {
     isize c_row;
     const float *factor;
     isize factor_row, depth;
-    int add;
+    int add, positive;
+    const float *bias;
 } Product;
+
+static const float zeros[4 * LANES];
 
 /* Keeps the compiler from loading an operand again for every use. */
 #if defined(__x86_64__)
@@ -75,7 +78,8 @@ static inline __attribute__((always_inline)) void block(const Product p, const i
     vec sum[8][4];
     const float *a = p.a, *b = p.b;
     UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int n = 0; n < N; n++) sum[r][n] = (vec){0};
+        UNROLL for (int n = 0; n < N; n++) sum[r][n] = load(p.bias + n * LANES);
+    const vec least = splat(p.positive ? 0 : -INFINITY);
     for (isize depth = p.depth; depth > 0; depth--, a += p.a_depth, b += p.b_depth) {
         vec x[4], y[8];
         if (N > R) {
@@ -112,7 +116,7 @@ static inline __attribute__((always_inline)) void block(const Product p, const i
             vec x = sum[r][n];
             if (p.factor) x *= factor;
             if (p.add) x += load(c + n * LANES);
-            store(c + n * LANES, x);
+            store(c + n * LANES, larger(least, x)); /* a NaN stays one */
         }
     }
 }
@@ -154,22 +158,28 @@ static void (*const strips[])(Product, isize, Ahead *) = {strip_1, strip_2, stri
 
 /* The product for `rows` rows and `vecs` vectors. */
 static void multiply(Ahead *ahead, Product p, isize rows, isize vecs) {
+    const float *bias = p.bias;
+    if (!bias) p.bias = zeros;
     for (isize wide; vecs > 0; vecs -= wide) {
         wide = strip_of(vecs);
         strips[wide - 1](p, rows, ahead);
         p.b += wide * LANES;
         p.c += wide * LANES;
+        if (bias) p.bias += wide * LANES;
     }
 }
 
 /* The same for a B that lies in strips, one behind the other. */
 static void multiply_strips(Ahead *ahead, Product p, isize rows, isize vecs) {
+    const float *bias = p.bias;
+    if (!bias) p.bias = zeros;
     for (isize wide; vecs > 0; vecs -= wide) {
         wide = strip_of(vecs);
         p.b_depth = wide * LANES;
         strips[wide - 1](p, rows, ahead);
         p.b += p.depth * p.b_depth;
         p.c += wide * LANES;
+        if (bias) p.bias += wide * LANES;
     }
 }
 
