@@ -151,6 +151,22 @@ def test_ids_outside_of_the_table_are_refused_before_the_kernel_sees_them(form):
         model(torch.tensor([[2, 3, 4, 300]]), torch.ones(1, 4))
 
 
+def test_reading_sees_the_missed_steps(form):
+    _, model = twins()
+    optimizer = make_optimizer(model, lr=0.1)
+    train(model, optimizer, 5)
+    index, value, _ = next(batches(1, seed=7))
+    stale = model.embedding.weight.detach()[index] * value[..., None]
+    read = model.embedding(index, value)
+    (grad,) = torch.autograd.grad(read, model.embedding.weight, torch.ones_like(read))
+    expected = torch.zeros(300).index_add_(0, index.flatten(), value.flatten())
+    torch.testing.assert_close(grad.to_dense(), expected[:, None].expand(-1, 4))
+    optimizer.state_dict()  # catches up
+    present = model.embedding.weight.detach()[index] * value[..., None]
+    assert not torch.allclose(stale, present, atol=1e-3)
+    torch.testing.assert_close(read.detach(), present, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["deferred_adam", "lazy_adam", "row_adagrad"])
 def test_sparse_optimisers_leave_absent_rows_alone_and_have_no_dense_gradient(name, form):
     _, model = twins()

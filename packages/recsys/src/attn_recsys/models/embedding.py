@@ -1,11 +1,30 @@
 """One table for all fields."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layout import Layout
+
+
+def lookup(
+    weight: Float[Tensor, "rows dim"],
+    index: Int[Tensor, "*slots"],
+    value: Float[Tensor, "*slots"],
+    *,
+    sparse: bool = False,
+) -> Float[Tensor, "*slots dim"]:
+    """Rows of a table times their values.
+
+    Example:
+        >>> lookup(torch.eye(3), torch.tensor([2]), torch.tensor([0.5]))
+        tensor([[0.0000, 0.0000, 0.5000]])
+    """
+    return F.embedding(index, weight, sparse=sparse) * value[..., None]
 
 
 class FieldEmbedding(nn.Module):
@@ -20,6 +39,9 @@ class FieldEmbedding(nn.Module):
         sparse: whether the table's gradient is sparse, for the optimisers that touch only the
             rows of the batch.
 
+    Its attribute `lookup(weight, index, value)` reads the table; an optimiser that moves rows only
+    when they are read puts its own there.
+
     Source: Song et al., 2019, "AutoInt", arXiv 1810.11921, eq. (2) to (4).
 
     Example:
@@ -32,6 +54,7 @@ class FieldEmbedding(nn.Module):
         super().__init__()
         self.layout = layout
         self.sparse = sparse
+        self.lookup: Callable[[Tensor, Tensor, Tensor], Tensor] = partial(lookup, sparse=sparse)
         self.weight = nn.Parameter(torch.empty(layout.rows, dim))
         nn.init.normal_(self.weight, std=0.01)
 
@@ -52,7 +75,7 @@ class FieldEmbedding(nn.Module):
                 f"{tuple(index.shape)} and {tuple(value.shape)}"
             )
         value = value.to(self.weight.dtype)
-        slots = F.embedding(index, self.weight, sparse=self.sparse) * value[..., None]
+        slots = self.lookup(self.weight, index, value)
         if self.layout.fields == self.layout.slots:
             return slots
         return torch.stack(

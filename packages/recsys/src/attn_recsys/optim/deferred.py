@@ -1,6 +1,5 @@
 """Dense Adam at the price of a sparse one: a row takes its missed steps when it is next read."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.embedding import FieldEmbedding
+from ..models.embedding import FieldEmbedding, lookup
 from . import rows
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
 WINDOW = 256
 CHUNK = 1 << 16
 
@@ -31,8 +31,8 @@ class DeferredAdam(torch.optim.Optimizer):
     rest is less than 1e-6 of the sum (and 0 where eps is small beside s). The A_n do not depend on
     the row: one short vector update per step keeps them for every t.
 
-    It watches the tables' reads through forward hooks. `catch_up` moves all rows to the present,
-    which saving the state does.
+    The tables read through it. `catch_up` moves all rows to the present, which saving the state
+    does.
 
     Args:
         embeddings: the tables, made with `sparse=True`.
@@ -76,16 +76,23 @@ class DeferredAdam(torch.optim.Optimizer):
         self._at: dict[Tensor, Tensor] = {}  # the step each row is at
         for table in embeddings:
             weight = table.weight
-            state = self.state[weight]
-            state["exp_avg"], state["exp_avg_sq"] = (
-                torch.zeros_like(weight),
-                torch.zeros_like(weight),
-            )
+            moments = weight.new_zeros(len(weight), 2, *weight.shape[1:])  # a row's lie together
+            self.state[weight] = dict(zip(MOMENTS, moments.unbind(1), strict=True))
             self._at[weight] = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
-            table.register_forward_pre_hook(functools.partial(self._before_read, weight))
+            table.lookup = self._lookup
 
-    def _before_read(self, weight: Tensor, module: Any, args: tuple) -> None:
-        self._refresh(weight, args[0].flatten())
+    def _lookup(self, weight: Tensor, index: Tensor, value: Tensor) -> Tensor:
+        """The rows of the batch, as they are now, times their values."""
+        if rows.serves(weight):
+            return _Lookup.apply(weight, index, value, self._read)
+        self._refresh(weight, index.flatten())
+        return lookup(weight, index, value, sparse=True)
+
+    def _read(self, weight: Tensor, index: Tensor, value: Tensor) -> Tensor:
+        out = weight.new_empty(*index.shape, weight.shape[1])
+        index, value = index.long().contiguous(), value.contiguous()
+        self._run_kernel(weight, rows=index, value=value, out=out)
+        return out
 
     @property
     def steps(self) -> int:
@@ -138,9 +145,11 @@ class DeferredAdam(torch.optim.Optimizer):
             lr=lr, beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"],
             start=self._start, now=self.steps, capacity=self._missed.shape[1],
         )  # fmt: skip
+        mean, square = (state[name] for name in MOMENTS)
+        call.stride = mean.stride(0)
         rows.run(
-            "attn_recsys_adam", call, weight, mean=state["exp_avg"], square=state["exp_avg_sq"],
-            at=self._at[weight], missed=self._missed, **tensors,
+            "attn_recsys_adam", call, weight, mean=mean, square=square, at=self._at[weight],
+            missed=self._missed, **tensors,
         )  # fmt: skip
 
     def catch_up(self) -> None:
@@ -159,6 +168,9 @@ class DeferredAdam(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues from a saved state; the tables must have been saved with it."""
         super().load_state_dict(state_dict)
+        for state in self.state.values():
+            moments = torch.stack([state[name] for name in MOMENTS], 1)
+            state.update(zip(MOMENTS, moments.unbind(1), strict=True))
         self._restart()
 
     def _restart(self) -> None:
@@ -207,3 +219,20 @@ class DeferredAdam(torch.optim.Optimizer):
         state["exp_avg"].index_copy_(0, read, mean.mul_(beta1**gap))
         state["exp_avg_sq"].index_copy_(0, read, square.mul_(beta2**gap))
         at.index_fill_(0, read, now)
+
+
+class _Lookup(torch.autograd.Function):
+    """Rows times values, read by `read` instead of from the table."""
+
+    @staticmethod
+    def forward(ctx, weight, index, value, read):
+        ctx.save_for_backward(index, value)
+        ctx.rows = len(weight)
+        return read(weight, index, value)
+
+    @staticmethod
+    def backward(ctx, grad):
+        index, value = ctx.saved_tensors
+        scaled = grad * value[..., None]
+        dweight = torch.ops.aten.embedding_sparse_backward(scaled, index, ctx.rows, -1, False)
+        return dweight, None, None, None

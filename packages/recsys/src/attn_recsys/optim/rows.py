@@ -17,18 +17,20 @@ KERNEL = Kernel(
 
 
 class Adam(ctypes.Structure):
-    """A step of `DeferredAdam`, or its catching up; `Adam` of kernel/rows.c."""
+    """A step of `DeferredAdam`, its catching up or its reading; `Adam` of kernel/rows.c."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("count", "width")),
+        *((name, ctypes.c_int64) for name in ("count", "width", "stride")),
         *(
             (name, ctypes.c_void_p)
-            for name in ("rows", "order", "grad", "weight", "mean", "square", "at", "missed")
+            for name in (
+                "rows", "order", "grad", "value", "out", "weight", "mean", "square", "at", "missed"
+            )
         ),
         *((name, ctypes.c_int64) for name in ("capacity", "start", "now")),
         *((name, ctypes.c_double) for name in ("beta1", "beta2")),
         *((name, ctypes.c_float) for name in ("lr", "eps")),
-    ]
+    ]  # fmt: skip
 
 
 class Adagrad(ctypes.Structure):

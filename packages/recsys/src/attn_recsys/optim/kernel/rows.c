@@ -10,9 +10,11 @@ enum { LINE = 16, AHEAD = 12 }; /* floats of a cache line; rows fetched ahead */
 enum { NEAR = 512 };            /* gaps below this are looked up */
 
 typedef struct {
-    int64_t count, width;
-    const int64_t *rows, *order; /* rows ascend where there is an order: that of the gradients */
-    const float *grad;           /* (count, width) before ordering; NULL: only catch up */
+    int64_t count, width, stride; /* stride: from a row's moments to those of the next row */
+    const int64_t *rows, *order;  /* rows ascend where there is an order: that of the gradients */
+    const float *grad;            /* (count, width) before ordering; NULL: only catch up */
+    const float *value;           /* (count) and (count, width), to read the rows times a value */
+    float *out;
     float *weight, *mean, *square;
     int32_t *at;          /* the step each row is at */
     const double *missed; /* (3, capacity): A_n from step start + i to now */
@@ -39,12 +41,17 @@ typedef struct {
     atomic_int next;
 } Job;
 
-static inline void fetch(const float *table, int64_t row, int64_t width) {
-    for (int64_t c = 0; c < width; c += LINE) __builtin_prefetch(table + row * width + c, 1);
+/* GCC drops calls of functions that only prefetch: these are inlined before it looks. */
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void fetch(const float *from, int64_t floats) {
+    for (int64_t c = 0; c < floats; c += LINE) __builtin_prefetch(from + c, 1);
 }
 
 /* Whether a part owns a row; every row has one owner, so that no two threads write to it. */
-static inline int owns(int64_t row, int part, int parts) { return parts == 1 || row % parts == part; }
+static inline int owns(int64_t row, int part, int parts) {
+    return parts == 1 || row % parts == part;
+}
 
 /* Sums the gradients of the row at place i into `sum`; returns the place after its last one. */
 static int64_t gather(const int64_t *rows, const int64_t *order, const float *grad, int64_t i,
@@ -75,18 +82,38 @@ static inline float power(const Powers *p, int64_t gap) {
     return gap < NEAR ? p->known[gap] : exp2f(gap * p->log_beta);
 }
 
-/* Takes the steps a row has missed, in the closed form of DeferredAdam. */
+INLINE void fetch_row(const Adam *a, int64_t row) {
+    fetch(a->weight + row * a->width, a->width);
+    fetch(a->mean + row * a->stride, a->width);
+    fetch(a->square + row * a->stride, a->width);
+    __builtin_prefetch(a->at + row, 1);
+}
+
+/* What a row has missed, in the closed form of DeferredAdam. */
+typedef struct {
+    float zeroth, first, second;
+} Missed;
+
+static inline Missed missed(const Adam *a, int64_t row) {
+    const double *since = a->missed + (a->at[row] - a->start);
+    return (Missed){since[0], since[a->capacity], since[2 * a->capacity]};
+}
+
+static inline float moved(const Missed *m, float weight, float mean, float square, float eps) {
+    float damped = sqrtf(square) + eps, share = eps / damped;
+    return weight - mean / damped * ((share * m->second - m->first) * share + m->zeroth);
+}
+
+/* Takes the steps a row has missed. */
 static void catch_up(const Adam *a, int64_t row, const Powers *beta1, const Powers *beta2) {
-    const double *missed = a->missed + (a->at[row] - a->start);
-    float zeroth = missed[0], first = missed[a->capacity], second = missed[2 * a->capacity];
+    const Missed m = missed(a, row);
     int64_t gap = a->now - a->at[row];
     float fade1 = power(beta1, gap), fade2 = power(beta2, gap), eps = a->eps;
-    int64_t start = row * a->width;
-    float *restrict weight = a->weight + start;
-    float *restrict mean = a->mean + start, *restrict square = a->square + start;
+    float *restrict weight = a->weight + row * a->width;
+    float *restrict mean = a->mean + row * a->stride;
+    float *restrict square = a->square + row * a->stride;
     for (int64_t c = 0; c < a->width; c++) {
-        float damped = sqrtf(square[c]) + eps, share = eps / damped;
-        weight[c] -= mean[c] / damped * ((share * second - first) * share + zeroth);
+        weight[c] = moved(&m, weight[c], mean[c], square[c], eps);
         mean[c] *= fade1;
         square[c] *= fade2;
     }
@@ -100,12 +127,8 @@ static void step_adam(const void *call, int part, int parts) {
     Powers beta1 = powers(a->beta1), beta2 = powers(a->beta2);
     for (int64_t i = 0; i < a->count;) {
         if (i + AHEAD < a->count && owns(a->rows[i + AHEAD], part, parts)) {
-            int64_t next = a->rows[i + AHEAD];
-            fetch(a->weight, next, a->width);
-            fetch(a->mean, next, a->width);
-            fetch(a->square, next, a->width);
-            __builtin_prefetch(a->at + next, 1);
-            if (a->grad) fetch(a->grad, a->order[i + AHEAD], a->width);
+            fetch_row(a, a->rows[i + AHEAD]);
+            if (a->grad) fetch(a->grad + a->order[i + AHEAD] * a->width, a->width);
         }
         int64_t row = a->rows[i];
         if (!owns(row, part, parts)) {
@@ -118,9 +141,9 @@ static void step_adam(const void *call, int part, int parts) {
             continue;
         }
         i = gather(a->rows, a->order, a->grad, i, a->count, a->width, sum);
-        int64_t start = row * a->width;
-        float *restrict weight = a->weight + start;
-        float *restrict mean = a->mean + start, *restrict square = a->square + start;
+        float *restrict weight = a->weight + row * a->width;
+        float *restrict mean = a->mean + row * a->stride;
+        float *restrict square = a->square + row * a->stride;
         for (int64_t c = 0; c < a->width; c++) {
             mean[c] += rest1 * (sum[c] - mean[c]);
             square[c] = keep2 * square[c] + rest2 * sum[c] * sum[c];
@@ -130,12 +153,32 @@ static void step_adam(const void *call, int part, int parts) {
     }
 }
 
+/* out = value times the rows after the steps they missed; the table stays as it is. */
+static void read_adam(const void *call, int part, int parts) {
+    const Adam *a = call;
+    float eps = a->eps;
+    int64_t end = a->count * (part + 1) / parts;
+    for (int64_t i = a->count * part / parts; i < end; i++) {
+        if (i + AHEAD < end) fetch_row(a, a->rows[i + AHEAD]);
+        int64_t row = a->rows[i];
+        const float *weight = a->weight + row * a->width;
+        const float *mean = a->mean + row * a->stride, *square = a->square + row * a->stride;
+        float value = a->value[i], *restrict out = a->out + i * a->width;
+        if (a->at[row] < a->now) {
+            const Missed m = missed(a, row);
+            for (int64_t c = 0; c < a->width; c++)
+                out[c] = value * moved(&m, weight[c], mean[c], square[c], eps);
+        } else
+            for (int64_t c = 0; c < a->width; c++) out[c] = value * weight[c];
+    }
+}
+
 static void step_adagrad(const void *call, int part, int parts) {
     const Adagrad *a = call;
     float sum[a->width];
     for (int64_t i = 0; i < a->count;) {
         if (i + AHEAD < a->count && owns(a->rows[i + AHEAD], part, parts)) {
-            fetch(a->weight, a->rows[i + AHEAD], a->width);
+            fetch(a->weight + a->rows[i + AHEAD] * a->width, a->width);
             __builtin_prefetch(a->total + a->rows[i + AHEAD], 1);
         }
         int64_t row = a->rows[i];
@@ -165,7 +208,7 @@ static int solve(Step step, const void *call, int threads, Parallel parallel) {
 }
 
 int attn_recsys_adam(const Adam *call, int pass, int threads, Parallel parallel) {
-    return solve(step_adam, call, threads, parallel);
+    return solve(call->out ? read_adam : step_adam, call, threads, parallel);
 }
 
 int attn_recsys_adagrad(const Adagrad *call, int pass, int threads, Parallel parallel) {

@@ -39,7 +39,7 @@ typedef struct {
     const Block *block;
     int backward;
     isize inner, mapped, mixed;        /* columns of q, k and v, or z; of a mapped residual; of u */
-    isize group, chunks, next;         /* group: problems at a time; next: taken by the first free */
+    isize group, chunks, next;         /* group: problems at a time; next: the first free takes it */
     float *weight, *residual, *values; /* in strips */
     float *sums;                       /* (chunks, sizes of the parameters' gradients) */
     isize sum_size;
