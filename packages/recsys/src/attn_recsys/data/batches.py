@@ -144,18 +144,17 @@ class ShardDataset(IterableDataset):
                 skip -= rows
                 continue
             part = _joined([read_group(group, self.prepared) for group in chosen])
+            order = None
             if self.shuffle:
                 order = torch.from_numpy(self._random(worker, 1 + number).permutation(rows))
-                part = _rows(part, order)
-            if skip:
-                part, skip = _rows(part, slice(skip, None)), 0
-            if carried is not None:
-                part = _joined([carried, part])
-            size, whole = self.batch_size, len(part["label"]) // self.batch_size
-            for i in range(whole):
-                yield _rows(part, slice(i * size, (i + 1) * size))
-            left = slice(whole * size, None)
-            carried = _rows(part, left) if whole * size < len(part["label"]) else None
+            while skip < rows:
+                stop = skip + self.batch_size - (len(carried["label"]) if carried else 0)
+                batch = _rows(part, slice(skip, stop) if order is None else order[skip:stop])
+                batch = _joined([carried, batch]) if carried else batch
+                skip, carried = stop, batch if stop > rows else None
+                if not carried:
+                    yield batch
+            skip = 0
         if carried is not None and not self.drop_last:
             yield carried
 
