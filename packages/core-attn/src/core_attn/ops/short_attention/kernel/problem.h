@@ -47,7 +47,7 @@ static inline float *at(const Work *w, const View *x, isize row) {
 /* to[column][row] = factor * x[row][column]; whole vectors are filled up by repeating the last row. */
 static void pack_transposed(const Work *w, const View *x, isize columns, float factor, float *to) {
     const float *from = at(w, x, 0);
-    for (isize i = 0; i < w->queries; i += TILE) {
+    for (isize i = 0; i < round_up(w->queries, LANES); i += TILE) {
         const float *row[TILE];
         for (isize r = 0; r < TILE; r++)
             row[r] = from + (i + r < w->queries ? i + r : w->queries - 1) * x->row;
