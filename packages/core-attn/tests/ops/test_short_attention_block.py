@@ -31,6 +31,7 @@ CASES = {
     "mixed": (((7,), 23, 16, 32, 4), {"residual": "linear_relu", "norm_first": True}),
     "two tokens": (((1,), 2, 16, 16, 4), {"activation": "relu", "residual": "linear"}),
     "most tokens": (((2,), 128, 64, 128, 4), {"residual": "linear", "scale": 1.0}),
+    "narrow heads": (((5,), 39, 16, 16, 4), {"residual": "linear", "scale": 1.0}),
     "factored": (((6,), 9, 16, 64, 3), {}),
     "factored, three heads": (((5,), 39, 16, 96, 4), {"residual": "linear", "heads": 3}),
     "wide strips": (((4,), 10, 80, 144, 3), {"activation": "relu", "heads": 3}),

@@ -32,10 +32,7 @@ static void forward(const Work *w) {
     drop(w, w->scores);
     float *factor = w->row[0];
     for (isize i = 0; i < w->width; i++) factor[i] *= w->row[1][i];
-    isize stride;
-    const float *v = by_rows(w, &c->v, w->keys, c->v_dim, w->packed[0], &stride);
-    Product p = {w->scores, 1, w->width, v, stride, 0, 0, factor, 1, w->keys, c->adds_out};
-    multiply_out(w, &c->out, w->queries, c->v_dim, p);
+    over_keys(w, &c->out, &c->v, c->v_dim, w->scores, factor, 1, c->adds_out);
 }
 
 /* With h = gate * grad, P the weights: dV = P^T h; dP = grad V^T; delta = sum P dP, which is also
@@ -58,16 +55,9 @@ static void backward(const Work *w) {
         }
     }
     drop(w, w->scores);
-    isize stride;
-    const float *x = by_rows(w, &c->grad, w->queries, c->v_dim, w->packed[0], &stride);
-    Product dv = {w->scores, n, 1, x, stride, 0, 0, 0, 0, w->queries, c->adds_keys};
-    multiply_out(w, &c->dv, w->keys, c->v_dim, dv);
-    x = by_rows(w, &c->q, w->queries, c->dim, w->packed[0], &stride);
-    Product dk = {w->dp, n, 1, x, stride, 0, 0, &c->scale, 0, w->queries, c->adds_keys};
-    multiply_out(w, &c->dk, w->keys, c->dim, dk);
-    x = by_rows(w, &c->k, w->keys, c->dim, w->packed[0], &stride);
-    Product dq = {w->dp, 1, n, x, stride, 0, 0, &c->scale, 0, w->keys, 0};
-    multiply_out(w, &c->dq, w->queries, c->dim, dq);
+    over_queries(w, &c->dv, &c->grad, c->v_dim, w->scores, NULL, c->adds_keys);
+    over_queries(w, &c->dk, &c->q, c->dim, w->dp, &c->scale, c->adds_keys);
+    over_keys(w, &c->dq, &c->k, c->dim, w->dp, &c->scale, 0, 0);
     finish_bias(w, w->dp);
     if (c->dgate.data) write_gate(w, &c->dgate, w->row[2]);
 }
@@ -119,31 +109,14 @@ static void backward_backward(const Work *w) {
     }
     drop(w, w->scores);
     drop(w, w->ds);
-    isize stride;
-    const float *x = by_rows(w, &c->tk, w->keys, c->dim, w->packed[0], &stride);
-    Product dq = {w->dp, 1, n, x, stride, 0, 0, &c->scale, 0, w->keys, 0};
-    multiply_out(w, &c->dq, w->queries, c->dim, dq);
-    dq.a = w->w, dq.add = 1;
-    dq.b = by_rows(w, &c->k, w->keys, c->dim, w->packed[0], &dq.b_depth);
-    multiply_out(w, &c->dq, w->queries, c->dim, dq);
-
-    x = by_rows(w, &c->tq, w->queries, c->dim, w->packed[0], &stride);
-    Product dk = {w->dp, n, 1, x, stride, 0, 0, &c->scale, 0, w->queries, 0};
-    multiply_out(w, &c->dk, w->keys, c->dim, dk);
-    dk.a = w->w, dk.add = 1;
-    dk.b = by_rows(w, &c->q, w->queries, c->dim, w->packed[0], &dk.b_depth);
-    multiply_out(w, &c->dk, w->keys, c->dim, dk);
-
-    x = by_rows(w, &c->grad, w->queries, c->v_dim, w->packed[0], &stride);
-    Product dv = {w->ds, n, 1, x, stride, 0, 0, 0, 0, w->queries, 0};
-    multiply_out(w, &c->dv, w->keys, c->v_dim, dv);
-
-    x = by_rows(w, &c->v, w->keys, c->v_dim, w->packed[0], &stride);
-    Product dgrad = {w->ds, 1, n, x, stride, 0, 0, 0, 0, w->keys, 0};
-    multiply_out(w, &c->dgrad, w->queries, c->v_dim, dgrad);
-    dgrad.a = w->scores, dgrad.add = 1;
-    dgrad.b = by_rows(w, &c->tv, w->keys, c->v_dim, w->packed[0], &dgrad.b_depth);
-    multiply_out(w, &c->dgrad, w->queries, c->v_dim, dgrad);
+    const float one = 1;
+    over_keys(w, &c->dq, &c->tk, c->dim, w->dp, &c->scale, 0, 0);
+    over_keys(w, &c->dq, &c->k, c->dim, w->w, &c->scale, 0, 1);
+    over_queries(w, &c->dk, &c->tq, c->dim, w->dp, &c->scale, 0);
+    over_queries(w, &c->dk, &c->q, c->dim, w->w, &c->scale, 1);
+    over_queries(w, &c->dv, &c->grad, c->v_dim, w->ds, NULL, 0);
+    over_keys(w, &c->dgrad, &c->v, c->v_dim, w->ds, &one, 0, 0);
+    over_keys(w, &c->dgrad, &c->tv, c->v_dim, w->scores, &one, 0, 1);
     finish_bias(w, w->w);
     if (c->dgate.data) write_gate(w, &c->dgate, w->row[2]);
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "product.h"
 
@@ -96,6 +97,58 @@ static void multiply_out(const Work *w, const View *x, isize rows, isize columns
     multiply(w->ahead, p, rows, whole / LANES);
     for (isize i = 0; i < rows; i++)
         memcpy(out + i * x->row, p.c + i * whole, columns * sizeof(float));
+}
+
+/* Whether rows fill half a vector, so that a product of whole ones would be half in vain. */
+static inline int narrow(isize columns) { return LANES == 2 * TILE && columns == TILE; }
+
+/* out[query][column] (+)= factor[query] * sum over keys of weights[key][query] * x[key][column] */
+static void over_keys(const Work *w, const View *out, const View *x, isize columns,
+                      const float *weights, const float *factor, isize factor_row, int add) {
+    isize n = w->width;
+    if (!narrow(columns)) {
+        Product p = {weights, 1, n, NULL, 0, NULL, 0, factor, factor_row, w->keys, add};
+        p.b = by_rows(w, x, w->keys, columns, w->packed[0], &p.b_depth);
+        multiply_out(w, out, w->queries, columns, p);
+        return;
+    }
+    float *turned = w->packed[1]; /* queries across the lanes, as in the weights */
+    Product p = {at(w, x, 0), 1, x->row, weights, n, turned, n, NULL, 0, w->keys, 0};
+    multiply(w->ahead, p, columns, round_up(w->queries, LANES) / LANES);
+    const float *row[TILE];
+    for (int c = 0; c < TILE; c++) row[c] = turned + c * n;
+    float *to = at(w, out, 0);
+    for (isize i0 = 0; i0 < w->queries; i0 += TILE) {
+        tile t[TILE];
+        transpose(row, i0, t);
+        for (isize i = i0; i < i0 + TILE && i < w->queries; i++, to += out->row) {
+            tile y = t[i - i0] * factor[i * factor_row];
+            if (add) y += *(tile *)to;
+            *(tile *)to = y;
+        }
+    }
+}
+
+/* out[key][column] (+)= *factor * sum over queries of weights[key][query] * x[query][column] */
+static void over_queries(const Work *w, const View *out, const View *x, isize columns,
+                         const float *weights, const float *factor, int add) {
+    Product p = {weights, w->width, 1, NULL, 0, NULL, 0, factor, 0, w->queries, add};
+    if (!narrow(columns)) {
+        p.b = by_rows(w, x, w->queries, columns, w->packed[0], &p.b_depth);
+        multiply_out(w, out, w->keys, columns, p);
+        return;
+    }
+#if LANES == 2 * TILE
+    const float *from = at(w, x, 0);
+    float *to = w->packed[0];
+    for (isize i = 0; i < w->queries; i += 2, from += 2 * x->row, to += LANES) {
+        tile last = {0};
+        if (i + 1 < w->queries) last = *(tile *)(from + x->row);
+        store(to, in_turns(*(tile *)from, last));
+    }
+#endif
+    p.b = w->packed[0], p.c = at(w, out, 0), p.c_row = out->row;
+    strip_pairs(p, w->keys, w->ahead);
 }
 
 /* scores[key][query] += factor * x[query][key] for the square of keys from j0 and queries from i0,
@@ -224,12 +277,10 @@ static inline vec rounded_maximum(const Work *w, float *s) {
     most = larger(most, other);
     most = (vec)((ivec)most & (ivec)(most != splat(-INFINITY)));
     const float limit = 1 << 22;
-    ivec beyond = (most > limit) | (most < -limit);
-    for (int i = 0; i < LANES; i++)
-        if (beyond[i]) {
-            for (isize j = 0; j <= end; j += n) store(s + j, load(s + j) - most);
-            return (vec){0};
-        }
+    if (any((most > limit) | (most < -limit))) {
+        for (isize j = 0; j <= end; j += n) store(s + j, load(s + j) - most);
+        return (vec){0};
+    }
     return (most + ROUND) - ROUND;
 }
 
@@ -318,12 +369,13 @@ static void *work_memory(Work *w, const Call *c, isize queries, isize keys) {
 }
 
 /* Asks for huge pages where a large result is about to be touched for the first time: taking 4 kB
- * faults one by one can cost more than the attention. */
+ * faults one by one can cost more than the attention. The heap, below the break, keeps its pages
+ * for the next result, and huge ones can be slow to get. */
 static void prepare(void *data, isize floats) {
 #ifdef MADV_HUGEPAGE
     const uintptr_t huge = 1 << 21, start = (uintptr_t)data;
     uintptr_t from = (start + huge - 1) / huge * huge, to = (start + 4 * floats) / huge * huge;
-    if (data && to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
+    if (start > (uintptr_t)sbrk(0) && to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
 #else
     (void)data, (void)floats;
 #endif

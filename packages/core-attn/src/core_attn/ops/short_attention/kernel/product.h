@@ -121,32 +121,56 @@ static inline __attribute__((always_inline)) void block(const Product p, const i
     }
 }
 
-/* N vectors of all rows, in blocks of nearly equal heights up to R: about 12 sums in registers. */
-#define STRIP(N, R)                                                                       \
-    static void strip_##N(Product p, isize rows, Ahead *ahead) {                          \
+static inline __attribute__((always_inline)) void block_1(Product p, int R) { block(p, R, 1); }
+static inline __attribute__((always_inline)) void block_2(Product p, int R) { block(p, R, 2); }
+static inline __attribute__((always_inline)) void block_3(Product p, int R) { block(p, R, 3); }
+static inline __attribute__((always_inline)) void block_4(Product p, int R) { block(p, R, 4); }
+
+/* R rows of a product half a vector wide, two steps of its depth at once: a row of B holds two rows
+ * in turns, column by column, and those of A are contiguous. */
+static inline __attribute__((always_inline)) void block_pairs(Product p, int R) {
+#if LANES == 2 * TILE
+    vec sum[8] = {0};
+    for (isize depth = p.depth; depth > 0; depth -= 2, p.a += 2, p.b += LANES) {
+        vec x = load(p.b);
+        UNROLL for (int r = 0; r < R; r++) sum[r] += splat_pair(p.a + r * p.a_row) * x;
+    }
+    UNROLL for (int r = 0; r < R; r++) {
+        tile *c = (tile *)(p.c + r * p.c_row), x = even_and_odd(sum[r]);
+        if (p.factor) x *= p.factor[r * p.factor_row];
+        if (p.add) x += *c;
+        *c = x;
+    }
+#endif
+}
+
+/* All rows of a product, in blocks of nearly equal heights up to R: about 12 sums in registers. */
+#define STRIP(NAME, BLOCK, R)                                                             \
+    static void NAME(Product p, isize rows, Ahead *ahead) {                               \
         isize blocks = (rows + R - 1) / R, height = rows / blocks, more = rows % blocks;  \
         for (int higher = 1; higher >= 0; higher--)                                       \
             for (isize left = higher ? more : blocks - more; left > 0;)                   \
-                switch (height + higher) { CASES_##R(N) }                                 \
+                switch (height + higher) { CASES_##R(BLOCK) }                             \
     }
-#define CASE(R, N)                        \
+#define CASE(R, BLOCK)                    \
     case R:                               \
         for (; left > 0; left--) {        \
             fetch(ahead);                 \
-            block(p, R, N);               \
+            BLOCK(p, R);                  \
             p.a += R * p.a_row;           \
             p.c += R * p.c_row;           \
             p.factor += R * p.factor_row; \
         }                                 \
         break;
-#define CASES_3(N) CASE(1, N) CASE(2, N) CASE(3, N)
-#define CASES_4(N) CASES_3(N) CASE(4, N)
-#define CASES_6(N) CASES_4(N) CASE(5, N) CASE(6, N)
-#define CASES_8(N) CASES_6(N) CASE(7, N) CASE(8, N)
-STRIP(1, 8)
-STRIP(2, 6)
-STRIP(3, 4)
-STRIP(4, 3)
+#define CASES_3(BLOCK) CASE(1, BLOCK) CASE(2, BLOCK) CASE(3, BLOCK)
+#define CASES_4(BLOCK) CASES_3(BLOCK) CASE(4, BLOCK)
+#define CASES_6(BLOCK) CASES_4(BLOCK) CASE(5, BLOCK) CASE(6, BLOCK)
+#define CASES_8(BLOCK) CASES_6(BLOCK) CASE(7, BLOCK) CASE(8, BLOCK)
+STRIP(strip_1, block_1, 8)
+STRIP(strip_2, block_2, 6)
+STRIP(strip_3, block_3, 4)
+STRIP(strip_4, block_4, 3)
+STRIP(strip_pairs, block_pairs, 8)
 
 /* The width in vectors of the next strip where `vecs` are left: up to 4, nearly equal. */
 static inline isize strip_of(isize vecs) {

@@ -30,14 +30,40 @@ static inline void store(float *p, vec x) { *(vec *)p = x; }
 static inline vec splat(float x) { return x - (vec){0}; }
 static inline vec pick(ivec yes, vec a, vec b) { return (vec)((yes & (ivec)a) | (~yes & (ivec)b)); }
 
+#if LANES == 2 * TILE
+/* Two numbers in turns in all lanes. */
+static inline vec splat_pair(const float *p) {
+    typedef int64_t pair __attribute__((aligned(4), may_alias));
+    typedef int64_t pairs __attribute__((vector_size(4 * LANES)));
+    return (vec)(*(const pair *)p + (pairs){0});
+}
+/* The sums of neighbouring lanes. */
+static inline tile even_and_odd(vec x) {
+    return __builtin_shufflevector(x, x, 0, 2, 4, 6, 8, 10, 12, 14) +
+           __builtin_shufflevector(x, x, 1, 3, 5, 7, 9, 11, 13, 15);
+}
+/* The numbers of a and b in turns. */
+static inline vec in_turns(tile a, tile b) {
+    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+#endif
+
 #if defined(__AVX512F__)
 #include <immintrin.h>
 static inline vec larger(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+/* Whether a comparison holds in any lane. */
+static inline int any(ivec x) { return _mm512_test_epi32_mask((__m512i)x, (__m512i)x) != 0; }
 #elif defined(__AVX__)
 #include <immintrin.h>
 static inline vec larger(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+static inline int any(ivec x) { return _mm256_movemask_ps((__m256)x) != 0; }
 #else
 static inline vec larger(vec a, vec b) { return pick(a > b, a, b); }
+static inline int any(ivec x) {
+    for (int i = 0; i < LANES; i++)
+        if (x[i]) return 1;
+    return 0;
+}
 #endif
 
 /* 2^(x - most) for whole numbers `most` >= x - 0.5 below 2^22, relative error 2e-7; exactly 0 from
