@@ -3,7 +3,8 @@
  * One (problem, head) pair is solved at a time, on chip. Scores are kept transposed, keys down and
  * queries across the vector lanes, so that maximum, sum and every other reduction of the softmax
  * runs down the rows without a horizontal step. All products go through one routine, `multiply`,
- * which holds a block of up to 4 x 3 vectors in registers: 12 multiply-adds for 7 loads.
+ * which holds a block of up to 4 x 3 vectors in registers: 12 multiply-adds for 7 loads. Where a row
+ * fills half a vector, sums over keys are kept turned, and sums over queries take two at a time.
  *
  * Per pair of n tokens and d channels the forward does 4 n n d operations, the backward 10 n n d
  * and its derivative 24 n n d, for 16 n d, 28 n d and 56 n d bytes; with n >= 16 the arithmetic
