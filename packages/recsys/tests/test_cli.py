@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from attn_recsys import cli
+from attn_recsys.tasks import ClickTask
 from core_attn.training import load_checkpoint
 
 README = Path(__file__).parents[1] / "README.md"
@@ -113,7 +115,7 @@ def test_a_calibration_is_kept_in_the_checkpoint_until_training_goes_on(trained,
     words = ("--ckpt", trained, "--method", "isotonic", "--out", "calibrated.ckpt")
     assert run(monkeypatch, "calibrate", *words) == 0
     task, _ = load_checkpoint("calibrated.ckpt")
-    expected = task.probability.calibrator(torch.from_numpy(before).logit()).numpy()
+    expected = task.probability.calibrator(torch.tensor(before).logit()).numpy()
     after = scores("calibrated.ckpt")
     np.testing.assert_allclose(after, expected, atol=1e-4)
     assert np.abs(after - before).max() > 0.01 and np.array_equal(scores(trained), before)
@@ -133,27 +135,52 @@ def test_a_calibration_is_kept_in_the_checkpoint_until_training_goes_on(trained,
     assert np.array_equal(scores("calibrated.ckpt"), before)
 
 
+def fit(monkeypatch, *words):
+    common = (
+        "--data.batch_size", 256, "--model.config.block_widths", "[8]",
+        "--trainer.enable_progress_bar", "false", "--trainer.callbacks", "null",
+    )  # fmt: skip
+    return run(
+        monkeypatch, "fit", "--config", "table-autoint", "--data.schema", "shop.yaml",
+        *common, *words,
+    )  # fmt: skip
+
+
+def last_weights(version):
+    path = f"runs/table-autoint/version_{version}/last.ckpt"
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
 def test_a_run_resumes_to_the_same_numbers(table, monkeypatch):
-    def fit(*words):
-        common = (
-            "--data.batch_size", 256, "--model.config.block_widths", "[8]",
-            "--trainer.enable_progress_bar", "false", "--trainer.callbacks", "null",
-        )  # fmt: skip
-        return run(
-            monkeypatch, "fit", "--config", "table-autoint", "--data.schema", "shop.yaml",
-            *common, *words,
-        )  # fmt: skip
-
-    def weights(version):
-        path = f"runs/table-autoint/version_{version}/last.ckpt"
-        return torch.load(path, weights_only=True)["state_dict"]
-
-    assert fit("--trainer.max_epochs", 2) == 0
-    assert fit("--trainer.max_epochs", 1) == 0
+    assert fit(monkeypatch, "--trainer.max_epochs", 2) == 0
+    assert fit(monkeypatch, "--trainer.max_epochs", 1) == 0
     path = "runs/table-autoint/version_1/last.ckpt"
     assert run(monkeypatch, "fit", "--ckpt", path, "--trainer.max_epochs", 2) == 0
-    for name, x in weights(0).items():
-        assert x.equal(weights(1)[name]), name
+    for name, x in last_weights(0).items():
+        assert x.equal(last_weights(1)[name]), name
+
+
+@pytest.mark.parametrize("optimizer", ["deferred_adam", "row_adagrad"])
+def test_a_run_stopped_anywhere_ends_with_the_weights_of_one_that_was_not(
+    table, monkeypatch, optimizer
+):
+    words = ("--trainer.max_epochs", 2, "--model.optimizer", optimizer)
+    assert fit(monkeypatch, *words) == 0
+    training_step = ClickTask.training_step
+
+    def interrupted(task, batch, number):
+        if task.global_step == 14:  # in the middle of the second epoch
+            signal.raise_signal(signal.SIGINT)
+        return training_step(task, batch, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClickTask, "training_step", interrupted)
+        assert fit(patch, *words) == 130
+    path = "runs/table-autoint/version_1/last.ckpt"
+    assert torch.load(path, weights_only=True)["global_step"] == 15
+    assert run(monkeypatch, "fit", "--ckpt", path) == 0
+    for name, x in last_weights(0).items():
+        assert x.equal(last_weights(1)[name]), name
 
 
 def test_mistakes_end_in_one_line(table, monkeypatch, capsys):

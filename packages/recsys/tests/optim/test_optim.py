@@ -5,7 +5,7 @@ import torch
 
 from attn_recsys.layout import Layout
 from attn_recsys.models import create
-from attn_recsys.optim import AdamTF, DeferredAdam, make_optimizer, rows
+from attn_recsys.optim import AdamTF, DeferredAdam, deferred, make_optimizer, rows
 
 LAYOUT = Layout.plain(4, rows=300)
 
@@ -67,9 +67,7 @@ def test_deferred_adam_follows_dense_adam_row_by_row(eps, form):
     expected = train(dense, one, 40, rows=300) + train(dense, one, 160, seed=1, rows=40)
     found = train(sparse, Both(), 40, rows=300) + train(sparse, Both(), 160, seed=1, rows=40)
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), atol=2e-5, rtol=1e-4)
-    tables.catch_up()
-    for table, other in zip(sparse.embeddings, dense.embeddings, strict=True):
-        torch.testing.assert_close(table.weight, other.weight, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(sparse.state_dict(), dense.state_dict(), atol=1e-4, rtol=1e-3)
 
 
 def test_deferred_adam_sums_the_missed_steps_of_one_row_to_float_precision(form):
@@ -89,9 +87,8 @@ def test_deferred_adam_sums_the_missed_steps_of_one_row_to_float_precision(form)
             )
             a.step()
             b.step()
-        b.catch_up()
         torch.testing.assert_close(
-            sparse.embedding.weight, dense.embedding.weight, atol=2e-7, rtol=2e-6
+            sparse.embedding.state_dict(), dense.embedding.state_dict(), atol=2e-7, rtol=2e-6
         )
 
 
@@ -114,9 +111,8 @@ def test_deferred_adam_is_dense_adam_on_given_gradients(form):
         )
         a.step()
         b.step()
-    b.catch_up()
     moved = (dense.embedding.weight - start).abs().mean()
-    apart = sparse.embedding.weight - dense.embedding.weight
+    apart = sparse.embedding.state_dict()["weight"] - dense.embedding.weight
     assert apart.abs().max() < 1e-4 * moved
     assert (apart * (dense.embedding.weight - start).sign()).mean().abs() < 5e-6 * moved  # no drift
 
@@ -132,7 +128,6 @@ def test_the_kernel_gives_the_numbers_of_torch_on_any_number_of_threads(name, mo
             model = twins()[1]
             optimizer = make_optimizer(model, name, lr=0.01)
             train(model, optimizer, 30)
-            optimizer.state_dict()  # catches up
             return model.state_dict()
 
     before = torch.get_num_threads()
@@ -161,8 +156,7 @@ def test_reading_sees_the_missed_steps(form):
     (grad,) = torch.autograd.grad(read, model.embedding.weight, torch.ones_like(read))
     expected = torch.zeros(300).index_add_(0, index.flatten(), value.flatten())
     torch.testing.assert_close(grad.to_dense(), expected[:, None].expand(-1, 4))
-    optimizer.state_dict()  # catches up
-    present = model.embedding.weight.detach()[index] * value[..., None]
+    present = model.embedding.state_dict()["weight"][index] * value[..., None]
     assert not torch.allclose(stale, present, atol=1e-3)
     torch.testing.assert_close(read.detach(), present, atol=1e-6, rtol=1e-5)
 
@@ -198,6 +192,46 @@ def test_training_continues_from_a_saved_state_to_the_same_numbers(name, form):
     resumed = make_optimizer(again, name, lr=0.01, table_lr=0.05)
     resumed.load_state_dict(state)
     assert train(again, resumed, 20, seed=3) == expected
+
+
+def test_saving_changes_no_number_of_the_run(form):
+    def run(saves):
+        model = twins()[1]
+        optimizer = make_optimizer(model, lr=0.05)
+        losses = train(model, optimizer, 20)
+        if saves:
+            weights, state = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+            model = create("deepfm", LAYOUT, {"dim": 4, "deep_widths": (8,)}, sparse=True)
+            model.load_state_dict(weights)
+            optimizer = make_optimizer(model, lr=0.05)
+            optimizer.load_state_dict(state)
+        losses += train(model, optimizer, 20, seed=3)
+        return losses, model.state_dict()
+
+    (losses, weights), (expected, others) = run(True), run(False)
+    assert losses == expected
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_a_state_without_its_weights_is_refused():
+    model = twins()[1]
+    optimizer = make_optimizer(model, lr=0.05)
+    train(model, optimizer, 20)
+    other = make_optimizer(twins()[1])
+    with pytest.raises(ValueError, match="load the tables' weights before the state"):
+        other.load_state_dict(optimizer.state_dict())
+
+
+def test_a_long_run_and_a_second_optimiser_find_every_row_at_the_present(form, monkeypatch):
+    def run():
+        model = twins()[1]
+        train(model, make_optimizer(model, lr=0.05), 40)
+        train(model, make_optimizer(model, lr=0.05), 20, seed=3)
+        return model.state_dict()
+
+    expected = run()
+    monkeypatch.setattr(deferred, "LIMIT", 7)
+    torch.testing.assert_close(run(), expected, atol=1e-4, rtol=1e-3)
 
 
 def test_kinds_of_gradient_are_checked():

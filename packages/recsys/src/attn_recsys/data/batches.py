@@ -167,18 +167,15 @@ class ShardLoader(DataLoader):
         num_workers: processes that read ahead; 0 reads in this one.
 
     Its state is the number of batches given out in the epoch; whoever trains sets the epoch by
-    `set_epoch`.
+    `set_epoch`, as Lightning does.
     """
 
     def __init__(self, dataset: ShardDataset, num_workers: int = 0):
-        super().__init__(dataset, batch_size=None, num_workers=num_workers)
+        own = torch.Generator()  # draws nothing from the global random state
+        super().__init__(dataset, batch_size=None, num_workers=num_workers, generator=own)
         self.shards = dataset
         self._given = self._skip = 0
-
-    @property
-    def sampler_epoch(self) -> int:
-        """The epoch that decides the order."""
-        return self.shards.epoch
+        self.sampler.set_epoch = self.set_epoch  # type: ignore  # Lightning tells the sampler only
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch that decides the order."""

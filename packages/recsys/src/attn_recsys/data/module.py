@@ -118,10 +118,7 @@ class ClickData(LightningDataModule):
 
     def train_dataloader(self) -> ShardLoader:
         """Training batches, shuffled by (seed, epoch)."""
-        loader = self.loader("train", shuffle=True)
-        if self.trainer is not None:
-            loader.set_epoch(self.trainer.current_epoch)
-        return loader
+        return self.loader("train", shuffle=True)
 
     def val_dataloader(self) -> ShardLoader:
         """Validation batches."""

@@ -39,8 +39,9 @@ class FieldEmbedding(nn.Module):
         sparse: whether the table's gradient is sparse, for the optimisers that touch only the
             rows of the batch.
 
-    Its attribute `lookup(weight, index, value)` reads the table; an optimiser that moves rows only
-    when they are read puts its own there.
+    Its attributes `lookup(weight, index, value)`, which reads the batch's rows, and `present(weight)`,
+    which gives the whole table to a state dict, are for an optimiser that moves rows only when they
+    are read: it puts its own there.
 
     Source: Song et al., 2019, "AutoInt", arXiv 1810.11921, eq. (2) to (4).
 
@@ -55,8 +56,14 @@ class FieldEmbedding(nn.Module):
         self.layout = layout
         self.sparse = sparse
         self.lookup: Callable[[Tensor, Tensor, Tensor], Tensor] = partial(lookup, sparse=sparse)
+        self.present: Callable[[Tensor], Tensor] = torch.detach
         self.weight = nn.Parameter(torch.empty(layout.rows, dim))
         nn.init.normal_(self.weight, std=0.01)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if not keep_vars:
+            destination[f"{prefix}weight"] = self.present(self.weight)
 
     def forward(
         self, index: Int[Tensor, "batch slots"], value: Float[Tensor, "batch slots"]

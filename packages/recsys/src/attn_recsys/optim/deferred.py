@@ -1,7 +1,7 @@
 """Dense Adam at the price of a sparse one: a row takes its missed steps when it is next read."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from . import rows
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WINDOW = 256
 CHUNK = 1 << 16
+LIMIT = 1 << 18  # steps that are told apart; then all rows are moved to the present
 
 
 class DeferredAdam(torch.optim.Optimizer):
@@ -31,8 +32,8 @@ class DeferredAdam(torch.optim.Optimizer):
     rest is less than 1e-6 of the sum (and 0 where eps is small beside s). The A_n do not depend on
     the row: one short vector update per step keeps them for every t.
 
-    The tables read through it. `catch_up` moves all rows to the present, which saving the state
-    does.
+    The tables are read through it, by batches and by state dicts alike. Its own state dict keeps
+    rows as they lie, so that saving a run changes none of its numbers.
 
     Args:
         embeddings: the tables, made with `sparse=True`.
@@ -76,10 +77,13 @@ class DeferredAdam(torch.optim.Optimizer):
         self._at: dict[Tensor, Tensor] = {}  # the step each row is at
         for table in embeddings:
             weight = table.weight
+            present = table.present(weight)
+            if present.data_ptr() != weight.data_ptr():  # another optimiser has moves to make
+                weight.data.copy_(present)
             moments = weight.new_zeros(len(weight), 2, *weight.shape[1:])  # a row's lie together
             self.state[weight] = dict(zip(MOMENTS, moments.unbind(1), strict=True))
             self._at[weight] = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
-            table.lookup = self._lookup
+            table.lookup, table.present = self._lookup, self._present
 
     def _lookup(self, weight: Tensor, index: Tensor, value: Tensor) -> Tensor:
         """The rows of the batch, as they are now, times their values."""
@@ -93,6 +97,18 @@ class DeferredAdam(torch.optim.Optimizer):
         index, value = index.long().contiguous(), value.contiguous()
         self._run_kernel(weight, rows=index, value=value, out=out)
         return out
+
+    @torch.no_grad()
+    def _present(self, weight: Tensor) -> Tensor:
+        """All rows as they are now; the table stays as it is."""
+        if self.steps == self._start:
+            return weight.detach()
+        return torch.cat([self._rows_now(weight, part) for part in _chunks(weight)])
+
+    def _rows_now(self, weight: Tensor, which: Tensor) -> Tensor:
+        if rows.serves(weight):
+            return self._read(weight, which, weight.new_ones(len(which)))
+        return self._caught_up(weight, which)[0]
 
     @property
     def steps(self) -> int:
@@ -120,6 +136,11 @@ class DeferredAdam(torch.optim.Optimizer):
                 self._move(weight, weight.grad.coalesce(), lr)
         group["steps"] = now
         self._note_missed(lr)
+        if now - self._start >= LIMIT:
+            for weight in group["params"]:
+                for part in _chunks(weight):
+                    self._refresh(weight, part)
+            self._restart()
         return loss
 
     def _move(self, weight: Tensor, grad: Tensor, lr: float) -> None:
@@ -152,26 +173,36 @@ class DeferredAdam(torch.optim.Optimizer):
             missed=self._missed, **tensors,
         )  # fmt: skip
 
-    def catch_up(self) -> None:
-        """Moves every row to the present step."""
-        for weight in self.param_groups[0]["params"]:
-            for start in range(0, len(weight), CHUNK):
-                stop = min(start + CHUNK, len(weight))
-                self._refresh(weight, torch.arange(start, stop, device=weight.device))
-        self._restart()
-
     def state_dict(self) -> dict[str, Any]:
-        """Moments and step, with all rows (of the tables too) at the present step."""
-        self.catch_up()
-        return super().state_dict()
+        """Moments, steps, and where rows differ from those in the tables' state dicts."""
+        behind = []
+        for weight in self.param_groups[0]["params"]:
+            moved = (self._present(weight) != weight).any(1).nonzero()[:, 0]
+            behind.append({"at": self._at[weight], "rows": moved, "values": weight.detach()[moved]})
+        missed = self._missed[:, : self.steps - self._start + 1]
+        deferred = {"start": self._start, "missed": missed, "tables": behind}
+        return super().state_dict() | {"deferred": deferred}
 
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues from a saved state; the tables must have been saved with it."""
+        """Continues from a saved state.
+
+        Raises:
+            ValueError: the tables do not hold the weights that were saved with it.
+        """
         super().load_state_dict(state_dict)
-        for state in self.state.values():
+        deferred = state_dict["deferred"]
+        self._start, self._missed = deferred["start"], deferred["missed"].clone()
+        for weight, behind in zip(self.param_groups[0]["params"], deferred["tables"], strict=True):
+            state = self.state[weight]
             moments = torch.stack([state[name] for name in MOMENTS], 1)
             state.update(zip(MOMENTS, moments.unbind(1), strict=True))
-        self._restart()
+            self._at[weight].copy_(behind["at"])
+            moved = behind["rows"].to(weight.device)
+            loaded = weight[moved]
+            weight[moved] = behind["values"].to(weight)
+            if not torch.allclose(self._rows_now(weight, moved), loaded, rtol=1e-3, atol=1e-5):
+                raise ValueError("load the tables' weights before the state of their DeferredAdam")
 
     def _restart(self) -> None:
         self._start = self.steps
@@ -197,28 +228,34 @@ class DeferredAdam(torch.optim.Optimizer):
         if rows.serves(weight):
             self._run_kernel(weight, rows=read.long())
             return
-        at, now = self._at[weight], self.steps
-        then = at.index_select(0, read)
-        behind = then < now
+        at = self._at[weight]
+        behind = at.index_select(0, read) < self.steps
         if not behind.all():
-            read, then = read[behind], then[behind]
-            if not len(read):
-                return
-        group, state = self.param_groups[0], self.state[weight]
+            read = read[behind]
+        moved = self._caught_up(weight, read)
+        state = self.state[weight]
+        for x, found in zip((weight, *(state[name] for name in MOMENTS)), moved, strict=True):
+            x.index_copy_(0, read, found)  # a row that occurs twice is written twice alike
+        at.index_fill_(0, read, self.steps)
+
+    def _caught_up(self, weight: Tensor, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows and their moments after the steps they missed."""
+        group, state, then = self.param_groups[0], self.state[weight], self._at[weight][read]
         beta1, beta2 = group["betas"]
-        mean = state["exp_avg"].index_select(0, read)
-        square = state["exp_avg_sq"].index_select(0, read)
-        terms = self._missed[:, : now - self._start + 1].to(weight.device, weight.dtype)
+        mean, square = (state[name].index_select(0, read) for name in MOMENTS)
+        terms = self._missed[:, : self.steps - self._start + 1].to(weight.device, weight.dtype)
         zeroth, first, second = terms.index_select(1, then - self._start).unsqueeze(-1)
         damped = square.sqrt().add_(group["eps"])
         share = group["eps"] / damped
         sums = share.mul(second).sub_(first).mul_(share).add_(zeroth)
         moved = weight.index_select(0, read).addcmul_(mean.div(damped), sums, value=-1)
-        weight.index_copy_(0, read, moved)  # a row that occurs twice is written twice alike
-        gap = (now - then).to(weight.dtype)[:, None]
-        state["exp_avg"].index_copy_(0, read, mean.mul_(beta1**gap))
-        state["exp_avg_sq"].index_copy_(0, read, square.mul_(beta2**gap))
-        at.index_fill_(0, read, now)
+        gap = (self.steps - then).to(weight.dtype)[:, None]
+        return moved, mean.mul_(beta1**gap), square.mul_(beta2**gap)
+
+
+def _chunks(weight: Tensor) -> Iterator[Tensor]:
+    """The numbers of all rows, some at a time."""
+    return iter(torch.arange(len(weight), device=weight.device).split(CHUNK))
 
 
 class _Lookup(torch.autograd.Function):
