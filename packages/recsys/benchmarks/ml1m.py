@@ -37,6 +37,9 @@ def main():
     parser.add_argument("--stop-after", type=int, default=50, help="epochs of this call")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--optimizer", default="adam_tf", help="of the table, as in `attn-recsys`")
+    parser.add_argument(
+        "--double", action="store_true", help="in float64: nothing hangs on rounding"
+    )
     parser.add_argument("--ml1m", type=Path, default=DATA / "recsys" / "ml-1m")
     parser.add_argument("--out", type=Path, default=Path("/tmp/recsys-ml1m"))
     args = parser.parse_args()
@@ -58,7 +61,8 @@ def run(args, prepared, folder, seed):
             "attention_dropout": 0.4, "embedding_dropout": 0.1, "init": "official"
         } | changes  # fmt: skip
     torch.manual_seed(seed)
-    model = create(args.model, prepared.layout, changes, sparse=args.optimizer in SPARSE)
+    dtype = torch.float64 if args.double else torch.float32
+    model = create(args.model, prepared.layout, changes, sparse=args.optimizer in SPARSE).to(dtype)
     optimizer = make_optimizer(model, args.optimizer, lr=args.lr)
     sets = {
         part: ShardLoader(
@@ -86,7 +90,7 @@ def run(args, prepared, folder, seed):
         sets["train"].set_epoch(epoch)
         for batch in sets["train"]:
             loss = F.binary_cross_entropy_with_logits(
-                model(batch["index"], batch["value"]), batch["label"]
+                model(batch["index"], batch["value"]), batch["label"].to(dtype)
             )
             optimizer.zero_grad()
             loss.backward()

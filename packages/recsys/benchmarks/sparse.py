@@ -1,7 +1,7 @@
 """Dense against sparse updates, and a table of ten million rows: python -m benchmarks.sparse WHAT
 
-criteo     test AUC and log loss on Criteo-10k (official protocol) of dense, deferred and lazy
-           Adam and row-wise Adagrad, three seeds; what rounding alone does to dense Adam.
+criteo     AUC, log loss and calibration on Criteo-10k, each tenth scored by a model of the others,
+           of dense, deferred and lazy Adam and row-wise Adagrad; what rounding does to dense Adam.
 vocabulary time of an update step as the table grows from 1e5 to 1e7 rows.
 stream     ten million generated rows: preparation and one epoch, with the peak memory.
 planted    the pairs that the report finds in generated clicks.
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.model_selection import StratifiedKFold
 from torch.nn import functional as F
 
 from attn_recsys.data import Criteo, SyntheticClicks
@@ -34,22 +35,27 @@ DATA = Path(os.environ.get("ATTN_DATA", "../../../shared/data"))  # from package
 
 
 def fit(
-    data, name, changes, optimizer, *, epochs, seed=0, lr=1e-3, table_lr=None, dtype=torch.float32
-):
+    layout, batches, name, changes, optimizer, *, seed=0, lr=1e-3, table_lr=None,
+    dtype=torch.float32,
+):  # fmt: skip
     torch.manual_seed(seed)
-    model = create(name, data.prepared.layout, changes, sparse=optimizer in SPARSE).to(dtype)
+    model = create(name, layout, changes, sparse=optimizer in SPARSE).to(dtype)
     update = make_optimizer(model, optimizer, lr=lr, table_lr=table_lr)
-    for epoch in range(epochs):
-        model.train()
-        loader = data.loader("train", shuffle=True)
-        loader.set_epoch(epoch)
-        for batch in loader:
-            logits = model(batch["index"], batch["value"])
-            loss = F.binary_cross_entropy_with_logits(logits, batch["label"].to(dtype))
-            update.zero_grad()
-            loss.backward()
-            update.step()
+    model.train()
+    for batch in batches:
+        logits = model(batch["index"], batch["value"])
+        loss = F.binary_cross_entropy_with_logits(logits, batch["label"].to(dtype))
+        update.zero_grad()
+        loss.backward()
+        update.step()
     return model.eval()
+
+
+def epochs_of(data, epochs):
+    loader = data.loader("train", shuffle=True)
+    for epoch in range(epochs):
+        loader.set_epoch(epoch)
+        yield from loader
 
 
 @torch.no_grad()
@@ -63,10 +69,15 @@ def score(model, loader):
 
 def criteo(folder):
     path = DATA / "recsys" / "criteo-10k" / "train_examples.txt.gz"
-    data = Criteo(str(path), "official", folder=f"{folder}/criteo", batch_size=256)
+    data = Criteo(str(path), "official", folder=f"{folder}/criteo")
     data.prepare_data()
     data.setup()
-    changes = {"block_widths": (32, 32, 32), "embedding_dropout": 0.1}
+    loaders = [data.loader(part, shuffle=False) for part in ("train", "val", "test")]
+    parts = [batch for loader in loaders for batch in loader]
+    rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    folds = StratifiedKFold(10, shuffle=True, random_state=2018)
+    folds = list(folds.split(np.zeros(len(rows["label"])), rows["label"]))
+    print("three seeds of ten folds: AUC, mean of the folds / log loss / calibration error")
     for title, optimizer, table_lr, dtype, backend in (
         ("dense", "adam_tf", 1e-3, torch.float32, "cpu"),
         ("dense, rounded otherwise", "adam_tf", 1e-3, torch.float32, "composed"),
@@ -76,18 +87,32 @@ def criteo(folder):
         ("lazy", "lazy_adam", 1e-3, torch.float32, "cpu"),
         ("row-wise Adagrad", "row_adagrad", 1e-2, torch.float32, "cpu"),
     ):
-        found = []
-        for seed in range(3):
-            data.seed = seed
-            with use_backend(backend, "short_attention_block"):
-                model = fit(
-                    data, "autoint", changes, optimizer, epochs=3, seed=seed, table_lr=table_lr,
-                    dtype=dtype,
-                )  # fmt: skip
-                found.append(summary(*score(model, data.test_dataloader())))
-        line = "  ".join(f"{x['auc']:.5f}/{x['logloss']:.5f}" for x in found)
+        with use_backend(backend, "short_attention_block"):
+            found = [folded(data, rows, folds, seed, optimizer, table_lr, dtype)
+                     for seed in range(3)]  # fmt: skip
+        line = "  ".join(f"{x['auc']:.5f}/{x['logloss']:.5f}/{x['ece']:.4f}" for x in found)
         mean = statistics.mean(x["auc"] for x in found)
         print(f"{title:<25} {line}   mean AUC {mean:.5f}", flush=True)
+
+
+def folded(data, rows, folds, seed, optimizer, table_lr, dtype, epochs=3, size=256):
+    """Each tenth of the rows scored by a model of the other nine."""
+    changes = {"block_widths": (32, 32, 32), "embedding_dropout": 0.1}
+    aucs, labels, scores = [], [], []
+    for train, test in folds:
+        random = np.random.default_rng(seed)
+        order = [x for _ in range(epochs) for x in np.split(
+            random.permutation(train), range(size, len(train), size))]  # fmt: skip
+        batches = ({name: x[at] for name, x in rows.items()} for at in order)
+        model = fit(
+            data.prepared.layout, batches, "autoint", changes, optimizer, seed=seed,
+            table_lr=table_lr, dtype=dtype,
+        )  # fmt: skip
+        label, p = score(model, [{name: x[test] for name, x in rows.items()}])
+        aucs.append(auc(label, p))
+        labels.append(label)
+        scores.append(p)
+    return summary(np.concatenate(labels), np.concatenate(scores)) | {"auc": statistics.mean(aucs)}
 
 
 def vocabulary(folder):
@@ -137,10 +162,11 @@ def stream(folder, rows=10_000_000):
     data.setup()
     report("prepared", *start)
     start = time.perf_counter(), time.process_time()
-    model = fit(data, "autoint", {"dim": 8, "block_widths": (16,)}, "deferred_adam", epochs=1)
+    changes = {"dim": 8, "block_widths": (16,)}
+    model = fit(data.prepared.layout, epochs_of(data, 1), "autoint", changes, "deferred_adam")
     report("one epoch", *start)
     labels, p = score(model, data.test_dataloader())
-    print(f"test AUC {auc(labels, p):.4f} on {len(p):,} rows", flush=True)
+    print({name: round(x, 4) for name, x in summary(labels, p).items()}, f"{len(p):,} test rows")
 
 
 def report(what, wall, cpu):
@@ -160,8 +186,8 @@ def planted(folder):
     for seed in range(3):
         data.seed = seed
         model = fit(
-            data, "autoint", {"block_widths": (32, 32)}, "deferred_adam", epochs=5, seed=seed,
-            lr=3e-3,
+            data.prepared.layout, epochs_of(data, 5), "autoint", {"block_widths": (32, 32)},
+            "deferred_adam", seed=seed, lr=3e-3,
         )  # fmt: skip
         labels, p = score(model, data.test_dataloader())
         strengths = interaction_strengths(model, next(iter(data.test_dataloader()))).numpy()
@@ -171,8 +197,10 @@ def planted(folder):
         ]
         order = np.argsort(-strengths[np.triu_indices(12, 1)])
         first = [pairs[i] in wanted for i in order[: len(wanted)]]
+        quality = summary(labels, p)
         print(
-            f"seed {seed}: test AUC {auc(labels, p):.4f}; of the {len(wanted)} strongest pairs "
+            f"seed {seed}: test AUC {quality['auc']:.4f}, log loss {quality['logloss']:.4f}, "
+            f"calibration error {quality['ece']:.4f}; of the {len(wanted)} strongest pairs "
             f"{sum(first)} are planted; {[(*pairs[i],) for i in order[:12]]}",
             flush=True,
         )

@@ -82,8 +82,8 @@ def test_a_table_of_ones_own_trains_scores_exports_and_reports(trained, table, m
 
     unseen = pl.DataFrame({"user": ["new"], "item": ["i1"], "price": [None], "tags": [""]})
     pl.concat([table.drop("bought"), unseen], how="vertical_relaxed").write_parquet("more.parquet")
-    words = ("--ckpt", trained, "--input", '["more.parquet"]', "--output", "out.parquet")
-    assert run(monkeypatch, "score", *words) == 0
+    words = ("--ckpt", trained, "--input", "more.parquet", "--output", "out.parquet")
+    assert run(monkeypatch, "predict", *words) == 0
     scored = pl.read_parquet("out.parquet")
     assert len(scored) == len(table) + 1 and scored["probability"].is_between(0, 1).all()
 
@@ -107,8 +107,8 @@ def test_a_table_of_ones_own_trains_scores_exports_and_reports(trained, table, m
 
 def test_a_calibration_is_kept_in_the_checkpoint_until_training_goes_on(trained, monkeypatch):
     def scores(ckpt):
-        words = ("--ckpt", ckpt, "--input", '["shop.csv"]', "--output", "scores.parquet")
-        assert run(monkeypatch, "score", *words) == 0
+        words = ("--ckpt", ckpt, "--input", "shop.csv", "--output", "scores.parquet")
+        assert run(monkeypatch, "predict", *words) == 0
         return pl.read_parquet("scores.parquet")["probability"].to_numpy()
 
     before = scores(trained)

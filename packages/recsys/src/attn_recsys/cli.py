@@ -13,7 +13,7 @@ def main() -> int:
         commands={
             "report": report,
             "calibrate": calibrate,
-            "score": score,
+            "predict": predict,
             "export": export,
             "bench": bench,
         },
@@ -46,7 +46,7 @@ def report(ckpt: str, out: str | None = None) -> None:
 def calibrate(
     ckpt: str, method: Literal["platt", "isotonic", "none"] = "platt", out: str | None = None
 ) -> None:
-    """Fit probabilities to the validation rows, for `test`, `score`, `report` and `export` to use.
+    """Fit probabilities to the validation rows, for every other command to use.
 
     Args:
         ckpt: the checkpoint.
@@ -65,18 +65,19 @@ def calibrate(
     print(out or ckpt)
 
 
-def score(ckpt: str, input: list[str], output: str, batch_size: int = 8192) -> None:
+def predict(ckpt: str, input: str, output: str, batch_size: int = 8192) -> None:
     """Stream rows of Parquet, CSV or TSV files through a checkpoint into a Parquet file.
 
     Args:
         ckpt: the checkpoint.
-        input: files with the columns of the schema; a label is not needed.
+        input: a file, or a pattern of several, with the columns of the schema; a label is not
+            needed.
         output: the Parquet file to write: the rows' numbers, in order, and their probability.
         batch_size: rows scored at once.
     """
-    from .serving import score_files
+    from .serving import predict_files
 
-    rows, seconds = score_files(ckpt, input, output, batch_size=batch_size)
+    rows, seconds = predict_files(ckpt, input, output, batch_size=batch_size)
     print(f"{output}: {rows:,} rows, {rows / max(seconds, 1e-9):,.0f} a second")
 
 

@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     from .tasks import ClickTask
 
 
-def score_files(
-    ckpt: str, files: Sequence[str], output: str | Path, *, batch_size: int = 8192
+def predict_files(
+    ckpt: str, files: str | Sequence[str], output: str | Path, *, batch_size: int = 8192
 ) -> tuple[int, float]:
     """Streams rows through a checkpoint; memory does not grow with the files.
 
     Args:
         ckpt: the checkpoint; its data module's prepared folder must be there.
-        files: Parquet, CSV or TSV files with the schema's columns, the label not needed.
+        files: Parquet, CSV or TSV files, or patterns, with the schema's columns; a label is not
+            needed.
         output: a Parquet file with the columns `row` and `probability`; it appears when complete.
         batch_size: rows scored at once.
 

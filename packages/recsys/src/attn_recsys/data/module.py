@@ -128,10 +128,6 @@ class ClickData(LightningDataModule):
         """Test batches."""
         return self.loader("test", shuffle=False)
 
-    def predict_dataloader(self) -> ShardLoader:
-        """Test batches; `predict --input` scores files of one's own."""
-        return self.loader("test", shuffle=False)
-
 
 class TableData(ClickData):
     """Any CSV, TSV or Parquet table, described by a YAML schema.

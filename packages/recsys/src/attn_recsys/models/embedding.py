@@ -39,9 +39,9 @@ class FieldEmbedding(nn.Module):
         sparse: whether the table's gradient is sparse, for the optimisers that touch only the
             rows of the batch.
 
-    Its attributes `lookup(weight, index, value)`, which reads the batch's rows, and `present(weight)`,
-    which gives the whole table to a state dict, are for an optimiser that moves rows only when they
-    are read: it puts its own there.
+    Its attributes `lookup(weight, index, value)`, which reads the rows of a batch, and
+    `present(weight)`, which gives the whole table to a state dict, are for an optimiser that moves
+    rows only when they are read: it puts its own there.
 
     Source: Song et al., 2019, "AutoInt", arXiv 1810.11921, eq. (2) to (4).
 
