@@ -192,7 +192,8 @@ class DeferredAdam(torch.optim.Optimizer):
         """
         super().load_state_dict(state_dict)
         deferred = state_dict["deferred"]
-        self._start, self._missed = deferred["start"], deferred["missed"].clone()
+        self._start = deferred["start"]
+        self._missed = deferred["missed"].clone(memory_format=torch.contiguous_format)
         for weight, behind in zip(self.param_groups[0]["params"], deferred["tables"], strict=True):
             state = self.state[weight]
             moments = torch.stack([state[name] for name in MOMENTS], 1)
