@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..short_attention import cpu, native
 from . import factored
@@ -16,6 +17,9 @@ MAPS = ("weight", "bias", "values", "values_bias")
 def run(call: BlockCall) -> Tensor:
     """Keeps the packed product and the sum before the norm if there will be a backward."""
     seed = torch.randint(2**63 - 1, (1,)) if call.dropout else None
+    if missing := -call.x.shape[-1] % native.lanes():  # columns of zeros make whole vectors
+        x, weight = (F.pad(x, (0, missing)) for x in (call.x, call.weight))
+        call = call._replace(x=x, weight=weight)
     floats = (call.x, call.weight, call.bias, call.gain, call.shift)
     floats = [None if x is None else x.contiguous() for x in floats]
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in floats)
@@ -23,7 +27,7 @@ def run(call: BlockCall) -> Tensor:
 
 
 def refuses(call: BlockCall) -> str | None:
-    """It takes eager float32 calls on a CPU whose widths are whole vectors."""
+    """It takes eager float32 calls on a CPU whose width is whole vectors."""
     x, width = call.x, call.width
     if call.attend is not None:
         return "the heads are watched"
@@ -39,8 +43,8 @@ def refuses(call: BlockCall) -> str | None:
         return f"a head dim is {width // call.heads}, not within 8 to 64"
     if x.numel() == 0:
         return "there are no problems"
-    if native.missing() is None and (x.shape[-1] % native.lanes() or width % native.lanes()):
-        return f"widths {x.shape[-1]} and {width} are not multiples of {native.lanes()}"
+    if native.missing() is None and width % native.lanes():
+        return f"the width {width} is not a multiple of {native.lanes()}"
     return native.missing()
 
 
