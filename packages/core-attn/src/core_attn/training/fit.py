@@ -237,5 +237,6 @@ def _be_quiet() -> None:
     warnings.filterwarnings("ignore", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*(Checkpoint|Experiment logs) directory.*")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
+    warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")  # Lightning with torch 2.14
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
