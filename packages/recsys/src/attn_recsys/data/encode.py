@@ -48,7 +48,7 @@ def as_text(column: pl.Series, field: Field) -> pl.Series:
             f"got {column.dtype}; floats merge ids above 2^24 or 2^53"
         )
     text = column.cast(pl.String)
-    return text.set(text == "", None)
+    return text if column.dtype.is_integer() else text.set(text == "", None)
 
 
 def as_lists(column: pl.Series, field: Field) -> pl.Series:

@@ -232,7 +232,7 @@ def _write(
     (part / "vocabulary").mkdir()
     digest = 0
     for name, table in vocabulary.tables.items():
-        table.write_parquet(part / "vocabulary" / f"{name}.parquet")
+        table.write_parquet(part / "vocabulary" / f"{name}.parquet", compression="lz4")
         text = table.select(pl.concat_str("value", "id", separator="\t"))["value"].str.join("\n")
         digest = zlib.crc32(name.encode() + (text[0] or "").encode(), digest)
     return PreparedSchema(
