@@ -82,7 +82,7 @@ def show(times, rows):
             print(f"{name}: missing")
             continue
         *prepared, cpu, wall = (statistics.median(column) for column in zip(*found, strict=True))
-        more = f"   preparation {prepared[0]:.1f} s" if prepared else ""
+        more = f"   preparation {prepared[0]:.2f} s" if prepared else ""
         if base:
             more = f"   peer / ours {cpu / base[0]:.2f} CPU, {wall / base[1]:.2f} wall"
         base = base or (cpu, wall)
