@@ -60,12 +60,12 @@ def predict_files(
     try:
         with pq.ParquetWriter(part, names) as writer, torch.inference_mode():
             for frame in read_blocks(files, prepared.schema.names):
+                rows = pl.int_range(start, start + len(frame), eager=True)
                 coded = encoded(
-                    frame, prepared.schema, vocabulary, prepared.ranges, prepared.seed, start
+                    frame, prepared.schema, vocabulary, prepared.ranges, prepared.seed, rows
                 )
                 whole = to_batch(coded.to_arrow(), prepared)
                 p = torch.cat([task.predict_step(batch) for batch in _cut(whole, batch_size)])
-                rows = pl.int_range(start, start + len(frame), eager=True)
                 writer.write_table(
                     pa.table([rows.to_arrow(), pa.array(p.float().numpy())], schema=names)
                 )

@@ -44,7 +44,8 @@ def test_an_unseen_value_goes_to_the_rare_row_and_is_counted(tmp_path):
     assert prepared.unseen == {"c": 0.5}
     again = load_prepared(tmp_path / "p")
     vocabulary = load_vocabulary(tmp_path / "p", again)
-    coded = encoded(pl.DataFrame({"c": ["new", "a", None]}), schema, vocabulary, {}, 0, 0)
+    cells = pl.DataFrame({"c": ["new", "a", None]})
+    coded = encoded(cells, schema, vocabulary, {}, 0, pl.Series([0, 1, 2]))
     assert coded["c"].to_list() == [1, 2, None]
 
 
@@ -115,6 +116,15 @@ def test_bad_cells_are_refused(tmp_path, field, cells, message):
     with pytest.raises(ValueError, match=message):
         one(field, cells, tmp_path / "p")
     assert not list(tmp_path.glob("p*"))
+
+
+@pytest.mark.parametrize("split", [0, 2])
+def test_a_bad_cell_is_named_by_its_row_in_the_source(tmp_path, split):
+    frame = pl.DataFrame({"stars": [3, 5, 1, 3, 5], "x": ["1", "2", "3", "4", "x7"]})
+    schema = Schema("stars", (Field("x", "numerical"),), above=3, below=3)  # drops rows 0 and 3
+    parts = np.array([0, 2, 0, 0, split], np.uint8)
+    with pytest.raises(ValueError, match="x has 'x7' in row 4"):
+        prepare(lambda: [(frame, parts)], schema, tmp_path / "p")
 
 
 def test_nan_counts_as_missing_where_that_is_asked_for(tmp_path):

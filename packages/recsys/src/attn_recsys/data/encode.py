@@ -59,7 +59,7 @@ def as_lists(column: pl.Series, field: Field) -> pl.Series:
     return lists.list.eval(pl.element().filter(pl.element() != "")).list.head(field.max_values)
 
 
-def as_numbers(column: pl.Series, field: Field, start: int) -> pl.Series:
+def as_numbers(column: pl.Series, field: Field, rows: pl.Series) -> pl.Series:
     """A numerical column as float64, missing cells null.
 
     Raises:
@@ -70,16 +70,14 @@ def as_numbers(column: pl.Series, field: Field, start: int) -> pl.Series:
     numbers = column.cast(pl.Float64, strict=False)
     wrong = numbers.is_null() & column.is_not_null()
     if wrong.any():
-        row = wrong.arg_max() or 0
-        raise ValueError(
-            f"field {field.name} has {column[row]!r} in row {start + row}, not a number"
-        )
+        at = wrong.arg_max() or 0
+        raise ValueError(f"field {field.name} has {column[at]!r} in row {rows[at]}, not a number")
     infinite = ~numbers.is_finite()
     if infinite.any():
         if field.missing == "empty":
-            row = infinite.fill_null(False).arg_max() or 0
+            at = infinite.fill_null(False).arg_max() or 0
             raise ValueError(
-                f"field {field.name} has {numbers[row]} in row {start + row}; set missing='zero' "
+                f"field {field.name} has {numbers[at]} in row {rows[at]}; set missing='zero' "
                 "to treat it as missing"
             )
         numbers = numbers.set(infinite, None)
@@ -119,7 +117,7 @@ def encoded(
     vocabulary: Vocabulary,
     ranges: dict[str, list[float]],
     seed: int,
-    start: int,
+    rows: pl.Series,
 ) -> pl.DataFrame:
     """The fields of a block: table rows as int32, numbers as float32, null where missing.
 
@@ -129,23 +127,22 @@ def encoded(
         vocabulary: their table rows.
         ranges: what the transforms need.
         seed: of the hashing.
-        start: number of the block's first row.
+        rows: the cells' row numbers in the source.
 
     Raises:
         ValueError: a cell that does not fit its field.
     """
-    rows = pl.int_range(start, start + len(frame), eager=True).alias("row")
     columns = {}
     for field, first in zip(schema.fields, vocabulary.layout.firsts, strict=True):
         cells = frame[field.name]
         if field.kind == "numerical":
-            numbers = transformed(as_numbers(cells, field, start), field, ranges.get(field.name))
+            numbers = transformed(as_numbers(cells, field, rows), field, ranges.get(field.name))
             if field.is_number:
                 columns[field.name] = numbers.cast(pl.Float32)
                 continue
             ids = numbers.cast(pl.Int32) + first
         elif field.kind == "multi":
-            columns[field.name] = _looked_up_lists(as_lists(cells, field), field, vocabulary)
+            columns[field.name] = _looked_up_lists(as_lists(cells, field), rows, field, vocabulary)
             continue
         elif field.buckets:
             ids = stable_hash(as_text(cells, field), field.buckets, seed) + first
@@ -172,9 +169,11 @@ def _looked_up(
     return found.select(pl.when(pl.col("value").is_not_null()).then(ids).alias("id"))["id"]
 
 
-def _looked_up_lists(lists: pl.Series, field: Field, vocabulary: Vocabulary) -> pl.Series:
+def _looked_up_lists(
+    lists: pl.Series, rows: pl.Series, field: Field, vocabulary: Vocabulary
+) -> pl.Series:
     flat = lists.to_frame("value").with_row_index("at").explode("value").drop_nulls("value")
-    ids = _looked_up(flat["value"], flat["at"].cast(pl.Int64), field, vocabulary)
+    ids = _looked_up(flat["value"], rows[flat["at"]], field, vocabulary)
     grouped = (
         flat.select("at")
         .with_columns(ids.alias("id"))

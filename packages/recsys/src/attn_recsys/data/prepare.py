@@ -29,13 +29,12 @@ Blocks = Callable[[], Iterable[tuple[pl.DataFrame, np.ndarray]]]
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of the source that are kept: `start` is the number of the first of the block."""
+    """Rows of the source that are kept, with their numbers there."""
 
     frame: pl.DataFrame
     label: np.ndarray
     split: np.ndarray
-    rows: np.ndarray
-    start: int
+    rows: pl.Series
 
 
 def prepare(
@@ -107,7 +106,7 @@ def _kept(blocks: Blocks, schema: Schema, seed: int, negative_rate: float) -> It
         if not keep.all():
             frame, split = frame.filter(pl.Series(keep)), split[keep]
             label, rows = label[keep], rows[keep]
-        yield Block(frame, label, split, rows, start)
+        yield Block(frame, label, split, pl.Series(rows))
         start += size
 
 
@@ -129,14 +128,14 @@ def _count(
     total = 0
     for block in kept():
         chosen = np.isin(block.split, list(counted))
-        frame, rows = block.frame, pl.Series(block.rows)
+        frame, rows = block.frame, block.rows
         total += len(frame)
         if not chosen.all():
             frame, rows = frame.filter(pl.Series(chosen)), rows.filter(pl.Series(chosen))
         for field in schema.fields:
             cells = frame[field.name]
             if field.kind == "numerical":
-                numbers = encode.as_numbers(cells, field, block.start).drop_nulls()
+                numbers = encode.as_numbers(cells, field, rows).drop_nulls()
                 samples[field.name].update(numbers.to_numpy())
                 filled[field.name] |= len(numbers) > 0
                 continue
@@ -206,7 +205,7 @@ def _write(
     rare, cells = dict.fromkeys(vocabulary.rare, 0), dict.fromkeys(vocabulary.rare, 0)
     empty = {field.name: 0 for field in schema.fields}
     for block in kept():
-        coded = encode.encoded(block.frame, schema, vocabulary, ranges, seed, block.start)
+        coded = encode.encoded(block.frame, schema, vocabulary, ranges, seed, block.rows)
         extra = [pl.Series("label", block.label)]
         if schema.group:
             extra.append(block.frame[schema.group].cast(pl.String).alias("group"))

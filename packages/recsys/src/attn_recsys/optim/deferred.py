@@ -1,7 +1,7 @@
 """Dense Adam at the price of a sparse one: a row takes its missed steps when it is next read."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -254,9 +254,9 @@ class DeferredAdam(torch.optim.Optimizer):
         return moved, mean.mul_(beta1**gap), square.mul_(beta2**gap)
 
 
-def _chunks(weight: Tensor) -> Iterator[Tensor]:
+def _chunks(weight: Tensor) -> Sequence[Tensor]:
     """The numbers of all rows, some at a time."""
-    return iter(torch.arange(len(weight), device=weight.device).split(CHUNK))
+    return torch.arange(len(weight), device=weight.device).split(CHUNK)
 
 
 class _Lookup(torch.autograd.Function):
