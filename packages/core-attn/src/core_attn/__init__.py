@@ -1,6 +1,16 @@
 """One attention core: operators, kernels, taps, layers and training."""
 
-from .layers import AttentionLayer, AuxiliaryLoss, KeyValueCache, MultiHeadAttention, losses
+from .layers import (
+    AttentionLayer,
+    AuxiliaryLoss,
+    GaussianAdaptiveAttention,
+    GaussianGate,
+    KeyValueCache,
+    MultiHeadAttention,
+    SummedGroupAttention,
+    importance_factor,
+    losses,
+)
 from .ops import (
     attention,
     attention_mean,
@@ -38,6 +48,10 @@ __all__ = [
     "AttentionLayer",
     "MultiHeadAttention",
     "KeyValueCache",
+    "GaussianGate",
+    "GaussianAdaptiveAttention",
+    "SummedGroupAttention",
+    "importance_factor",
     "AuxiliaryLoss",
     "losses",
 ]

@@ -99,3 +99,15 @@ def test_a_full_cache_is_refused():
     layer = MultiHeadAttention(8, 2)
     with torch.no_grad(), pytest.raises(ValueError, match="capacity 3 cannot hold 4 tokens"):
         layer(torch.randn(1, 4, 8), cache=KeyValueCache(3))
+
+
+def test_a_cache_keeps_the_projected_context_and_chosen_rows():
+    layer, cache = MultiHeadAttention(8, 2, context_dim=6, qk_norm=True), KeyValueCache(capacity=4)
+    x, context = torch.randn(3, 2, 8), torch.randn(3, 4, 6)
+    with torch.no_grad():
+        first = layer(x, context, cache=cache)
+        torch.testing.assert_close(first, layer(x, context))
+        cache.select(torch.tensor([2, 0]))
+        torch.testing.assert_close(layer(x[[2, 0]], context[[2, 0]], cache=cache), first[[2, 0]])
+    with pytest.raises(ValueError, match="empty"):
+        KeyValueCache(capacity=1).contents()

@@ -2,6 +2,22 @@
 
 from .attention_layer import AttentionLayer
 from .auxiliary_loss import AuxiliaryLoss, losses
+from .gaussian_adaptive import (
+    GaussianAdaptiveAttention,
+    GaussianGate,
+    SummedGroupAttention,
+    importance_factor,
+)
 from .multi_head_attention import KeyValueCache, MultiHeadAttention
 
-__all__ = ["AttentionLayer", "AuxiliaryLoss", "KeyValueCache", "MultiHeadAttention", "losses"]
+__all__ = [
+    "AttentionLayer",
+    "MultiHeadAttention",
+    "KeyValueCache",
+    "GaussianGate",
+    "GaussianAdaptiveAttention",
+    "SummedGroupAttention",
+    "importance_factor",
+    "AuxiliaryLoss",
+    "losses",
+]

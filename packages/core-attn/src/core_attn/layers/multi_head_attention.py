@@ -45,7 +45,22 @@ class KeyValueCache:
         self._k[..., self.length : stop, :] = k
         self._v[..., self.length : stop, :] = v
         self.length = stop
-        return self._k[..., :stop, :], self._v[..., :stop, :]
+        return self.contents()
+
+    def contents(self) -> tuple[Tensor, Tensor]:
+        """All keys and values so far.
+
+        Raises:
+            ValueError: it is empty.
+        """
+        if self._k is None or self._v is None:
+            raise ValueError("the cache is empty")
+        return self._k[..., : self.length, :], self._v[..., : self.length, :]
+
+    def select(self, rows: Int[Tensor, " kept"]) -> None:
+        """Keeps these rows of the batch only, in this order."""
+        if self._k is not None and self._v is not None:
+            self._k, self._v = self._k[rows], self._v[rows]
 
 
 class MultiHeadAttention(AttentionLayer):
@@ -121,8 +136,9 @@ class MultiHeadAttention(AttentionLayer):
         Args:
             x: tokens that ask.
             context: tokens that answer; required in cross attention, refused in self attention.
-            cache: keys and values of earlier tokens; those of `x` are added. Self attention,
-                without gradients.
+            cache: in self attention, keys and values of earlier tokens, to which those of `x`
+                are added; in cross attention, those of the context, projected at the first call
+                and read from then on. Without gradients.
 
         The other arguments are those of `core_attn.attention`.
 
@@ -140,16 +156,24 @@ class MultiHeadAttention(AttentionLayer):
             sizes = [self.num_heads, self.kv_heads, self.kv_heads]
             packed = rearrange(self.qkv(x), "b t (h d) -> b h t d", d=self.head_dim)
             q, k, v = packed.split(sizes, dim=1)
+            q, k = self.q_norm(q), self.k_norm(k)
         else:
-            q = rearrange(self.q(x), "b t (h d) -> b h t d", d=self.head_dim)
-            k, v = rearrange(self.kv(context), "b t (n h d) -> n b h t d", n=2, d=self.head_dim)
-        q, k = self.q_norm(q), self.k_norm(k)
+            q = self.q_norm(rearrange(self.q(x), "b t (h d) -> b h t d", d=self.head_dim))
+            k, v = self._of_context(context, cache)
         if cache is not None:
-            if self.is_cross or torch.is_grad_enabled():
-                raise ValueError("cache serves self attention under torch.no_grad() only")
-            k, v = cache.extend(k, v)
+            if torch.is_grad_enabled():
+                raise ValueError("cache serves under torch.no_grad() only")
+            if context is None:
+                k, v = cache.extend(k, v)
         heads = self.attend(
             q, k, v, mask=mask, bias=bias, lengths=lengths, causal=causal, dropout=self.dropout,
             head_gate=head_gate,
         )  # fmt: skip
         return self.proj(heads.flatten(-2))
+
+    def _of_context(self, context: Tensor, cache: KeyValueCache | None) -> tuple[Tensor, Tensor]:
+        if cache is not None and cache.length:
+            return cache.contents()
+        k, v = rearrange(self.kv(context), "b t (n h d) -> n b h t d", n=2, d=self.head_dim)
+        k = self.k_norm(k)
+        return (k, v) if cache is None else cache.extend(k, v)
