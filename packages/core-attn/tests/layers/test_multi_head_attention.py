@@ -83,7 +83,7 @@ BAD = {
     ),
     "cache with gradients": (
         lambda: MultiHeadAttention(8, 2)(torch.randn(1, 2, 8), cache=KeyValueCache(3)),
-        "cache serves self attention under torch.no_grad",
+        "cache serves under torch.no_grad",
     ),
 }
 
