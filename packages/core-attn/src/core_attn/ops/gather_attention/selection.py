@@ -1,0 +1,93 @@
+"""Choosing positions by score, and bringing what was computed there back to the tokens."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def top_positions(
+    scores: Float[Tensor, "*rows positions"], count: int, *, ascending: bool = False
+) -> Int[Tensor, "*rows count"]:
+    """The positions of the largest scores; of equal ones the lower position, on every device.
+
+    Args:
+        scores: in any float dtype; NaN counts as the largest.
+        count: how many to take.
+        ascending: sort the result by position; else by falling score.
+
+    Raises:
+        ValueError: there are fewer positions than `count`, or it is negative.
+
+    Example:
+        >>> import torch
+        >>> top_positions(torch.tensor([1.0, 3.0, 1.0, 3.0, 1.0]), 3)
+        tensor([1, 3, 0])
+    """
+    if not 0 <= count <= scores.shape[-1]:
+        raise ValueError(f"count must be in [0, {scores.shape[-1]}], got {count}")
+    # torch.topk leaves the order of equal scores open; 0.0 + makes one zero of two.
+    order = torch.sort(scores.detach() + 0.0, dim=-1, descending=True, stable=True).indices
+    chosen = order[..., :count]
+    return chosen.sort(-1).values if ascending else chosen
+
+
+def scatter_sum(
+    outputs: Float[Tensor, "*batch clusters members dim"],
+    members: Int[Tensor, "*batch clusters members"],
+    tokens: int,
+) -> Float[Tensor, "*batch tokens dim"]:
+    """Adds what clusters computed for their members up to one vector per token.
+
+    Args:
+        outputs: of the members of every cluster.
+        members: their positions.
+        tokens: how many tokens there are; those of no cluster get 0.
+
+    Raises:
+        ValueError: the shapes do not agree.
+
+    Source: Yang et al., 2025, "Union of Experts: Adapting Hierarchical Routing to Equivalently
+    Decomposed Transformer", arXiv 2503.02495, section 3.
+
+    Example:
+        >>> import torch
+        >>> scatter_sum(torch.ones(2, 2, 1), torch.tensor([[0, 1], [1, 3]]), 4).flatten()
+        tensor([1., 2., 0., 1.])
+    """
+    if outputs.shape[:-1] != members.shape:
+        raise ValueError(
+            f"outputs {tuple(outputs.shape)} must be members {tuple(members.shape)} and features"
+        )
+    flat = members.flatten(-2).long()[..., None].expand(*members.shape[:-2], -1, outputs.shape[-1])
+    total = outputs.new_zeros(*members.shape[:-2], tokens, outputs.shape[-1])
+    return total.scatter_add(-2, flat, outputs.flatten(-3, -2))
+
+
+def scatter_mean(
+    outputs: Float[Tensor, "*batch clusters members dim"],
+    members: Int[Tensor, "*batch clusters members"],
+    tokens: int,
+    eps: float = 0.0,
+) -> Float[Tensor, "*batch tokens dim"]:
+    """The mean over the clusters that a token is in, 0 where it is in none.
+
+    Args:
+        outputs: of the members of every cluster.
+        members: their positions.
+        tokens: how many tokens there are.
+        eps: added to the count that divides.
+
+    Raises:
+        ValueError: the shapes do not agree.
+
+    Source: Roy et al., 2020, "Efficient Content-Based Sparse Attention with Routing Transformers",
+    arXiv 2003.05997, section 4.1.
+
+    Example:
+        >>> import torch
+        >>> scatter_mean(torch.ones(2, 2, 1), torch.tensor([[0, 1], [1, 3]]), 4).flatten()
+        tensor([1., 1., 0., 1.])
+    """
+    total = scatter_sum(outputs, members, tokens)
+    count = scatter_sum(torch.ones_like(members, dtype=torch.float32)[..., None], members, tokens)
+    return total / torch.where(count > 0, count + eps, 1.0).to(total.dtype)
