@@ -46,7 +46,7 @@ def test_a_rectangular_model_equals_its_grid():
 
 def test_drop_path_rises_with_depth_and_acts_in_training_only():
     model = VisionTransformer(replace(SMALL, depth=5, drop_path=0.4))
-    rates = [block.drop_path.drop_prob for block in model.blocks]
+    rates = [block.drop_path1.drop_prob for block in model.blocks]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
     x = torch.randn(2, 1, 16, 16)
     model.eval()
@@ -111,7 +111,10 @@ def test_mean_pooling_ignores_the_class_token():
 BAD = {
     "sides": (lambda: replace(SMALL, image_size=(16, 18)), r"image_size \(16, 18\) is not a mult"),
     "heads": (lambda: replace(SMALL, heads=5), "dim 24 is not divisible by heads 5"),
-    "pool": (lambda: replace(SMALL, pool="max"), "pool must be 'class' or 'mean', got 'max'"),
+    "pool": (
+        lambda: replace(SMALL, pool="top"),
+        "pool must be one of class, mean, max, mean_max, got 'top'",
+    ),
     "distilled": (lambda: replace(SMALL, pool="mean", distilled=True), "distilled needs pool"),
     "name": (
         lambda: create("diet_tiny"),

@@ -5,14 +5,25 @@ from difflib import get_close_matches
 from typing import Any
 
 from . import deit
+from .skeleton import ImageConfig, ImageModel
+from .staged_transformer import StagedConfig, StagedTransformer
 from .vision_transformer import VisionTransformer, VisionTransformerConfig
 
-VARIANTS = {**deit.VARIANTS}
+VARIANTS: dict[str, ImageConfig] = {**deit.VARIANTS}
 
-__all__ = ["VARIANTS", "VisionTransformer", "VisionTransformerConfig", "create"]
+__all__ = [
+    "VARIANTS",
+    "ImageConfig",
+    "ImageModel",
+    "StagedConfig",
+    "StagedTransformer",
+    "VisionTransformer",
+    "VisionTransformerConfig",
+    "create",
+]
 
 
-def create(name: str, **changes: Any) -> VisionTransformer:
+def create(name: str, **changes: Any) -> ImageModel:
     """Builds a named variant, untrained.
 
     Args:
@@ -36,4 +47,4 @@ def create(name: str, **changes: Any) -> VisionTransformer:
     for change in changes:
         if change not in allowed:
             raise ValueError(f"{name} has no setting {change!r}; settings: {', '.join(allowed)}")
-    return VisionTransformer(replace(config, **changes))
+    return replace(config, **changes).build()

@@ -80,14 +80,18 @@ class Block(nn.Module):
         self.ls1, self.ls2 = (
             nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale) for _ in range(2)
         )
-        self.drop_path = DropPath(drop_path)
+        self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
+
+    def mix(self, state: TokenState) -> TokenState:
+        """Adds the first branch: tokens see each other."""
+        change = self.ls1(self.attn(state.with_tokens(self.norm1(state.tokens))))
+        return state.with_tokens(state.tokens + self.drop_path1(change))
+
+    def feed(self, state: TokenState) -> TokenState:
+        """Adds the second branch: each token by itself."""
+        change = self.ls2(self.mlp(state.with_tokens(self.norm2(state.tokens))))
+        return state.with_tokens(state.tokens + self.drop_path2(change))
 
     def forward(self, state: TokenState) -> TokenState:
         """Updates the tokens; their layout stays."""
-        for norm, branch, scale in (
-            (self.norm1, self.attn, self.ls1),
-            (self.norm2, self.mlp, self.ls2),
-        ):
-            change = scale(branch(state.with_tokens(norm(state.tokens))))
-            state = state.with_tokens(state.tokens + self.drop_path(change))
-        return state
+        return self.feed(self.mix(state))

@@ -10,9 +10,10 @@ class PatchEmbed(nn.Module):
     """One token per square patch, by a convolution whose stride is its kernel.
 
     Args:
-        channels: colours of the images.
+        channels: colors of the images.
         dim: features of a token.
         patch_size: side of a patch, in pixels.
+        bias: whether the convolution has one.
 
     Raises:
         ValueError: in `forward`, the image's sides are not multiples of the patch, or its
@@ -27,9 +28,9 @@ class PatchEmbed(nn.Module):
         (3, 5)
     """
 
-    def __init__(self, channels: int, dim: int, patch_size: int):
+    def __init__(self, channels: int, dim: int, patch_size: int, *, bias: bool = True):
         super().__init__()
-        self.proj = nn.Conv2d(channels, dim, patch_size, patch_size)
+        self.proj = nn.Conv2d(channels, dim, patch_size, patch_size, bias=bias)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> TokenState:
         """Cuts images into patches and embeds each."""

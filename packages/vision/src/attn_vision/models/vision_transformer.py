@@ -4,77 +4,82 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from .blocks import Block, Mlp, SelfAttention
+from .positions import resize_positions
+from .skeleton import ImageConfig, ImageModel
 from .stems import PatchEmbed
 from .tokens import TokenState
 
+POOLS = ("class", "mean", "max", "mean_max")
+
 
 @dataclass(frozen=True)
-class VisionTransformerConfig:
+class VisionTransformerConfig(ImageConfig):
     """Shape of a vision transformer; the defaults are DeiT-Ti.
 
     Attributes:
-        image_size: rows and columns of the training images, or one number for both, in pixels.
         patch_size: side of a patch, in pixels.
-        channels: colours of an image.
-        classes: outputs of each head; 0 for none: the model then returns features.
         dim: features of a token.
         depth: blocks.
         heads: attention heads of a block.
         mlp_ratio: hidden features of the MLP per feature of a token.
         qkv_bias: whether queries, keys and values have a bias.
+        qk_norm: whether each head's queries and keys pass a layer norm.
+        class_token: whether a token without a patch gathers what the head reads.
         distilled: whether a second token with its own head learns from a teacher.
+        registers: further tokens without a patch that nothing reads.
+        positions: whether tokens get learned positions.
+        prefix_positions: whether class token, distillation token and registers get one too.
+        pre_norm: whether a layer norm stands before the first block; the stem then has no bias.
+        head_norm: whether the norm stands after pooling instead of before.
         layer_scale: initial scale of the residual branches; None for no scale.
-        drop_path: probability of skipping a residual branch in the last block, in training; it
-            rises linearly from 0 in the first.
         dropout: probability of dropping a feature after the positions and in the MLP, in training.
         attention_dropout: probability of dropping an attention weight, in training.
         norm_eps: epsilon of the layer norms.
-        pool: what the head reads: the "class" token or the "mean" of the patches.
+        pool: what the head reads: the "class" token; "mean" or "max" of the patches, or
+            "mean_max", the average of both.
     """
 
-    image_size: int | tuple[int, int] = 224
     patch_size: int = 16
-    channels: int = 3
-    classes: int = 1000
     dim: int = 192
     depth: int = 12
     heads: int = 3
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+    qk_norm: bool = False
+    class_token: bool = True
     distilled: bool = False
+    registers: int = 0
+    positions: bool = True
+    prefix_positions: bool = True
+    pre_norm: bool = False
+    head_norm: bool = False
     layer_scale: float | None = None
-    drop_path: float = 0.0
     dropout: float = 0.0
     attention_dropout: float = 0.0
     norm_eps: float = 1e-6
-    pool: Literal["class", "mean"] = "class"
+    pool: Literal["class", "mean", "max", "mean_max"] = "class"
 
     def __post_init__(self):
         """Refuses shapes that cannot be built."""
-        if isinstance(self.image_size, list):  # as JSON and YAML give it
-            object.__setattr__(self, "image_size", tuple(self.image_size))
+        super().__post_init__()
         if any(side % self.patch_size for side in self.image_sides):
             raise ValueError(
                 f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
             )
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
-        if self.pool not in ("class", "mean"):
-            raise ValueError(f"pool must be 'class' or 'mean', got {self.pool!r}")
-        if self.distilled and self.pool == "mean":
+        if self.pool not in POOLS:
+            raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {self.pool!r}")
+        if self.pool == "class" and not self.class_token:
+            raise ValueError("pool 'class' needs class_token; without it the head reads the 'mean'")
+        if self.distilled and self.pool != "class":
             raise ValueError("distilled needs pool='class': the heads read their own tokens")
-
-    @property
-    def image_sides(self) -> tuple[int, int]:
-        """Rows and columns of the training images, in pixels."""
-        size = self.image_size
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
+        if self.registers < 0:
+            raise ValueError(f"registers must be at least 0, got {self.registers}")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -82,12 +87,22 @@ class VisionTransformerConfig:
         rows, columns = self.image_sides
         return rows // self.patch_size, columns // self.patch_size
 
+    @property
+    def prefix(self) -> int:
+        """Number of tokens in front of the patches."""
+        return self.class_token + self.distilled + self.registers
 
-class VisionTransformer(nn.Module, PyTorchModelHubMixin):
+    def build(self) -> "VisionTransformer":
+        """The model of this configuration, untrained."""
+        return VisionTransformer(self)
+
+
+class VisionTransformer(ImageModel):
     """Images -> patches and class token -> blocks -> class scores.
 
     Images of another size than the configured one get positions resized to their grid (bicubic).
-    Variants override `make_stem` and `make_block`.
+    Variants override what differs: `make_stem`, `make_positions`, `make_block`, `make_head`,
+    `embed`, `init_weights`.
 
     Args:
         config: its shape.
@@ -103,44 +118,84 @@ class VisionTransformer(nn.Module, PyTorchModelHubMixin):
         torch.Size([2, 5])
     """
 
-    no_weight_decay = frozenset({"cls_token", "dist_token", "pos_embed"})
+    config: VisionTransformerConfig
+    no_weight_decay = frozenset({"cls_token", "dist_token", "reg_token", "pos_embed"})
+    antialias = True  # as timm resizes positions
 
     def __init__(self, config: VisionTransformerConfig):
-        super().__init__()
-        self.config = config
-        self.prefix = 2 if config.distilled else 1
-        rows, columns = config.grid
+        super().__init__(config)
+        c = config
+        self.prefix = c.prefix
         self.patch_embed = self.make_stem()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
-        if config.distilled:
-            self.dist_token = nn.Parameter(torch.zeros(1, 1, config.dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, self.prefix + rows * columns, config.dim))
-        self.pos_drop = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(map(self.make_block, range(config.depth)))
-        self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
-        self.head = nn.Linear(config.dim, config.classes) if config.classes else nn.Identity()
-        if config.distilled:
-            has_head = config.classes > 0
-            self.head_dist = nn.Linear(config.dim, config.classes) if has_head else nn.Identity()
-        self.apply(_init_linear)
-        for name in self.no_weight_decay & dict(self.named_parameters()).keys():
-            nn.init.trunc_normal_(self.get_parameter(name), std=0.02)
+        if c.class_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, c.dim))
+        if c.distilled:
+            self.dist_token = nn.Parameter(torch.zeros(1, 1, c.dim))
+        if c.registers:
+            self.reg_token = nn.Parameter(torch.zeros(1, c.registers, c.dim))
+        self.pos_embed = self.make_positions()
+        self.pos_drop = nn.Dropout(c.dropout)
+        self.norm_pre = nn.LayerNorm(c.dim, eps=c.norm_eps) if c.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(map(self.make_block, range(c.depth)))
+        norm = nn.LayerNorm(c.dim, eps=c.norm_eps)
+        self.norm, self.fc_norm = (nn.Identity(), norm) if c.head_norm else (norm, nn.Identity())
+        self.head = self.make_head()
+        if c.distilled:
+            self.head_dist = self.make_head()
+        self.init_weights()
 
     def make_stem(self) -> nn.Module:
         """Builds what turns images into a `TokenState`."""
-        return PatchEmbed(self.config.channels, self.config.dim, self.config.patch_size)
+        c = self.config
+        return PatchEmbed(c.channels, c.dim, c.patch_size, bias=not c.pre_norm)
+
+    def make_positions(self) -> nn.Parameter | None:
+        """Makes the learned positions of the configured grid; None where there are none."""
+        c = self.config
+        if not c.positions:
+            return None
+        prefix = self.prefix if c.prefix_positions else 0
+        return nn.Parameter(torch.zeros(1, prefix + c.grid[0] * c.grid[1], c.dim))
 
     def make_block(self, index: int) -> nn.Module:
         """Builds block number `index`, a map from `TokenState` to `TokenState`."""
         c = self.config
         return Block(
             c.dim,
-            SelfAttention(c.dim, c.heads, qkv_bias=c.qkv_bias, dropout=c.attention_dropout),
-            Mlp(c.dim, int(c.dim * c.mlp_ratio), c.dropout),
+            self.make_mixer(index),
+            self.make_mlp(index),
             norm_eps=c.norm_eps,
             layer_scale=c.layer_scale,
-            drop_path=c.drop_path * index / max(c.depth - 1, 1),
+            drop_path=self.drop_path_rate(index),
         )
+
+    def make_mixer(self, index: int) -> nn.Module:
+        """Builds what mixes the tokens in block number `index`."""
+        c = self.config
+        return SelfAttention(
+            c.dim, c.heads, qkv_bias=c.qkv_bias, qk_norm=c.qk_norm, dropout=c.attention_dropout
+        )
+
+    def make_mlp(self, index: int) -> nn.Module:
+        """Builds what acts on each token in block number `index`."""
+        c = self.config
+        return Mlp(c.dim, int(c.dim * c.mlp_ratio), c.dropout)
+
+    def make_head(self) -> nn.Module:
+        """Builds what turns pooled features into scores."""
+        c = self.config
+        return nn.Linear(c.dim, c.classes) if c.classes else nn.Identity()
+
+    def drop_path_rate(self, index: int) -> float:
+        """Rises linearly over the blocks."""
+        return self.config.drop_path * index / max(self.config.depth - 1, 1)
+
+    def init_weights(self) -> None:
+        """Draws all weights anew; parts with an `init_weights` of their own use that one."""
+        super().init_weights()
+        for name in ("cls_token", "dist_token", "reg_token", "pos_embed"):
+            if isinstance(parameter := getattr(self, name, None), nn.Parameter):
+                nn.init.trunc_normal_(parameter, std=0.02)
 
     def embed(self, images: Float[Tensor, "batch channels height width"]) -> TokenState:
         """The tokens that enter the first block.
@@ -149,15 +204,29 @@ class VisionTransformer(nn.Module, PyTorchModelHubMixin):
             ValueError: the images' channels or sides do not fit the stem.
         """
         state = self.patch_embed(images)
+        if self.config.prefix_positions:
+            state = self.add_positions(self.add_prefix(state))
+        else:
+            state = self.add_prefix(self.add_positions(state))
+        tokens = state.tokens if self.pos_embed is None else self.pos_drop(state.tokens)
+        return state.with_tokens(self.norm_pre(tokens))
+
+    def add_prefix(self, state: TokenState) -> TokenState:
+        """Puts class token, distillation token and registers before the patches."""
+        names = ("cls_token", "dist_token", "reg_token")
+        prefix = [getattr(self, name) for name in names if hasattr(self, name)]
         batch = state.tokens.shape[0]
-        prefix = [self.cls_token, self.dist_token] if self.config.distilled else [self.cls_token]
         tokens = torch.cat([*(p.expand(batch, -1, -1) for p in prefix), state.tokens], 1)
-        positions = self.pos_embed
-        if state.grid != self.config.grid:
-            positions = resample_abs_pos_embed(
-                positions, list(state.grid), list(self.config.grid), self.prefix
-            )
-        return TokenState(self.pos_drop(tokens + positions), state.grid, self.prefix)
+        return TokenState(tokens, state.grid, self.prefix)
+
+    def add_positions(self, state: TokenState) -> TokenState:
+        """Adds the learned positions, resized where the grid is not the configured one."""
+        if self.pos_embed is None or state.grid is None:
+            return state
+        positions = resize_positions(
+            self.pos_embed, self.config.grid, state.grid, state.prefix, antialias=self.antialias
+        )
+        return state.with_tokens(state.tokens + positions)
 
     def features(self, images: Float[Tensor, "batch channels height width"]) -> TokenState:
         """The tokens after the last block and norm."""
@@ -166,15 +235,28 @@ class VisionTransformer(nn.Module, PyTorchModelHubMixin):
             state = block(state)
         return state.with_tokens(self.norm(state.tokens))
 
+    def pool(self, state: TokenState) -> Float[Tensor, "batch dim"]:
+        """What the head reads of the last tokens."""
+        kind, patches = self.config.pool, state.patches
+        if kind == "class":
+            pooled = state.tokens[:, 0]
+        elif kind == "mean":
+            pooled = patches.mean(1)
+        elif kind == "max":
+            pooled = patches.amax(1)
+        else:
+            pooled = (patches.amax(1) + patches.mean(1)) / 2
+        return self.fc_norm(pooled)
+
     def head_scores(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> tuple[Float[Tensor, "batch classes"], ...]:
         """The scores of each head apart: the class head, then the distillation head if any."""
         state = self.features(images)
-        if self.config.pool == "mean":
-            return (self.head(state.patches.mean(1)),)
-        scores = (self.head(state.tokens[:, 0]),)
-        return (*scores, self.head_dist(state.tokens[:, 1])) if self.config.distilled else scores
+        scores = (self.head(self.pool(state)),)
+        if not self.config.distilled:
+            return scores
+        return (*scores, self.head_dist(self.fc_norm(state.tokens[:, 1])))
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
@@ -186,10 +268,3 @@ class VisionTransformer(nn.Module, PyTorchModelHubMixin):
         """
         scores = self.head_scores(images)
         return sum(scores[1:], scores[0]) / len(scores)
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
