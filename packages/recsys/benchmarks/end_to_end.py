@@ -134,7 +134,7 @@ def epoch(data, preset, changes):
     from attn_recsys.optim import make_optimizer
 
     watch = Watch()
-    model = create(preset, data.prepared.layout, changes, sparse=True)
+    model = create(preset, data.prepared.layout, sparse=True, **changes)
     update = make_optimizer(model, "deferred_adam")
     for batch in data.loader("train", shuffle=True):
         logits = model(batch["index"], batch["value"])

@@ -62,7 +62,8 @@ def run(args, prepared, folder, seed):
         } | changes  # fmt: skip
     torch.manual_seed(seed)
     dtype = torch.float64 if args.double else torch.float32
-    model = create(args.model, prepared.layout, changes, sparse=args.optimizer in SPARSE).to(dtype)
+    model = create(args.model, prepared.layout, sparse=args.optimizer in SPARSE, **changes)
+    model = model.to(dtype)
     optimizer = make_optimizer(model, args.optimizer, lr=args.lr)
     sets = {
         part: ShardLoader(

@@ -52,8 +52,8 @@ def ours(
         1 + shape.size * shape.fields,
     )  # fmt: skip
     model = create(
-        preset, layout, {"block_widths": (width,) * shape.blocks, "heads": shape.heads} | changes,
-        sparse=optimizer in SPARSE,
+        preset, layout, sparse=optimizer in SPARSE,
+        **{"block_widths": (width,) * shape.blocks, "heads": shape.heads} | changes,
     )  # fmt: skip
     update = make_optimizer(model, optimizer)
     start = torch.tensor(firsts)

@@ -14,7 +14,7 @@ import polars as pl
 import torch
 
 from attn_recsys.serving import load, measure, predict_files
-from core_attn.training import main as command
+from core_attn.cli import main as command
 
 
 def main():

@@ -39,7 +39,7 @@ def fit(
     dtype=torch.float32,
 ):  # fmt: skip
     torch.manual_seed(seed)
-    model = create(name, layout, changes, sparse=optimizer in SPARSE).to(dtype)
+    model = create(name, layout, sparse=optimizer in SPARSE, **changes).to(dtype)
     update = make_optimizer(model, optimizer, lr=lr, table_lr=table_lr)
     model.train()
     for batch in batches:
@@ -122,7 +122,7 @@ def vocabulary(folder):
         line = f"{rows:>10,} rows"
         for optimizer in ("adam_tf", "deferred_adam", "lazy_adam", "row_adagrad"):
             sparse = optimizer in SPARSE
-            model = create("mlp", Layout.plain(fields, rows), {"deep_widths": (8,)}, sparse=sparse)
+            model = create("mlp", Layout.plain(fields, rows), deep_widths=(8,), sparse=sparse)
             update = make_optimizer(model, optimizer)
             times = []
             for step in range(8):

@@ -75,12 +75,24 @@ def test_two_processes_give_the_same_as_one(tmp_path):
         (("run", "icl_linear.flow", "--seeds", "0"), "seeds must be at least 1"),
         (("run", "icl_linear.heads", "--quick"), "no quick form"),
         (("figure", "nothing"), "no experiment 'nothing'"),
+        (("figur",), "invalid choice: 'figur'"),
+        (("run",), "arguments are required: experiment"),
+        (("list", "--full"), "unrecognized arguments: --full"),
     ],
 )
 def test_a_wrong_call_ends_in_one_line(tmp_path, capsys, arguments, message):
     assert call(tmp_path, *arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_an_error_of_the_program_keeps_its_traceback(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        return int("no number")
+
+    monkeypatch.setattr(runner, "run_all", broken)
+    with pytest.raises(ValueError, match="invalid literal"):
+        call(tmp_path, "run", "pavlov_memory.conditioning")
 
 
 def test_values_are_read_by_their_type():

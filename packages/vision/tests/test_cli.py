@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from attn_vision.cli import main as command
-from core_attn.training import main
+from core_attn.cli import main
 
 
 def run(*words):

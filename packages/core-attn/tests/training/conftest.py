@@ -35,7 +35,7 @@ def start():
 @pytest.fixture
 def tiny(tmp_path, monkeypatch, capfd):
     """Runs `attn-tiny *argv` in this process; returns exit code, output lines, error lines."""
-    from core_attn.training import main
+    from core_attn.cli import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ATTN_RUN_FOLDER", raising=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core_attn.training import main
+from core_attn.cli import main
 
 FIT = ("fit", "--config", "points-tiny", "--trainer.enable_progress_bar", "false")
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 
-from core_attn.training import load_checkpoint, main
+from core_attn.cli import main
+from core_attn.training import load_checkpoint
 
 FIT = ("fit", "--config", "points-tiny", "--trainer.enable_progress_bar", "false")
 

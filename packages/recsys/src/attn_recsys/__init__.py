@@ -1,13 +1,13 @@
 """Click models on core-attn: AutoInt, its baselines, their data and their training."""
 
 from .layout import Layout
-from .models import MODELS, AutoInt, AutoIntConfig, create
+from .models import VARIANTS, AutoInt, AutoIntConfig, create
 from .optim import make_optimizer
 from .schema import Field, Schema
 
 __all__ = [
     "Layout",
-    "MODELS",
+    "VARIANTS",
     "AutoInt",
     "AutoIntConfig",
     "create",

@@ -3,12 +3,12 @@
 import sys
 from typing import Literal
 
-import core_attn.training
+from core_attn.cli import main as run
 
 
 def main() -> int:
     """Runs attn-recsys and returns its exit code."""
-    return core_attn.training.main(
+    return run(
         "attn_recsys",
         commands={
             "report": report,

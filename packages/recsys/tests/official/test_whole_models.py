@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from attn_recsys.layout import Layout
-from attn_recsys.models import PRESETS, AutoInt, AutoIntConfig
+from attn_recsys.models import VARIANTS, AutoInt, AutoIntConfig
 from attn_recsys.official import from_deepctr, from_fuxictr
 
 SIZES = {"a": 5, "b": 7, "c": 4, "g": 6}
@@ -123,7 +123,7 @@ def fuxictr(layout, config):
 
 
 def changed(preset, **changes):
-    return AutoIntConfig(**(vars(PRESETS[preset]) | {"dim": 6} | changes))
+    return AutoIntConfig(**(vars(VARIANTS[f"autoint_{preset}"]) | {"dim": 6} | changes))
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=" ".join)

@@ -31,8 +31,8 @@ def train(model, optimizer, steps, seed=0, rows=300):
 
 def twins(**changes):
     torch.manual_seed(0)
-    dense = create("deepfm", LAYOUT, {"dim": 4, "deep_widths": (8,)} | changes)
-    sparse = create("deepfm", LAYOUT, {"dim": 4, "deep_widths": (8,)} | changes, sparse=True)
+    dense = create("deepfm", LAYOUT, **{"dim": 4, "deep_widths": (8,)} | changes)
+    sparse = create("deepfm", LAYOUT, sparse=True, **{"dim": 4, "deep_widths": (8,)} | changes)
     sparse.load_state_dict(dense.state_dict())
     return dense, sparse
 
@@ -73,7 +73,7 @@ def test_deferred_adam_follows_dense_adam_row_by_row(eps, form):
 def test_deferred_adam_sums_the_missed_steps_of_one_row_to_float_precision(form):
     for scale in (1e-10, 1e-8, 1e-5, 1.0):  # gradients from far below eps to far above
         dense, sparse = (
-            create("mlp", Layout.plain(1, rows=2), {"dim": 3}, sparse=s) for s in (False, True)
+            create("mlp", Layout.plain(1, rows=2), dim=3, sparse=s) for s in (False, True)
         )
         sparse.load_state_dict(dense.state_dict())
         a, b = AdamTF([dense.embedding.weight]), DeferredAdam([sparse.embedding])
@@ -95,7 +95,7 @@ def test_deferred_adam_sums_the_missed_steps_of_one_row_to_float_precision(form)
 def test_deferred_adam_is_dense_adam_on_given_gradients(form):
     generator = torch.Generator().manual_seed(0)
     dense, sparse = (
-        create("mlp", Layout.plain(1, rows=500), {"dim": 6}, sparse=s) for s in (False, True)
+        create("mlp", Layout.plain(1, rows=500), dim=6, sparse=s) for s in (False, True)
     )
     sparse.load_state_dict(dense.state_dict())
     start = dense.embedding.weight.detach().clone()
@@ -187,7 +187,7 @@ def test_training_continues_from_a_saved_state_to_the_same_numbers(name, form):
     weights = copy.deepcopy(model.state_dict())
     expected = train(model, optimizer, 20, seed=3)
 
-    again = create("deepfm", LAYOUT, {"dim": 4, "deep_widths": (8,)}, sparse=model is sparse)
+    again = create("deepfm", LAYOUT, dim=4, deep_widths=(8,), sparse=model is sparse)
     again.load_state_dict(weights)
     resumed = make_optimizer(again, name, lr=0.01, table_lr=0.05)
     resumed.load_state_dict(state)
@@ -201,7 +201,7 @@ def test_saving_changes_no_number_of_the_run(form):
         losses = train(model, optimizer, 20)
         if saves:
             weights, state = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
-            model = create("deepfm", LAYOUT, {"dim": 4, "deep_widths": (8,)}, sparse=True)
+            model = create("deepfm", LAYOUT, dim=4, deep_widths=(8,), sparse=True)
             model.load_state_dict(weights)
             optimizer = make_optimizer(model, lr=0.05)
             optimizer.load_state_dict(state)

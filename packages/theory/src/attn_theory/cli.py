@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from core_attn.cli import exit_code
+
 from . import gallery, plotting, runner, verify
 from .experiment import Experiment
 from .papers import PAPERS, find, select
@@ -18,19 +20,22 @@ from .papers import PAPERS, find, select
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0, 1 (a check failed), 2 (wrong call).
 
+    A wrong call is told in one line; an error of the program keeps its traceback.
+
     Example:
         >>> main(["run", "no.such"])
         2
     """
-    options = _parser().parse_args(arguments)
+    return exit_code("attn_theory", arguments, _run_command)
+
+
+def _run_command(words: list[str]) -> int:
+    options = _parser().parse_args(words)
     try:
         return options.command(options, Console())
-    except ValueError as error:
-        print(f"attn-theory: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("\nstopped; what was measured is kept, the same command goes on", file=sys.stderr)
-        return 130
+        raise
 
 
 def configured(experiment: Experiment, options: argparse.Namespace) -> Any:
@@ -145,8 +150,16 @@ def _jobs(options: argparse.Namespace) -> list[tuple[Experiment, Any]]:
     return [(e, e.config) for e in experiments]
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors like any other, told in one line."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        """Raises."""
+        raise argparse.ArgumentError(None, message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="attn-theory", description="Five theory papers on attention, re-run in full."
     )
     commands = parser.add_subparsers(required=True, metavar="command")

@@ -2,7 +2,7 @@
 
 import sys
 
-from core_attn.training import main as run
+from core_attn.cli import main as run
 
 
 def bench(threads: int = 1, seconds: float = 20.0) -> None:

@@ -1,10 +1,10 @@
-"""The command line that the domain packages share, on pytorch-lightning.
+"""Training as the domain packages share it, on pytorch-lightning.
 
 A domain package named `attn_x` has `attn_x.tasks` (subclasses of `Task`), `attn_x.data`
-(LightningDataModules whose loaders are `made by `loader`), a folder `recipes` of YAML files, and
+(LightningDataModules whose loaders are made by `loader`), a folder `recipes` of YAML files, and
 
     def main() -> int:
-        return core_attn.training.main("attn_x", commands={"bench": bench})
+        return core_attn.cli.main("attn_x", commands={"bench": bench})
 
 which gives `attn-x fit | validate | test | predict | recipes | report | export | bench`.
 """
@@ -12,7 +12,7 @@ which gives `attn-x fit | validate | test | predict | recipes | report | export 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .cli import main
+from ..cli import main
 
 if TYPE_CHECKING:
     from .checkpoint import load_checkpoint

@@ -21,10 +21,10 @@ from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
+from ..cli.errors import one_line
+from ..cli.hints import with_hint
 from .callbacks import Compile, LastCheckpoint, Throughput
 from .checkpoint import AtomicCheckpointIO, check_fits, read_checkpoint
-from .errors import one_line
-from .hints import with_hint
 from .runs import find_checkpoint, loggers, new_run
 from .task import Task
 

@@ -1,6 +1,6 @@
 import sys
 
-from core_attn.training import main
+from core_attn.cli import main
 
 
 def bench(repeats: int = 3):

@@ -3,7 +3,7 @@ import sys
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from core_attn.training import main
+from core_attn.cli import main
 
 
 def run(folder: str, argv: list[str], environment: dict[str, str]):

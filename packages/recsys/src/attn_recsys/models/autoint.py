@@ -88,19 +88,23 @@ class AutoIntConfig(BlockConfig):
         if self.numerical == "deep_only" and not self.deep_widths:
             raise ValueError("numerical='deep_only' needs a deep part; deep_widths is empty")
 
+    def build(self, layout: Layout, *, sparse: bool = False) -> "AutoInt":
+        """The model of some fields, untrained."""
+        return AutoInt(layout, self, sparse=sparse)
+
 
 PAPER = AutoIntConfig(
     qkv_activation="none", qkv_bias=False, scale=False, residual="linear", norm="none"
 )
-PRESETS: dict[str, AutoIntConfig] = {
-    "official": AutoIntConfig(),
-    "official_plus": AutoIntConfig(deep_widths=(400, 400)),
-    "paper": PAPER,
-    "fuxictr": AutoIntConfig(
+VARIANTS: dict[str, AutoIntConfig] = {
+    "autoint": AutoIntConfig(),
+    "autoint_plus": AutoIntConfig(deep_widths=(400, 400)),
+    "autoint_paper": PAPER,
+    "autoint_fuxictr": AutoIntConfig(
         qkv_activation="none", qkv_bias=False, scale=False, residual="identity", norm="none",
         norm_eps=1e-5,
     ),
-    "deepctr_torch": AutoIntConfig(
+    "autoint_deepctr_torch": AutoIntConfig(
         qkv_activation="none", qkv_bias=False, scale=False, residual="linear", norm="none",
         block_widths=(16, 16, 16), deep_widths=(256, 128), deep_join="concat", linear_term=True,
         numerical="deep_only",

@@ -1,6 +1,7 @@
 """The models AutoInt is compared with, on the same table and batches."""
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -10,12 +11,15 @@ from ..layout import Layout
 from .deep import DeepPart
 from .embedding import FieldEmbedding
 
+Network = Literal["lr", "fm", "deepfm", "dcnv2", "finalmlp", "mlp"]
+
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """Sizes of the baselines; each uses those that concern it.
+    """One of the baselines and its sizes; each uses those that concern it.
 
     Attributes:
+        network: which.
         dim: features of a field's embedding.
         deep_widths: hidden widths of the deep part.
         deep_dropout: probability of dropping a hidden unit, in training.
@@ -25,6 +29,7 @@ class BaselineConfig:
         chunks: heads of FinalMLP's bilinear fusion.
     """
 
+    network: Network = "fm"
     dim: int = 16
     deep_widths: tuple[int, ...] = (400, 400)
     deep_dropout: float = 0.0
@@ -34,8 +39,15 @@ class BaselineConfig:
     chunks: int = 1
 
     def __post_init__(self):
+        if self.network not in get_args(Network):
+            known = ", ".join(get_args(Network))
+            raise ValueError(f"network must be one of {known}, got {self.network!r}")
         object.__setattr__(self, "deep_widths", tuple(self.deep_widths))
         object.__setattr__(self, "contexts", tuple(tuple(names) for names in self.contexts))
+
+    def build(self, layout: Layout, *, sparse: bool = False) -> "ClickModel":
+        """The model of some fields, untrained."""
+        return NETWORKS[self.network](layout, self, sparse=sparse)
 
 
 class ClickModel(nn.Module):
@@ -280,6 +292,12 @@ class FinalMLP(ClickModel):
         others = two.unflatten(1, (self.config.chunks, -1))
         fused = torch.einsum("bci,cij,bcj->b", chunks, self.fusion, others)
         return self.first_out(one).squeeze(-1) + self.second_out(two).squeeze(-1) + fused
+
+
+NETWORKS: dict[Network, type[ClickModel]] = {
+    "lr": LR, "fm": FM, "deepfm": DeepFM, "dcnv2": DCNv2, "finalmlp": FinalMLP, "mlp": MLP,
+}  # fmt: skip
+VARIANTS = {name: BaselineConfig(name) for name in get_args(Network)}
 
 
 class _Gate(nn.Module):

@@ -38,7 +38,7 @@ def blocks_from_deepctr(weights: Mapping[str, Tensor], prefix: str = "") -> dict
 def from_deepctr(
     weights: Mapping[str, Tensor], layout: Layout, *, dropout: bool = False
 ) -> dict[str, Tensor]:
-    """State dict of `AutoInt` (preset "deepctr_torch", with their widths) from DeepCTR-Torch's.
+    """State dict of `AutoInt` (`autoint_deepctr_torch`, with their widths) from DeepCTR-Torch's.
 
     Their dense features, of dimension 1, are numerical fields; a `VarLenSparseFeat` with mean
     pooling is a multi-valued field; `dnn_use_bn` is our `deep_norm`.

@@ -41,7 +41,7 @@ def blocks_from_fuxictr(weights: Mapping[str, Tensor], prefix: str = "") -> dict
 def from_fuxictr(
     weights: Mapping[str, Tensor], layout: Layout, *, dropout: bool = False
 ) -> dict[str, Tensor]:
-    """State dict of `AutoInt` (preset "fuxictr", with their widths) from FuxiCTR's.
+    """State dict of `AutoInt` (`autoint_fuxictr`, with their widths) from FuxiCTR's.
 
     Their field tables become blocks of the shared one; a table of theirs starts at the field's
     first row. `use_wide` is our `linear_term`, `layer_norm` our norm "pre_relu", `batch_norm` our

@@ -20,7 +20,7 @@ from ..data.batches import Batch
 from ..data.module import ClickData
 from ..layout import Layout
 from ..losses import official_log_loss, official_mse
-from ..models import BASELINES, AutoInt, AutoIntConfig, BaselineConfig, Model
+from ..models import AutoInt, AutoIntConfig, BaselineConfig, Model
 from ..optim import SPARSE, make_optimizer
 from ..report import exhibits
 from ..schema import PreparedSchema
@@ -255,22 +255,20 @@ class AutoIntTask(ClickTask):
 
     def build(self, layout: Layout, *, sparse: bool) -> Model:
         """AutoInt."""
-        return AutoInt(layout, self.config, sparse=sparse)
+        return self.config.build(layout, sparse=sparse)
 
 
 class BaselineTask(ClickTask):
     """One of the models AutoInt is compared with.
 
     Args:
-        network: which.
-        config: its sizes.
+        config: which, and its sizes.
         optimizer, lr, table_lr, table_weight_decay, loss, l2_deep, start_at_base_rate: as in
             `ClickTask`.
     """
 
     def __init__(
         self,
-        network: Literal["lr", "fm", "deepfm", "dcnv2", "finalmlp", "mlp"] = "fm",
         config: BaselineConfig = BaselineConfig(),  # noqa: B008 (frozen)
         optimizer: OptimizerName = "deferred_adam",
         lr: float = 1e-3,
@@ -283,11 +281,11 @@ class BaselineTask(ClickTask):
         super().__init__(
             optimizer, lr, table_lr, table_weight_decay, loss, l2_deep, start_at_base_rate
         )
-        self.network, self.config = network, config
+        self.config = config
 
     def build(self, layout: Layout, *, sparse: bool) -> Model:
         """The baseline."""
-        return BASELINES[self.network](layout, self.config, sparse=sparse)
+        return self.config.build(layout, sparse=sparse)
 
 
 class Unbuilt(nn.Module):

@@ -1,8 +1,8 @@
 """Models of the package and their named variants."""
 
-from dataclasses import fields, replace
-from difflib import get_close_matches
 from typing import Any
+
+from core_attn.variants import variant
 
 from . import deit
 from .skeleton import ImageConfig, ImageModel
@@ -38,13 +38,4 @@ def create(name: str, **changes: Any) -> ImageModel:
         >>> sum(p.numel() for p in model.parameters())
         5526346
     """
-    if name not in VARIANTS:
-        near = get_close_matches(name, VARIANTS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no model is named {name!r}{hint} Models: {', '.join(VARIANTS)}")
-    config = VARIANTS[name]
-    allowed = [field.name for field in fields(config)]
-    for change in changes:
-        if change not in allowed:
-            raise ValueError(f"{name} has no setting {change!r}; settings: {', '.join(allowed)}")
-    return replace(config, **changes).build()
+    return variant(VARIANTS, name, **changes).build()

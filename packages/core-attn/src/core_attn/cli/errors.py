@@ -7,13 +7,16 @@ from types import TracebackType
 
 RAISED_AT_BOUNDARIES = (ValueError, TypeError, NotImplementedError, OSError, ArgumentError)
 TRAINER = ("pytorch_lightning", "lightning_fabric", "jsonargparse")
+# No flag reaches these directly: what they refuse, a program has asked of them.
+INNER = ("core_attn.ops", "core_attn.layers", "core_attn.taps", "core_attn.native")
 
 
 def is_user_error(error: BaseException, package: str) -> bool:
     """Whether the message of `error` is enough: what was given is at fault, not the code.
 
-    That is so for files, for flags, and for a ValueError or TypeError raised on purpose by this
-    package, the domain's, or the trainer. One that comes out of an operation gone wrong is a bug.
+    That is so for files, for flags, and for a ValueError or TypeError raised on purpose by the
+    domain's package, by the trainer, or at a boundary of core_attn that flags reach. One that comes
+    out of an operation gone wrong, or that an operator raises about its arguments, is a bug.
     """
     if isinstance(error, ArgumentError) or type(error).__name__ == "MisconfigurationException":
         return True
@@ -27,7 +30,7 @@ def told_by(error: BaseException) -> BaseException:
     while (
         error.__cause__ is not None
         and not isinstance(error, ArgumentError)
-        and _raised_in(error.__traceback__)[0] == "jsonargparse"
+        and _top(_raised_in(error.__traceback__)[0]) == "jsonargparse"
     ):
         error = error.__cause__
     return error
@@ -64,15 +67,20 @@ _SHORTER = (
 def _raised_by(traceback: TracebackType | None, package: str) -> bool:
     """Whether it was a `raise` statement in core_attn or in `package`."""
     module, on_purpose = _raised_in(traceback)
-    return on_purpose and module in ("core_attn", package, *TRAINER)
+    inner = module.startswith(INNER)
+    return on_purpose and not inner and _top(module) in ("core_attn", package, *TRAINER)
 
 
 def _raised_in(traceback: TracebackType | None) -> tuple[str, bool]:
-    """The package of the innermost frame, and whether a `raise` statement stands there."""
+    """The module of the innermost frame, and whether a `raise` statement stands there."""
     if traceback is None:
         return "", False
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
     frame = traceback.tb_frame
     opcode = dis.opname[frame.f_code.co_code[traceback.tb_lasti]]
-    return frame.f_globals.get("__name__", "").partition(".")[0], opcode == "RAISE_VARARGS"
+    return frame.f_globals.get("__name__", ""), opcode == "RAISE_VARARGS"
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]

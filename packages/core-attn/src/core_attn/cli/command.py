@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from types import MappingProxyType
 
 from .errors import is_user_error, one_line, told_by
-from .recipes import description, recipe_files, resolve_configs
 
 LIGHTNING = {
     "fit": "train a recipe, or continue with --ckpt_path last",
@@ -48,12 +47,30 @@ def main(
         medians of 5
         0
     """
+    name = package.replace("_", "-")
+    return exit_code(package, argv, lambda words: _run(package, name, words, commands))
+
+
+def exit_code(
+    package: str, argv: Sequence[str] | None, run: Callable[[list[str]], int | None]
+) -> int:
+    """Runs a command line of one's own and returns its exit code, as `main` does for its commands.
+
+    Args:
+        package: the import name; an error raised on purpose there, or at a boundary of core_attn,
+            is the user's and told in one line, any other keeps its traceback.
+        argv: the words after the command's name; those of this process by default.
+        run: what is done with them, without `--traceback`; None that it returns is 0.
+
+    Example:
+        >>> exit_code("core_attn", ["--depth", "3"], lambda words: len(words))
+        2
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     in_full = "--traceback" in words or bool(os.environ.get("ATTN_TRACEBACK"))
     words = [word for word in words if word != "--traceback"]
-    name = package.replace("_", "-")
     try:
-        return _run(package, name, words, commands)
+        return run(words) or 0
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, as `head`, has seen enough
@@ -66,15 +83,15 @@ def main(
         if in_full or not is_user_error(told, package):
             raise
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"{name}: {one_line(told)}", file=sys.stderr)
+            print(f"{package.replace('_', '-')}: {one_line(told)}", file=sys.stderr)
         return 2
 
 
 def _run(package: str, name: str, words: list[str], commands: Mapping[str, Command]) -> int:
     trains = find_spec(f"{package}.tasks") is not None
     if trains:
-        from .export import export
-        from .report import report
+        from ..training.export import export
+        from ..training.report import report
 
         shared = {"recipes": lambda: _list(package), "report": report, "export": export}
         commands = shared | dict(commands)
@@ -97,13 +114,17 @@ def _run(package: str, name: str, words: list[str], commands: Mapping[str, Comma
             exit_on_error=False,
         )  # fmt: skip
         return code if isinstance(code, int) else 0
+    from ..training.recipes import resolve_configs
+
     words, recipe = resolve_configs(package, words)
-    from .fit import run
+    from ..training.fit import run
 
     return run(package, name, recipe, words)
 
 
 def _list(package: str) -> None:
+    from ..training.recipes import description, recipe_files
+
     recipes = recipe_files(package)
     width = max(map(len, recipes), default=0)
     for recipe, path in recipes.items():
