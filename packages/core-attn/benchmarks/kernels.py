@@ -25,11 +25,11 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
+from core_attn.ops._attention import triton_backward, triton_forward
+from core_attn.ops._attention.triton_tiles import WIDTHS
+from core_attn.ops._short_attention import triton_kernels as short
+from core_attn.ops._short_attention.triton_tiles import TILES as SHORT_TILES
 from core_attn.ops._triton_common import Launch
-from core_attn.ops.attention import triton_backward, triton_forward
-from core_attn.ops.attention.triton_tiles import WIDTHS
-from core_attn.ops.short_attention import triton_kernels as short
-from core_attn.ops.short_attention.triton_tiles import TILES as SHORT_TILES
 
 from .kernels_roofline import CARDS, Work, attention_work, roofline, short_work
 

@@ -114,7 +114,7 @@ def ours_recbole_64(shape, path):
 
 def ours(shape, path, preset, changes):
     from attn_recsys.data import TableData
-    from core_attn.memory import keep_freed_memory
+    from core_attn.allocator import keep_freed_memory
 
     keep_freed_memory()
     schema = path.with_suffix(".yaml")

@@ -43,7 +43,7 @@ def ours(
     from attn_recsys.layout import Layout
     from attn_recsys.models import create
     from attn_recsys.optim import SPARSE, make_optimizer
-    from core_attn.memory import keep_freed_memory
+    from core_attn.allocator import keep_freed_memory
 
     keep_freed_memory()
     firsts = tuple(1 + i * shape.size for i in range(shape.fields))

@@ -29,7 +29,7 @@ from attn_recsys.models import create
 from attn_recsys.optim import SPARSE, make_optimizer
 from attn_recsys.report import interaction_strengths
 from core_attn import use_backend
-from core_attn.memory import keep_freed_memory
+from core_attn.allocator import keep_freed_memory
 
 DATA = Path(os.environ.get("ATTN_DATA", "../../../shared/data"))  # from packages/recsys
 

@@ -88,7 +88,7 @@ def work(name, threads, lend_memory, pipe):
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     if lend_memory:
-        from core_attn.memory import keep_freed_memory
+        from core_attn.allocator import keep_freed_memory
 
         keep_freed_memory()
     shape = peers.Shape()

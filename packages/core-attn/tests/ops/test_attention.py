@@ -16,7 +16,7 @@ from core_attn import (
     why,
 )
 from core_attn.ops._dispatch import constant_in_graphs
-from core_attn.ops.short_attention import native
+from core_attn.ops._short_attention import native
 
 INF = float("inf")
 

@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from core_attn import short_attention_block, use_backend, why
-from core_attn.ops.short_attention import native
+from core_attn.ops._short_attention import native
 
 needs_kernel = pytest.mark.skipif(native.missing() is not None, reason=f"{native.missing()}")
 NAMES = ("x", "weight", "bias", "gain", "shift")

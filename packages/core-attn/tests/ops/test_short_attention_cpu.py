@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from core_attn import short_attention, use_backend, why
-from core_attn.ops.short_attention import native
+from core_attn.ops._short_attention import native
 
 needs_kernel = pytest.mark.skipif(native.missing() is not None, reason=f"{native.missing()}")
 ARGUMENTS = ("q", "k", "v", "bias", "head_gate")

@@ -6,7 +6,7 @@ import torch
 
 from attn_vision import VARIANTS, VisionTransformer, VisionTransformerConfig, create
 from core_attn import record, use_backend
-from core_attn.ops.short_attention import native
+from core_attn.ops._short_attention import native
 
 SMALL = VisionTransformerConfig(16, patch_size=4, channels=1, classes=5, dim=24, depth=2)
 

@@ -18,9 +18,9 @@ from ..ops import (
     scatter_mean,
     scatter_sum,
 )
+from ..ops._attention.call import take_heads
 from ..ops._checks import check_head_map
-from ..ops.attention.call import take_heads
-from ..ops.gather_attention import ClusterScores, to_tokens
+from ..ops._gather_attention.operator import ClusterScores, to_tokens
 from ..taps import Tap
 
 

@@ -1,9 +1,9 @@
 """Operators: functions of tensors, each with a plain reference and faster backends."""
 
+from ._attention.operator import attention, attention_mean, attention_row, attention_weights
+from ._delta_rule.operator import delta_rule
 from ._dispatch import Choice, Explanation, use_backend, why
-from .attention import attention, attention_mean, attention_row, attention_weights
-from .delta_rule import delta_rule
-from .gather_attention import (
+from ._gather_attention.operator import (
     cluster_attention,
     cluster_weights,
     gather_attention,
@@ -12,14 +12,16 @@ from .gather_attention import (
     scatter_sum,
     top_positions,
 )
-from .linear_attention import bidirectional_linear_attention, linear_attention
-from .relu_attention import relu_attention
-from .short_attention import short_attention
-from .short_attention_block import short_attention_block
+from ._linear_attention.operator import bidirectional_linear_attention, linear_attention
+from ._relu_attention.operator import relu_attention
+from ._short_attention.operator import short_attention
+from ._short_attention_block.call import Residual
+from ._short_attention_block.operator import short_attention_block
 
 __all__ = [
     "Choice",
     "Explanation",
+    "Residual",
     "attention",
     "attention_mean",
     "attention_row",

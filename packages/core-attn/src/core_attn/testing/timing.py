@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ..memory import keep_freed_memory
+from ..allocator import keep_freed_memory
 
 
 def medians(rivals: Sequence[Callable[[], object]], seconds: float = 2.0) -> list[float]:

@@ -7,7 +7,7 @@ from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.utilities.data import extract_batch_size
 from torch import Tensor, nn
 
-from ..memory import keep_freed_memory
+from ..allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

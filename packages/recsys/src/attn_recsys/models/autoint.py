@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core_attn.layers import AttentionLayer
-from core_attn.ops import short_attention_block
-from core_attn.ops.short_attention_block.call import Residual
+from core_attn.ops import Residual, short_attention_block
 
 from ..layout import Layout
 from .deep import DeepPart

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from .._attention.operator import BACKENDS
 from .._dispatch import dispatch
-from ..attention import BACKENDS
 from . import reference
 from .call import ShortCall
 

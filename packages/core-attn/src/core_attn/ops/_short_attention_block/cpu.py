@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..short_attention import cpu, native
+from .._short_attention import cpu, native
 from . import factored
 from .call import BlockCall, Residual
 from .composed import around

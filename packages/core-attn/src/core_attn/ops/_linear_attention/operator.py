@@ -5,8 +5,8 @@ from torch import Tensor
 
 from .._checks import check_broadcasts, check_float, check_scale
 from .._dispatch import Backend, dispatch
+from .._recurrence.call import check
 from . import chunked, reference
-from .call import check
 
 BACKENDS = (
     Backend("chunked", chunked.run, chunked.refuses),

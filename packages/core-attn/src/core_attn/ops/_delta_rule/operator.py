@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._dispatch import Backend, dispatch
-from ..linear_attention.call import check
+from .._recurrence.call import check
 from . import chunked, reference
 
 BACKENDS = (

@@ -15,7 +15,7 @@ WORTHWHILE = 1 << 20
 
 def run(call: AttentionCall) -> Tensor:
     """Head maps become gathers; everything that forbids becomes one mask."""
-    from ..short_attention.call import ShortCall
+    from .._short_attention.call import ShortCall
 
     backend, reason = _kernel(call)
     if backend is None:
@@ -39,8 +39,8 @@ def refuses(call: AttentionCall) -> str | None:
 
 def _kernel(call: AttentionCall) -> tuple[Backend | None, str | None]:
     """The kernel of `short_attention` that takes the call, or why none does."""
-    from ..short_attention import BACKENDS
-    from ..short_attention.call import ShortCall
+    from .._short_attention.call import ShortCall
+    from .._short_attention.operator import BACKENDS
 
     short = ShortCall(
         call.q, call.k, call.v, call.bias, call.mask, None, _longest(call), call.scale,

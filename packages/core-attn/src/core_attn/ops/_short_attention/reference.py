@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..attention import reference
+from .._attention import reference
 from .call import ShortCall
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..attention.call import AttentionCall
+from .._attention.call import AttentionCall
 
 
 class ShortCall(NamedTuple):

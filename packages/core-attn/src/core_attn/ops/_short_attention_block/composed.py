@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..short_attention import short_attention
+from .._short_attention.operator import short_attention
 from .call import Attend, BlockCall
 
 

@@ -12,8 +12,8 @@ with one row.
 import torch
 from torch import Tensor
 
-from ..linear_attention.call import RecurrenceCall
-from ..linear_attention.chunked import CHUNK, merge, split
+from .._recurrence.call import RecurrenceCall
+from .._recurrence.chunks import CHUNK, merge, split
 
 
 def run(call: RecurrenceCall) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,32 @@
+"""Causal linear attention by chunks: matrix products inside a chunk, the state between chunks.
+
+Cost for T tokens in chunks of C: T C (d + e) multiply-adds inside the chunks and 2 T d e for the
+state, against 2 T d e for the stepwise form; the chunks run as GEMMs, the steps as rank-one
+updates bound by reading and writing the d x e state at every token.
+"""
+
+import torch
+from torch import Tensor
+
+from .._recurrence.call import RecurrenceCall
+from .._recurrence.chunks import merge, split
+
+
+def run(call: RecurrenceCall) -> tuple[Tensor, Tensor]:
+    """The recurrence, chunk by chunk."""
+    c = split(call)
+    k = c.k if c.beta is None else c.k * c.beta.unsqueeze(-1)
+    written = c.to_end(k).transpose(-1, -2) @ c.v
+    state, before = call.initial_state(), []
+    for i in range(written.shape[-3]):
+        before.append(state)
+        state = c.carry(state, i) + written[..., i, :, :]
+    inside = c.masked(c.q @ k.transpose(-1, -2)) @ c.v
+    return merge(inside + c.from_start(c.q) @ torch.stack(before, -3), call), state
+
+
+def refuses(call: RecurrenceCall) -> str | None:
+    """It leaves single tokens to the step itself."""
+    if call.q.shape[-2] < 2:
+        return "fewer than two tokens: the step itself is shorter"
+    return None

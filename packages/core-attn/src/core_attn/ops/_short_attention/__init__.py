@@ -1,0 +1,1 @@
+"""Softmax attention for many small problems."""

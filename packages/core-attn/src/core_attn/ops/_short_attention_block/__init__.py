@@ -1,0 +1,1 @@
+"""A layer of short attention as one operator."""
