@@ -15,12 +15,15 @@ from ..ops import (
     cluster_weights,
     gather_attention,
     gather_weights,
+    neighborhood_attention,
+    neighborhood_weights,
     scatter_mean,
     scatter_sum,
 )
 from ..ops._attention.call import take_heads
 from ..ops._checks import check_head_map
 from ..ops._gather_attention.operator import ClusterScores, to_tokens
+from ..ops._neighborhood_attention.operator import NeighborhoodScores, window_to_map
 from ..taps import Tap
 
 
@@ -156,4 +159,33 @@ class AttentionLayer(nn.Module):
             memory = memory_v.flatten(1, 2).expand(*v.shape[:-2], -1, -1)
             v = torch.cat([v, memory], -2)
         heads = F.dropout(self.pattern(dense), dropout) @ v
+        return self.heads(heads.transpose(-2, -3))
+
+    def attend_neighborhood(
+        self,
+        q: Float[Tensor, "*batch heads queries dim"],
+        k: Float[Tensor, "*batch heads keys dim"],
+        v: Float[Tensor, "*batch heads keys v_dim"],
+        grid: tuple[int, ...],
+        *,
+        global_v: Float[Tensor, "*batch heads globals v_dim"] | None = None,
+        added: Float[Tensor, "*batch heads queries slots"] | None = None,
+        dropout: float = 0.0,
+        **scores: Unpack[NeighborhoodScores],
+    ) -> Float[Tensor, "*batch queries heads v_dim"]:
+        """`core_attn.neighborhood_attention` through the taps, heads beside their features.
+
+        Arguments and errors are those of the operator; `dropout` acts in training only. The tap
+        `pattern` sees weights on all positions, then on global keys, without what is `added`.
+        """
+        dropout = dropout if self.training else 0.0
+        if not self.pattern.listening:
+            heads = neighborhood_attention(
+                q, k, v, grid, global_v=global_v, added=added, dropout=dropout, **scores
+            )
+            return self.heads(heads.transpose(-2, -3))
+        weights = F.dropout(self.pattern(neighborhood_weights(q, k, grid, **scores)), dropout)
+        heads = weights @ (v if global_v is None else torch.cat([v, global_v], -2))
+        if added is not None:
+            heads = heads + window_to_map(added, grid, **scores) @ v
         return self.heads(heads.transpose(-2, -3))

@@ -13,6 +13,7 @@ from ._gather_attention.operator import (
     top_positions,
 )
 from ._linear_attention.operator import bidirectional_linear_attention, linear_attention
+from ._neighborhood_attention.operator import neighborhood_attention, neighborhood_weights
 from ._relu_attention.operator import relu_attention
 from ._short_attention.operator import short_attention
 from ._short_attention_block.call import Residual
@@ -38,6 +39,8 @@ __all__ = [
     "scatter_sum",
     "top_positions",
     "linear_attention",
+    "neighborhood_attention",
+    "neighborhood_weights",
     "relu_attention",
     "use_backend",
     "why",
