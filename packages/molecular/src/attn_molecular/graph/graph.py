@@ -1,0 +1,70 @@
+"""Neighborhoods of atoms, packed one after the other."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Graph:
+    """For each atom its edges, sorted by distance; edges of atom i are offsets[i] to offsets[i+1].
+
+    Attributes:
+        center: (edges) the atom to which an edge belongs.
+        neighbor: (edges) the atom at its other end; the center itself for a self edge.
+        offsets: (atoms + 1).
+        direction: (edges, 3) unit vectors from center to neighbor; zero for self edges.
+        distance: (edges) in A.
+        log_envelope: (edges) added to attention logits; 0 for self edges, falling to -inf where an
+            edge leaves the graph.
+        featureless: (edges) edges whose distance expansion is zero; None for none.
+    """
+
+    center: Int[Tensor, " edges"]
+    neighbor: Int[Tensor, " edges"]
+    offsets: Int[Tensor, " atoms_and_one"]
+    direction: Float[Tensor, "edges 3"]
+    distance: Float[Tensor, " edges"]
+    log_envelope: Float[Tensor, " edges"]
+    featureless: Bool[Tensor, " edges"] | None = None
+
+    @property
+    def atoms(self) -> int:
+        """The number of atoms."""
+        return len(self.offsets) - 1
+
+    @cached_property
+    def counts(self) -> Int[Tensor, " atoms"]:
+        """The edges of each atom."""
+        return self.offsets.diff()
+
+    @cached_property
+    def longest(self) -> int:
+        """The most edges of an atom."""
+        return int(self.counts.max())
+
+    @cached_property
+    def slot(self) -> Int[Tensor, " edges"]:
+        """The place of each edge among those of its atom."""
+        return torch.arange(len(self.center), device=self.center.device) - self.offsets[self.center]
+
+    def padded(self, x: Tensor, fill: float = 0.0) -> Tensor:
+        """(edges, ...) as (atoms, longest, ...), `fill` where an atom has fewer edges."""
+        full = x.new_full((self.atoms, self.longest, *x.shape[1:]), fill)
+        return full.index_put((self.center, self.slot), x)
+
+    def packed(self, x: Tensor) -> Tensor:
+        """The inverse of `padded`."""
+        return x[self.center, self.slot]
+
+    def sums(self, x: Tensor) -> Tensor:
+        """Sums of (edges, ...) over the edges of each atom."""
+        return x.new_zeros(self.atoms, *x.shape[1:]).index_add(0, self.center, x)
+
+    @cached_property
+    def first(self) -> Int[Tensor, " atoms"]:
+        """The first edge of each atom, where there are self edges: that."""
+        return self.offsets[:-1]
