@@ -60,7 +60,10 @@ class KeyValueCache:
     def select(self, rows: Int[Tensor, " kept"]) -> None:
         """Keeps these rows of the batch only, in this order."""
         if self._k is not None and self._v is not None:
-            self._k, self._v = self._k[rows], self._v[rows]
+            k, v = self.contents()
+            self._k = self._k.new_empty(len(rows), *self._k.shape[1:])
+            self._v = self._v.new_empty(len(rows), *self._v.shape[1:])
+            self._k[..., : self.length, :], self._v[..., : self.length, :] = k[rows], v[rows]
 
 
 class MultiHeadAttention(AttentionLayer):
