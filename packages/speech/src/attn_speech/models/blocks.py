@@ -120,9 +120,7 @@ class Block(nn.Module):
             cross = self.cross
 
             def read(h: Tensor) -> Tensor:
-                return cross(
-                    h, memory, lengths=memory_lengths, mask=memory_mask, cache=of_memory
-                )
+                return cross(h, memory, lengths=memory_lengths, mask=memory_mask, cache=of_memory)
 
             x = self._add(x, self.cross_norm, read, self.cross_concat)
         return self._add(x, self.feed_forward_norm, lambda h: self.feed_forward(h, keep), None)

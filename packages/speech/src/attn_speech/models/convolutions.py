@@ -1,6 +1,7 @@
 """The convolutions before the encoder and after the decoder, and the decoder's pre-net."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
@@ -40,7 +41,7 @@ class ConvStack(nn.Module):
             raise ValueError(f"a kernel must be odd to keep the length, got {kernel}")
         self.convs = nn.ModuleList(
             nn.Conv1d(into, out, kernel, padding=kernel // 2, bias=False)
-            for into, out in zip(channels, channels[1:], strict=False)
+            for into, out in pairwise(channels)
         )
         self.norms = nn.ModuleList(
             nn.BatchNorm1d(out) if batch_norm else nn.Identity() for out in channels[1:]

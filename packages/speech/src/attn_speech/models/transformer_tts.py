@@ -171,7 +171,8 @@ class TransformerTTS(nn.Module):
         >>> config = TransformerTTSConfig(vocabulary=9, dim=16, heads=2, encoder_depth=1,
         ...     decoder_depth=1, mels=4)
         >>> text, lengths = torch.tensor([[1, 2, 3]]), torch.tensor([3])
-        >>> config.build().eval()(text, lengths, torch.randn(1, 6, 4), torch.tensor([6])).after.shape
+        >>> model, mels = config.build().eval(), torch.randn(1, 6, 4)
+        >>> model(text, lengths, mels, torch.tensor([6])).after.shape
         torch.Size([1, 6, 4])
     """
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..models.transformer_tts import TransformerTTSConfig
 from ..models.tts_loss import ATTENTIONS, TTSLossConfig, both_maskings
+from .renaming import check_complete, rename
 
 _FIELDS = {
     "idim": ("vocabulary", 64),
@@ -54,7 +55,7 @@ _FIELDS = {
 
 
 def config_from(official: Mapping[str, Any]) -> TransformerTTSConfig:
-    """Our configuration of the arguments of ESPnet's constructor; what they leave out is its default.
+    """Our configuration of the arguments of ESPnet's constructor, with its defaults.
 
     Raises:
         ValueError: global style tokens, which this package does not have.
@@ -96,9 +97,7 @@ def loss_config_from(official: Mapping[str, Any]) -> TTSLossConfig:
     )
 
 
-def from_official(
-    state: Mapping[str, Tensor], config: TransformerTTSConfig
-) -> dict[str, Tensor]:
+def from_official(state: Mapping[str, Tensor], config: TransformerTTSConfig) -> dict[str, Tensor]:
     """Our state dict of ESPnet's; also of a whole task's, whose keys begin with "tts.".
 
     Raises:
@@ -127,22 +126,11 @@ def from_official(
             ours[f"{layer}.kv.{kind}"] = torch.cat([parts["k"], parts["v"]])
         else:
             ours[f"{layer}.qkv.{kind}"] = torch.cat([parts["q"], parts["k"], parts["v"]])
-    with torch.device("meta"):
-        want = config.build().state_dict()
-    missing, unknown = sorted(want.keys() - ours.keys()), sorted(ours.keys() - want.keys())
-    if missing or unknown:
-        raise ValueError(f"not this configuration's weights: missing {missing}, unknown {unknown}")
-    for name, value in ours.items():
-        if value.shape != want[name].shape:
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)}, the configuration {tuple(want[name].shape)}"
-            )
+    check_complete(ours, config)
     return ours
 
 
-def to_official(
-    state: Mapping[str, Tensor], config: TransformerTTSConfig
-) -> dict[str, Tensor]:
+def to_official(state: Mapping[str, Tensor], config: TransformerTTSConfig) -> dict[str, Tensor]:
     """ESPnet's state dict of ours, but for the constant `criterion.bce_criterion.pos_weight`."""
     official: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -159,7 +147,7 @@ def to_official(
 
 
 def _renamings(config: TransformerTTSConfig) -> list[tuple[str, str]]:
-    """Pairs of their name and ours, as patterns with <n> for a number; the first that fits counts."""
+    """Pairs of their name and ours, with <n> for a number; the first that fits counts."""
     norm, pairs = ("1" if config.batch_norm else "-"), []
     if config.encoder_prenet_layers:
         pairs += [
@@ -214,18 +202,8 @@ def _renamings(config: TransformerTTSConfig) -> list[tuple[str, str]]:
 
 
 def _our_name(key: str, config: TransformerTTSConfig) -> str:
-    return _rename(key, _renamings(config))
+    return rename(key, _renamings(config))
 
 
 def _official_name(name: str, config: TransformerTTSConfig) -> str:
-    return _rename(name, [(ours, theirs) for theirs, ours in _renamings(config)])
-
-
-def _rename(name: str, pairs: list[tuple[str, str]]) -> str:
-    for old, new in pairs:
-        pattern = re.escape(old).replace("<n>", r"(\d+)")
-        if found := re.match(pattern, name):
-            for number in found.groups():
-                new = new.replace("<n>", number, 1)
-            return new + name[found.end() :]
-    return name
+    return rename(name, [(ours, theirs) for theirs, ours in _renamings(config)])
