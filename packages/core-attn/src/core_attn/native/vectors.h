@@ -1,6 +1,9 @@
 /* Vectors as wide as the processor's, exp2, and the transposition of small squares. */
 #include <math.h>
 #include <stdint.h>
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -24,6 +27,14 @@ typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4), may_ali
 typedef float tile __attribute__((vector_size(4 * TILE), aligned(4), may_alias));
 typedef int64_t isize;
 
+/* Numbers of two tiles by their places in the pair of them; GCC has clang's word for it since 12. */
+#if defined(__clang__) || __GNUC__ >= 12
+#define MIX __builtin_shufflevector
+#else
+typedef int32_t places __attribute__((vector_size(4 * TILE)));
+#define MIX(a, b, ...) __builtin_shuffle(a, b, (places){__VA_ARGS__})
+#endif
+
 static inline isize round_up(isize n, isize step) { return (n + step - 1) / step * step; }
 static inline vec load(const float *p) { return *(const vec *)p; }
 static inline void store(float *p, vec x) { *(vec *)p = x; }
@@ -39,22 +50,24 @@ static inline vec splat_pair(const float *p) {
 }
 /* The sums of neighbouring lanes. */
 static inline tile even_and_odd(vec x) {
-    return __builtin_shufflevector(x, x, 0, 2, 4, 6, 8, 10, 12, 14) +
-           __builtin_shufflevector(x, x, 1, 3, 5, 7, 9, 11, 13, 15);
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    __m512 apart = _mm512_permutexvar_ps(even, (__m512)x);
+    __m256d odd = _mm512_extractf64x4_pd((__m512d)apart, 1);
+    return (tile)_mm512_castps512_ps256(apart) + (tile)odd;
 }
 /* The numbers of a and b in turns. */
 static inline vec in_turns(tile a, tile b) {
-    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+    const __m512i turns = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    __m512 first = _mm512_castps256_ps512((__m256)a), second = _mm512_castps256_ps512((__m256)b);
+    return (vec)_mm512_permutex2var_ps(first, turns, second);
 }
 #endif
 
 #if defined(__AVX512F__)
-#include <immintrin.h>
 static inline vec larger(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
 /* Whether a comparison holds in any lane. */
 static inline int any(ivec x) { return _mm512_test_epi32_mask((__m512i)x, (__m512i)x) != 0; }
 #elif defined(__AVX__)
-#include <immintrin.h>
 static inline vec larger(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
 static inline int any(ivec x) { return _mm256_movemask_ps((__m256)x) != 0; }
 #else
@@ -82,13 +95,11 @@ static inline vec exp2_below(vec x, vec most) {
 
 /* t[c][r] = row[r][first + c]; the two halves of rows 4 apart are joined as they are loaded. */
 static inline void transpose(const float *const row[TILE], isize first, tile t[TILE]) {
-#define MIX __builtin_shufflevector
 #if TILE == 8
-    typedef float half __attribute__((vector_size(16), aligned(4), may_alias));
     UNROLL for (int i = 0; i < 4; i++) {
-        const half *upper = (half *)(row[i] + first), *lower = (half *)(row[i + 4] + first);
-        t[i] = MIX(upper[0], lower[0], 0, 1, 2, 3, 4, 5, 6, 7);
-        t[i + 4] = MIX(upper[1], lower[1], 0, 1, 2, 3, 4, 5, 6, 7);
+        const float *upper = row[i] + first, *lower = row[i + 4] + first;
+        t[i] = (tile)_mm256_loadu2_m128(lower, upper);
+        t[i + 4] = (tile)_mm256_loadu2_m128(lower + 4, upper + 4);
     }
     UNROLL for (int i = 0; i < 8; i += 4) {
         tile a = MIX(t[i], t[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
@@ -109,5 +120,4 @@ static inline void transpose(const float *const row[TILE], isize first, tile t[T
     t[2] = MIX(b, d, 0, 1, 4, 5);
     t[3] = MIX(b, d, 2, 3, 6, 7);
 #endif
-#undef MIX
 }
