@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from attn_recsys.data.batches import ShardDataset, ShardLoader
+from attn_recsys.data.batches import ShardDataset
 from attn_recsys.data.movielens import prepare_ml1m
 from attn_recsys.data.prepare import load_prepared
 from attn_recsys.metrics import summary
 from attn_recsys.models import create
 from attn_recsys.optim import SPARSE, make_optimizer
+from core_attn.training.data import StreamLoader
 
 DATA = Path(os.environ.get("ATTN_DATA", "../../../shared/data"))  # from packages/recsys
 
@@ -66,7 +67,7 @@ def run(args, prepared, folder, seed):
     model = model.to(dtype)
     optimizer = make_optimizer(model, args.optimizer, lr=args.lr)
     sets = {
-        part: ShardLoader(
+        part: StreamLoader(
             ShardDataset(
                 folder / part, prepared, 1024 if part == "train" else 8192,
                 shuffle=part == "train", seed=seed, buffer=16, drop_last=part == "train",

@@ -42,8 +42,7 @@ def compare(folder, args):
     command("attn_recsys", ["fit", *map(str, words), "--trainer.enable_progress_bar", "false"])
     ckpt = folder / "table-autoint" / "version_0" / "last.ckpt"
 
-    task, data = load(str(ckpt))
-    data.setup()
+    task, data, _ = load(str(ckpt), "predict")
     batches = list(data.loader("train", shuffle=False))
     rows = sum(len(batch["label"]) for batch in batches)
     for threads in args.threads:

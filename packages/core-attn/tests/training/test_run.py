@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from core_attn.cli import main
-from core_attn.training import load_checkpoint
+from core_attn.training import opened
 
 FIT = ("fit", "--config", "points-tiny", "--trainer.enable_progress_bar", "false")
 
@@ -69,8 +69,7 @@ def test_predictions_are_written_beside_the_checkpoint(tiny, trained):
     assert code == 0
     predictions = torch.cat(torch.load(trained / "best.predictions.pt", weights_only=True))
     assert predictions.shape == (32, 2)
-    task, data = load_checkpoint(trained / "best.ckpt")
-    data.setup("test")
+    _, task, data, _ = opened(trained / "best.ckpt", "test")
     x, _ = next(iter(data.test_dataloader()))
     assert torch.allclose(predictions[:8], task.model(x).softmax(-1))
 
@@ -116,6 +115,13 @@ def test_a_report_is_one_file_with_pictures_inside(tiny, trained):
     assert len(pictures) == 3  # loss, accuracy, attention
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
     assert "url(" not in text and "@import" not in text
+    folder = trained / "report"
+    assert {path.name for path in folder.iterdir()} == {
+        "attention.png", "attention.csv", "samples.csv", "curve-loss.png", "curve-loss.csv",
+        "curve-accuracy.png", "curve-accuracy.csv",
+    }  # fmt: skip
+    assert (folder / "attention.png").read_bytes() in pictures
+    assert (folder / "samples.csv").read_text().startswith("label,count")
     words = " ".join(page.texts)
     assert "a <b> is escaped" in words
     assert "val/accuracy" in words
@@ -172,3 +178,22 @@ def test_a_run_in_bfloat16_is_measured_in_bfloat16(tiny):
     path = out[-1].split()[-1]
     assert torch.load(path, weights_only=True)["config"]["trainer"]["precision"] == "bf16-mixed"
     assert tiny("test", "--ckpt", path)[0] == 0
+
+
+def test_a_run_starts_from_a_file_of_weights_that_is_not_needed_again(tiny, trained, tmp_path):
+    (tmp_path / "start.ckpt").write_bytes((trained / "best.ckpt").read_bytes())
+    flags = ("--model.weights", "start.ckpt", "--model.lr", "0", "--trainer.max_epochs", "1")
+    code, out, _ = tiny(*FIT, *flags)
+    assert code == 0
+    assert out[0] == "start.ckpt[state_dict]: 6 of 6 weights taken over"
+    (tmp_path / "start.ckpt").unlink()
+    last = tmp_path / "runs/points-tiny/version_0/last.ckpt"
+    states = [
+        torch.load(path, weights_only=True)["state_dict"] for path in (trained / "best.ckpt", last)
+    ]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert tiny("test", "--ckpt", str(last))[0] == 0
+    code, out, _ = tiny("fit", "--ckpt_path", str(last), "--trainer.max_epochs", "2")
+    assert code == 0 and "taken over" not in "".join(out)
+    code, _, err = tiny(*FIT, *flags)
+    assert (code, err) == (2, ["attn-tiny: weights start.ckpt: no such file"])

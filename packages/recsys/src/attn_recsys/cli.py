@@ -11,36 +11,12 @@ def main() -> int:
     return run(
         "attn_recsys",
         commands={
-            "report": report,
             "calibrate": calibrate,
             "predict": predict,
             "export": export,
             "bench": bench,
         },
     )
-
-
-def report(ckpt: str, out: str | None = None) -> None:
-    """Write one HTML page about a checkpoint, and its pictures as PNG and CSV beside it.
-
-    Args:
-        ckpt: the checkpoint; logs and test results are read from its folder.
-        out: the page to write; by default report.html beside the checkpoint.
-    """
-    from pathlib import Path
-
-    from core_attn.training.report import report as page
-
-    from . import report as pictures
-    from .serving import load
-
-    page(ckpt, out)
-    task, data = load(ckpt)
-    data.prepare_data()
-    data.setup("test")
-    folder = Path(out or Path(ckpt).with_name("report.html")).with_suffix("")
-    pictures.write(pictures.exhibits(task, data), folder)
-    print(f"{folder}/")
 
 
 def calibrate(

@@ -1,10 +1,8 @@
 """Pictures of a trained click model: calibration, attention between fields, interacting pairs."""
 
-import csv
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core_attn.taps import Mean, record
+from core_attn.training import Exhibit
 
 from . import metrics
 from .data.batches import Batch
@@ -28,25 +27,7 @@ ROWS = 20_000
 PAIR_ROWS = 512
 
 
-class Picture(NamedTuple):
-    """One picture with the numbers in it.
-
-    Attributes:
-        name: of its files.
-        title: a few words.
-        caption: what to see in it.
-        rows: the numbers.
-        figure: the picture; None for a plain table.
-    """
-
-    name: str
-    title: str
-    caption: str
-    rows: list[dict[str, Any]]
-    figure: "Figure | None" = None
-
-
-def exhibits(task: "ClickTask", data: "ClickData", rows: int = ROWS) -> Iterator[Picture]:
+def exhibits(task: "ClickTask", data: "ClickData", rows: int = ROWS) -> Iterator[Exhibit]:
     """Everything the report shows of a model, from the first rows of the test data.
 
     Args:
@@ -73,27 +54,10 @@ def exhibits(task: "ClickTask", data: "ClickData", rows: int = ROWS) -> Iterator
     yield _pairs(model, batches[0])
 
 
-def write(pictures: Iterator[Picture], folder: Path) -> list[Path]:
-    """Saves each picture as PNG and its numbers as CSV beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for picture in pictures:
-        path = folder / f"{picture.name}.csv"
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(picture.rows[0]))
-            writer.writeheader()
-            writer.writerows(picture.rows)
-        written.append(path)
-        if picture.figure is not None:
-            written.append(path.with_suffix(".png"))
-            picture.figure.savefig(written[-1], dpi=144, bbox_inches="tight")
-    return written
-
-
 # ---- quality ----
 
 
-def _quality(label: np.ndarray, found: Mapping[str, np.ndarray]) -> Picture:
+def _quality(label: np.ndarray, found: Mapping[str, np.ndarray]) -> Exhibit:
     """One column of metrics for each set of probabilities."""
     columns = {name: metrics.summary(label, p) for name, p in found.items()}
     rows = [
@@ -101,10 +65,10 @@ def _quality(label: np.ndarray, found: Mapping[str, np.ndarray]) -> Picture:
         for metric in next(iter(columns.values()))
     ]
     caption = f"On {len(label):,} test rows, {label.mean():.1%} of them with label 1."
-    return Picture("quality", "Quality", caption, rows)
+    return Exhibit("Quality", caption, rows)
 
 
-def _calibration(label: np.ndarray, found: Mapping[str, np.ndarray]) -> Picture:
+def _calibration(label: np.ndarray, found: Mapping[str, np.ndarray]) -> Exhibit:
     from matplotlib.figure import Figure
 
     curves = {name: metrics.reliability(label, p) for name, p in found.items()}
@@ -129,10 +93,10 @@ def _calibration(label: np.ndarray, found: Mapping[str, np.ndarray]) -> Picture:
         for i, b in enumerate(bins)
     ]
     caption = "Ten bins of equally many rows; on the grey line predictions are exact."
-    return Picture("calibration", "Calibration", caption, rows, figure)
+    return Exhibit("Calibration", caption, figure, rows)
 
 
-def _unseen(data: "ClickData") -> Picture:
+def _unseen(data: "ClickData") -> Exhibit:
     prepared = data.prepared
     unseen, empty = prepared.unseen, prepared.empty
     rows = [
@@ -143,7 +107,7 @@ def _unseen(data: "ClickData") -> Picture:
         "Shares of cells: of validation and test cells those whose value was rare or unseen in "
         "training, of all cells those without a value."
     )
-    return Picture("unseen", "Rare, unseen and empty cells", caption, rows)
+    return Exhibit("Rare, unseen and empty cells", caption, rows, name="unseen")
 
 
 # ---- attention ----
@@ -161,33 +125,33 @@ def attention_maps(
 
 def _global_maps(
     model: AutoInt, batches: Sequence[Batch], names: Sequence[str]
-) -> Iterator[Picture]:
+) -> Iterator[Exhibit]:
     maps = attention_maps(model, batches).numpy()
     count = sum(len(batch["label"]) for batch in batches)
     titles = [f"block {i + 1}" for i in range(len(maps))]
-    yield Picture(
-        "attention-global",
+    yield Exhibit(
         "Attention between fields",
         f"Mean over heads and {count:,} test rows. A row is the field that asks, a column the "
         f"field it reads; each row sums to 1, so an even spread would be {1 / len(names):.3f}.",
-        _map_rows(maps.mean(1, keepdims=True), names),
         draw_maps(list(maps.mean(1)), titles, names, columns=len(maps)),
+        _map_rows(maps.mean(1, keepdims=True), names),
+        "attention-global",
     )
     heads = maps.shape[1]
     panels = [x for block in maps for x in block]
     titles = [f"block {i + 1}, head {j + 1}" for i in range(len(maps)) for j in range(heads)]
-    yield Picture(
-        "attention-heads",
+    yield Exhibit(
         "Attention by block and head",
         "As above, for every head of every block.",
-        _map_rows(maps, names),
         draw_maps(panels, titles, names, columns=heads),
+        _map_rows(maps, names),
+        "attention-heads",
     )
 
 
 def _single_rows(
     model: AutoInt, batch: Batch, p: np.ndarray, names: Sequence[str], cases: int = 3
-) -> Iterator[Picture]:
+) -> Iterator[Exhibit]:
     size = len(batch["label"])
     order = np.argsort(p[:size])
     chosen = torch.from_numpy(order[np.linspace(0, size - 1, cases).round().astype(int)].copy())
@@ -201,12 +165,12 @@ def _single_rows(
             titles.append(f"row {row}, p = {p[row]:.3f}, block {block + 1}")
             for entry in _map_rows(maps[block, case][None, None], names):
                 rows.append({"row": row, "p": p[row]} | entry | {"block": block + 1})
-    yield Picture(
-        "attention-rows",
+    yield Exhibit(
         "Attention in single rows",
         "The test rows with the lowest, a middle and the highest prediction; mean over heads.",
-        rows,
         draw_maps(panels, titles, names, columns=len(maps)),
+        rows,
+        "attention-rows",
     )
 
 
@@ -292,7 +256,7 @@ def interaction_strengths(
     return strengths
 
 
-def _pairs(model: Model, batch: Batch) -> Picture:
+def _pairs(model: Model, batch: Batch) -> Exhibit:
     names = model.layout.names
     strengths = interaction_strengths(model, batch).numpy()
     rows = [
@@ -307,7 +271,7 @@ def _pairs(model: Model, batch: Batch) -> Picture:
         "Root mean square of the change of the logit when two fields are swapped for those of "
         f"another row, beyond what each swap does alone. Strongest: {best}."
     )
-    return Picture("interactions", "Interacting pairs", caption, rows, figure)
+    return Exhibit("Interacting pairs", caption, figure, rows, "interactions")
 
 
 def _first(batches: Any, rows: int) -> Iterator[Batch]:

@@ -47,11 +47,8 @@ def predict_files(
     Raises:
         ValueError: a cell that does not fit its field, or data prepared for another schema.
     """
-    task, data = load(ckpt)
-    data.prepare_data()
-    data.setup("predict")
+    task, data, _ = load(ckpt, "predict")
     prepared = data.prepared
-    prepared.check_same(task.schema_hash, "the checkpoint")
     vocabulary = load_vocabulary(data.prepared_folder, prepared)
     output = Path(output)
     part = output.with_name(output.name + ".part")
@@ -93,13 +90,9 @@ def calibrate(
     Raises:
         ValueError: there are no validation rows, or all have the same label.
     """
-    from core_attn.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+    from core_attn.training.checkpoint import AtomicCheckpointIO
 
-    task, data = load(ckpt)
-    data.prepare_data()
-    data.setup("test")
-    data.prepared.check_same(task.schema_hash, "the checkpoint")
-    checkpoint = read_checkpoint(ckpt)
+    task, data, checkpoint = load(ckpt, "test")
     checkpoint.pop("calibration", None)
     rows = []
     if method != "none":
@@ -138,22 +131,25 @@ def _before_and_after(
     ]
 
 
-def load(ckpt: str) -> "tuple[ClickTask, ClickData]":
-    """A trained click task and its data module.
+def load(
+    ckpt: str, stage: Literal["validate", "test", "predict"]
+) -> "tuple[ClickTask, ClickData, dict[str, Any]]":
+    """A trained click task, its data module set up for a stage, and the checkpoint's content.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a checkpoint of this package.
+        ValueError: it is not a checkpoint of this package, or its data were prepared anew.
     """
-    from core_attn.training import load_checkpoint
+    from core_attn.training import opened
 
     from .data import ClickData
     from .tasks import ClickTask
 
-    task, data = load_checkpoint(ckpt)
+    _, task, data, content = opened(ckpt, stage)
     if not isinstance(task, ClickTask) or not isinstance(data, ClickData):
         raise ValueError(f"{ckpt} holds a {type(task).__name__}, not a click task")
-    return task, data
+    data.prepared.check_same(task.schema_hash, "the checkpoint")
+    return task, data, content
 
 
 def _cut(batch: Batch, size: int) -> Iterator[Batch]:
@@ -171,10 +167,7 @@ def export_with_tables(
     """
     from core_attn.training.export import export
 
-    task, data = load(ckpt)
-    data.prepare_data()
-    data.setup("predict")
-    data.prepared.check_same(task.schema_hash, "the checkpoint")
+    _, data, _ = load(ckpt, "predict")
     path = Path(out or Path(ckpt).with_suffix({"onnx": ".onnx", "torch": ".pt2"}[format]))
     code = export(ckpt, format, str(path), tolerance)
     tables = path.with_name(path.stem + "-tables")

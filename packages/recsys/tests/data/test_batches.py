@@ -5,9 +5,10 @@ import torch
 from lightning_fabric.utilities.data import _set_sampler_epoch
 
 from attn_recsys.data import prepare as module
-from attn_recsys.data.batches import ShardDataset, ShardLoader
+from attn_recsys.data.batches import ShardDataset
 from attn_recsys.data.prepare import prepare
 from attn_recsys.schema import Field, Schema
+from core_attn.training.data import StreamLoader
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 def loader(folder, workers=0, **options):
     settings = {"batch_size": 8, "shuffle": True, "seed": 3, "buffer": 3} | options
-    return ShardLoader(ShardDataset(*folder, **settings), workers)
+    return StreamLoader(ShardDataset(*folder, **settings), workers)
 
 
 def ids(batches):
@@ -83,7 +84,7 @@ def test_processes_share_the_rows_and_have_equally_many_batches(folder):
     parts, counts = [], []
     for rank in range(2):
         part = loader(folder, drop_last=True)
-        part.shards.rank, part.shards.world = rank, 2
+        part.dataset.rank, part.dataset.world = rank, 2
         counts.append(len(part))
         parts.append(flat(ids(part)))
     assert counts[0] == counts[1] and not set(parts[0]) & set(parts[1])

@@ -15,19 +15,33 @@ from typing import TYPE_CHECKING, Any
 from ..cli import main
 
 if TYPE_CHECKING:
-    from .checkpoint import load_checkpoint
-    from .data import data_folder, loader
-    from .task import Exhibit, Task
+    from .checkpoint import Opened, opened
+    from .data import Stream, StreamLoader, data_folder, loader
+    from .exhibit import Exhibit
+    from .task import Task
 
-__all__ = ["main", "Task", "Exhibit", "loader", "data_folder", "load_checkpoint"]
+__all__ = [
+    "main",
+    "Task",
+    "Exhibit",
+    "loader",
+    "Stream",
+    "StreamLoader",
+    "data_folder",
+    "Opened",
+    "opened",
+]
 
 # Lightning takes seconds to import; `recipes`, `--help` and a misspelt recipe need not wait.
 _LAZY = {
     "Task": "task",
-    "Exhibit": "task",
+    "Exhibit": "exhibit",
     "loader": "data",
+    "Stream": "data",
+    "StreamLoader": "data",
     "data_folder": "data",
-    "load_checkpoint": "checkpoint",
+    "Opened": "checkpoint",
+    "opened": "checkpoint",
 }
 
 

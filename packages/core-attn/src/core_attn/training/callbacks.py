@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import distributed, nn
 
+from .data import ResumableLoader
 from .task import Task
 
 
@@ -59,6 +60,7 @@ class LastCheckpoint(Checkpoint):
         if self._random is not None and len(self._random) == trainer.world_size:
             _set_random_state(self._random[trainer.global_rank])
         self._step = trainer.global_step
+        _continue_loaders(trainer.fit_loop)
         _begin_next_epoch(trainer.fit_loop)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -177,9 +179,23 @@ def _validation_follows(trainer: Trainer, batches_done: int) -> bool:
     return bool(trainer.enable_validation and every and batches_done % every == 0)
 
 
+def _continue_loaders(loop: Any) -> None:
+    """Gives the loaders their state where they stood before it was read.
+
+    Lightning does so only if it makes them afterwards, which a task that asks for its estimated
+    steps, as for a schedule, prevents.
+    """
+    states, loop._combined_loader_states_to_load = loop._combined_loader_states_to_load, []
+    if states and loop.restarting:
+        loop._combined_loader._load_state_dicts(states)
+
+
 def _begin_next_epoch(loop: Any) -> None:
     """Resumed at the end of an epoch while `max_steps` counts, Lightning would repeat that end."""
     if loop.restarted_on_epoch_end:
+        for batches in loop._combined_loader.flattened:
+            if isinstance(batches, ResumableLoader):  # cut by limit_train_batches
+                batches.load_state_dict({"batches": 0})
         loop.epoch_progress.increment_completed()
         loop.reset_restart_stage()
         loop._restarting = loop.epoch_loop.restarting = False

@@ -4,7 +4,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jsonargparse import ArgumentParser
@@ -15,26 +15,51 @@ from torch import nn
 from .task import Task
 
 
-def load_checkpoint(path: str | Path) -> tuple[Task, LightningDataModule]:
-    """The trained task, in eval mode on the CPU, and the data module, both as configured then.
+class Opened(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        path: the file.
+        task: trained, in eval mode on the CPU.
+        data: the data module as configured then.
+        content: the file's other entries, as "config", "recipe", "epoch".
+    """
+
+    path: Path
+    task: Task
+    data: LightningDataModule
+    content: dict[str, Any]
+
+
+def opened(
+    path: str | Path, stage: Literal["fit", "validate", "test", "predict"] | None = None
+) -> Opened:
+    """Opens a checkpoint once, for everything that is done with it.
+
+    Args:
+        path: the file.
+        stage: what the data are prepared and set up for; None leaves them alone.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file, or the data are not where they were.
         ValueError: it is not a checkpoint of this program, or does not fit its own model.
     """
-    checkpoint = read_checkpoint(path)
+    content = read_checkpoint(path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Task, "model")
     parser.add_subclass_arguments(LightningDataModule, "data")
-    config = checkpoint["config"]
+    config = content["config"]
     parts = parser.instantiate_classes(
         parser.parse_object({"model": config["model"], "data": config["data"]})
     )
     task, data = parts["model"], parts["data"]
-    task.on_load_checkpoint(checkpoint)  # where a network's sizes come from data, it is built here
-    check_fits(task, checkpoint, path)
-    task.load_state_dict(checkpoint["state_dict"])
-    return task.eval(), data
+    task.on_load_checkpoint(content)  # where a network's sizes come from data, it is built here
+    check_fits(task, content, path)
+    task.load_state_dict(content["state_dict"])
+    if stage is not None:
+        data.prepare_data()
+        data.setup(stage)
+    return Opened(Path(path), task.eval(), data, content)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

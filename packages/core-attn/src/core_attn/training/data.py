@@ -1,13 +1,14 @@
 """Data loading in an order given by seed and epoch alone, so that runs resume exactly."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import distributed
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 
 def loader(
@@ -63,6 +64,7 @@ def loader(
         )
     sampler = ResumableSampler(
         dataset,
+        batch_size,
         num_replicas=world,
         rank=distributed.get_rank() if parallel else 0,
         shuffle=shuffle,
@@ -82,26 +84,67 @@ def loader(
     )
 
 
+class Order(Protocol):
+    """An order that depends on a seed and an epoch only, and can be begun after some batches.
+
+    Attributes:
+        seed: of the order.
+        epoch: which order; the trainer sets it through `set_epoch`.
+        skip: batches left out at the front.
+    """
+
+    seed: int
+    epoch: int
+    skip: int
+
+
 class ResumableSampler(DistributedSampler):
-    """An order given by seed and epoch, of which the first `skip` samples can be left out once."""
+    """The `Order` of a data set with a length, dealt to all processes.
+
+    Shuffled, every process gets equally many samples, some of them twice where they do not divide.
+    As stored, every sample is given out once, so that what is measured counts it once.
+    """
 
     skip = 0
 
+    def __init__(self, dataset: Dataset, batch_size: int, **options: Any):
+        super().__init__(dataset, **options)
+        self.batch_size = batch_size
+        if not self.shuffle:
+            self.num_samples = len(range(self.rank, self._size, self.num_replicas))
+
+    @property
+    def _size(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
     def __iter__(self) -> Iterator[int]:
-        skip, self.skip = self.skip, 0
-        return islice(super().__iter__(), skip, None)
+        order = super().__iter__() if self.shuffle else self._as_stored()
+        return islice(order, self.skip * self.batch_size, None)
+
+    def _as_stored(self) -> Iterator[int]:
+        return iter(range(self.rank, self._size, self.num_replicas))
 
 
 class ResumableLoader(DataLoader):
-    """What `loader` returns; its state is the number of batches given out in this epoch."""
+    """A loader whose state is the number of batches given out in the epoch.
 
-    _given = 0
+    What `loader` returns, and `StreamLoader`; the trainer saves the state in every checkpoint and
+    gives it back before the first batch of a resumed run.
+    """
+
+    _given = _skip = 0
+
+    @property
+    def order(self) -> Order | None:
+        """What begins where it is told; None where the trainer put a sampler of its own."""
+        return self.sampler if isinstance(self.sampler, ResumableSampler) else None
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator, so that nothing starts before the trainer has set the sampler's epoch.
-        if isinstance(self.sampler, ResumableSampler) and self.generator is not None:
-            self._given = self.sampler.skip // (self.batch_size or 1)
-            self.generator.manual_seed(hash((self.sampler.seed, self.sampler.epoch, self._given)))
+        # A generator, so that nothing starts before the trainer has set the epoch and the state.
+        self._given, self._skip = self._skip, 0
+        if (order := self.order) is not None and self.generator is not None:
+            order.skip = self._given
+            self.generator.manual_seed(hash((order.seed, order.epoch, self._given)))
         for batch in super().__iter__():
             self._given += 1
             yield batch
@@ -112,7 +155,76 @@ class ResumableLoader(DataLoader):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Lets the next iteration begin after the batches given out."""
-        self.sampler.skip = state["batches"] * (self.batch_size or 1)  # type: ignore[union-attr]
+        self._skip = state["batches"]
+
+
+class Stream(IterableDataset, ABC):
+    """An `Order` that makes its batches itself, as one that reads files front to back.
+
+    `__iter__` yields the batches of `epoch` after the first `skip`, as they are in this process and
+    this worker (`torch.utils.data.get_worker_info`).
+
+    Args:
+        seed: of the order.
+    """
+
+    def __init__(self, seed: int = 0):
+        self.seed, self.epoch, self.skip = seed, 0, 0
+
+    @abstractmethod
+    def batches(self, workers: int) -> int:
+        """Batches of an epoch in this process, read by 1 or more workers; in training as many in
+        every process."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch that decides the order."""
+        self.epoch = epoch
+
+
+class StreamLoader(ResumableLoader):
+    """Loads a `Stream`, with workers that read ahead.
+
+    Args:
+        dataset: the stream.
+        num_workers: processes that read ahead; 0 reads in this one.
+
+    Example:
+        >>> class Squares(Stream):
+        ...     def __iter__(self):
+        ...         yield from [torch.tensor([i * i]) for i in range(self.skip, 4)]
+        ...     def batches(self, workers):
+        ...         return 4
+        >>> batches = StreamLoader(Squares())
+        >>> batches.load_state_dict({"batches": 2})
+        >>> [batch.item() for batch in batches]
+        [4, 9]
+    """
+
+    dataset: Stream
+
+    def __init__(self, dataset: Stream, num_workers: int = 0):
+        own = torch.Generator()  # draws nothing from the global random state
+        super().__init__(dataset, batch_size=None, num_workers=num_workers, generator=own)
+        # The trainer tells the epoch to samplers only, and torch makes that of a stream.
+        self.sampler.set_epoch = dataset.set_epoch  # type: ignore[attr-defined]
+
+    @property
+    def order(self) -> Order:
+        """The stream."""
+        return self.dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch that decides the order."""
+        self.dataset.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return self.dataset.batches(max(self.num_workers, 1))
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
+            yield batch
+            if self._given >= len(self):
+                break
 
 
 def data_folder(path: str | Path, pattern: str = "*") -> Path:

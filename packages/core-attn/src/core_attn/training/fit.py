@@ -142,6 +142,8 @@ class DomainCLI(LightningCLI):
         # A task whose sizes come from its data has no weights yet; it checks when it has.
         if self.ckpt is not None and self.model.state_dict():
             check_fits(self.model, self.checkpoint, self.ckpt)
+        if subcommand == "fit" and self.ckpt is None and self.model.weights is not None:
+            self.model.start_from(self.model.weights)
         super()._run_subcommand(subcommand)
 
     def fit(self, **kwargs: Any) -> None:

@@ -1,30 +1,16 @@
 """What a domain package trains: a network with its loss, its metrics and its pictures."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.utilities.data import extract_batch_size
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from ..allocator import keep_freed_memory
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-class Exhibit(NamedTuple):
-    """One picture or table of a report.
-
-    Attributes:
-        title: a few words.
-        caption: what to see in it, one or two sentences.
-        content: a matplotlib figure, or a table as rows with equal keys.
-    """
-
-    title: str
-    caption: str
-    content: "Figure | Sequence[Mapping[str, Any]]"
+from ..weights import copy_weights, read_weights
+from .exhibit import Exhibit
 
 
 class Task(LightningModule):
@@ -37,13 +23,19 @@ class Task(LightningModule):
     A task whose sizes come from its data builds `self.model` in `configure_model`, keeps them in
     `on_save_checkpoint`, and builds itself in `on_load_checkpoint` where it has not done so.
 
+    A task that can start from a file of weights has the argument `weights: str | None = None`,
+    keeps it as `self.weights`, and overrides `adapted` where files have other names or shapes.
+    `fit` reads the file once, in a new run; the run's own checkpoints do not need it again.
+
     Attributes:
         model: the network; what `--compile` compiles.
+        weights: a file that a new run starts from.
         monitor: the logged metric that decides which checkpoint is `best.ckpt`.
         mode: whether that metric should be small ("min") or large ("max").
     """
 
     model: nn.Module
+    weights: str | None = None
     monitor: str = "val/loss"
     mode: Literal["min", "max"] = "min"
 
@@ -52,11 +44,30 @@ class Task(LightningModule):
         if self.device.type == "cpu":
             keep_freed_memory()
 
+    def start_from(self, path: str) -> None:
+        """Copies the weights of a file into the network and says which.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds no weights, or none that fit.
+        """
+        state, source = read_weights(path)
+        rank_zero_only(print)(f"{source}: {copy_weights(self.model, self.adapted(state))}")
+
+    def adapted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of a file under this network's names and in its shapes; as they are by default.
+
+        An override converts official names, resizes positions, and leaves out a head for other
+        classes.
+        """
+        return state
+
     def figures(self, data: LightningDataModule) -> Iterable[Exhibit]:
         """The pictures and tables of `report`, as attention maps from taps; none by default.
 
         Args:
-            data: the recipe's data module, prepared and set up for "test".
+            data: the recipe's data module, prepared and set up for "test". What is yielded is drawn
+                and written before the next is asked for.
         """
         return ()
 

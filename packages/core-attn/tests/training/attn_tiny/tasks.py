@@ -31,9 +31,16 @@ class Net(nn.Module):
 class Classifier(Task):
     monitor, mode = "val/accuracy", "max"
 
-    def __init__(self, width: int = 8, heads: int = 2, dropout: float = 0.0, lr: float = 1e-2):
+    def __init__(
+        self,
+        width: int = 8,
+        heads: int = 2,
+        dropout: float = 0.0,
+        lr: float = 1e-2,
+        weights: str | None = None,
+    ):
         super().__init__()
-        self.lr = lr
+        self.lr, self.weights = lr, weights
         self.model = Net(width, heads, dropout)
 
     def training_step(self, batch, batch_idx):
@@ -53,11 +60,11 @@ class Classifier(Task):
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 60)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2 * steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def figures(self, data):
-        data.setup("test")
         x, y = next(iter(data.test_dataloader()))
         seen = []
         with torch.no_grad():
@@ -67,7 +74,9 @@ class Classifier(Task):
         figure = Figure(figsize=(4, 2))
         for head, axes in enumerate(figure.subplots(1, 2)):
             axes.imshow(seen[0][0, head])
-        yield Exhibit("Attention", "Each head on the first sample; a <b> is escaped.", figure)
+        caption = "Each head on the first sample; a <b> is escaped."
+        numbers = [{"head": i, "largest": float(x.max())} for i, x in enumerate(seen[0][0])]
+        yield Exhibit("Attention", caption, figure, numbers)
         yield Exhibit(
             "Samples", "How many there are.", [{"label": 0, "count": int((y == 0).sum())}]
         )

@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, distributed
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import get_worker_info
+
+from core_attn.training.data import Stream
 
 from ..layout import Layout
 from ..schema import PreparedSchema
@@ -36,7 +38,7 @@ class RowGroup:
     rows: int
 
 
-class ShardDataset(IterableDataset):
+class ShardDataset(Stream):
     """Batches of the shards in a folder, in an order that depends on (seed, epoch) only.
 
     Row groups are dealt to processes and workers, shuffled, read `buffer` at a time, and the rows
@@ -69,9 +71,9 @@ class ShardDataset(IterableDataset):
         if batch_size < 1 or buffer < 1:
             raise ValueError(f"batch_size and buffer must be >= 1, got {batch_size} and {buffer}")
         self.layout, self.prepared = prepared.layout, prepared
-        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        super().__init__(seed)
+        self.batch_size, self.shuffle = batch_size, shuffle
         self.buffer, self.drop_last = buffer, drop_last
-        self.epoch = self.skip = 0
         self.groups = []
         for path in sorted(Path(folder).glob("part-*.parquet")):
             metadata = pq.read_metadata(path)
@@ -159,49 +161,6 @@ class ShardDataset(IterableDataset):
             yield carried
 
 
-class ShardLoader(DataLoader):
-    """Loads a `ShardDataset`, with workers that read ahead, and continues mid-epoch.
-
-    Args:
-        dataset: the shards.
-        num_workers: processes that read ahead; 0 reads in this one.
-
-    Its state is the number of batches given out in the epoch; whoever trains sets the epoch by
-    `set_epoch`, as Lightning does.
-    """
-
-    def __init__(self, dataset: ShardDataset, num_workers: int = 0):
-        own = torch.Generator()  # draws nothing from the global random state
-        super().__init__(dataset, batch_size=None, num_workers=num_workers, generator=own)
-        self.shards = dataset
-        self._given = self._skip = 0
-        self.sampler.set_epoch = self.set_epoch  # type: ignore  # Lightning tells the sampler only
-
-    def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch that decides the order."""
-        self.shards.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.shards.batches(self.num_workers)
-
-    def __iter__(self) -> Iterator[Batch]:
-        self.shards.skip = self._given = self._skip
-        self._skip = 0
-        for batch in super().__iter__():
-            if self._given == len(self):
-                break
-            self._given += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """How many batches of this epoch were given out."""
-        return {"batches": self._given % len(self)}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Lets the next iteration begin after the batches given out."""
-        self._skip = state["batches"]
-
-
 def read_group(group: RowGroup, prepared: PreparedSchema) -> Batch:
     """Reads one row group as ids, values and labels."""
     table = pq.ParquetFile(group.path).read_row_group(group.number)
@@ -281,4 +240,4 @@ def _joined(parts: list[Batch]) -> Batch:
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}  # type: ignore
 
 
-__all__ = ["Batch", "Layout", "RowGroup", "ShardDataset", "ShardLoader", "read_group", "to_batch"]
+__all__ = ["Batch", "Layout", "RowGroup", "ShardDataset", "read_group", "to_batch"]

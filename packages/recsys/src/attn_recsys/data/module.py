@@ -12,8 +12,10 @@ import numpy as np
 import polars as pl
 from pytorch_lightning import LightningDataModule
 
+from core_attn.training.data import StreamLoader
+
 from ..schema import PreparedSchema, Schema, read_yaml
-from .batches import ShardDataset, ShardLoader
+from .batches import ShardDataset
 from .blocks import find_files, read_blocks
 from .prepare import load_prepared, prepare
 from .vocabulary import check_rate, split_of_rows
@@ -102,7 +104,7 @@ class ClickData(LightningDataModule):
         """Reads the schema."""
         self.prepared = load_prepared(self.prepared_folder)
 
-    def loader(self, split: Literal["train", "val", "test"], *, shuffle: bool) -> ShardLoader:
+    def loader(self, split: Literal["train", "val", "test"], *, shuffle: bool) -> StreamLoader:
         """The batches of one split."""
         train = split == "train" and shuffle
         dataset = ShardDataset(
@@ -114,17 +116,17 @@ class ClickData(LightningDataModule):
             buffer=self.buffer,
             drop_last=self.drop_last and train,
         )
-        return ShardLoader(dataset, self.num_workers)
+        return StreamLoader(dataset, self.num_workers)
 
-    def train_dataloader(self) -> ShardLoader:
+    def train_dataloader(self) -> StreamLoader:
         """Training batches, shuffled by (seed, epoch)."""
         return self.loader("train", shuffle=True)
 
-    def val_dataloader(self) -> ShardLoader:
+    def val_dataloader(self) -> StreamLoader:
         """Validation batches."""
         return self.loader("val", shuffle=False)
 
-    def test_dataloader(self) -> ShardLoader:
+    def test_dataloader(self) -> StreamLoader:
         """Test batches."""
         return self.loader("test", shuffle=False)
 

@@ -155,8 +155,6 @@ class ImageClassification(Task):
         """Predictions on test images, confusion, and what each head looks at."""
         if not isinstance(data, ImageData):
             return
-        data.prepare_data()
-        data.setup("test")
         images, labels = next(iter(data.test_dataloader()))
         images, labels = images[:8].to(self.device), labels[:8]
         with record(self.model, "pattern") as seen:
