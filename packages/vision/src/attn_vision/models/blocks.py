@@ -2,7 +2,9 @@
 
 from typing import Protocol
 
-from timm.layers import DropPath, LayerScale
+import torch
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from core_attn import MultiHeadAttention
@@ -30,6 +32,13 @@ class SelfAttention(MultiHeadAttention):
         """Attends among the tokens of each image."""
         return super().forward(state.tokens)
 
+    def project(
+        self, tokens: Float[Tensor, "batch tokens dim"]
+    ) -> tuple[Float[Tensor, "batch heads tokens head_dim"], ...]:
+        """Queries, keys and values, for variants that do more with them than attend."""
+        q, k, v = rearrange(self.qkv(tokens), "b t (n h d) -> n b h t d", n=3, d=self.head_dim)
+        return self.q_norm(q), self.k_norm(k), v
+
 
 class Mlp(nn.Module):
     """Two linear maps with a GELU between them, on every token.
@@ -50,6 +59,50 @@ class Mlp(nn.Module):
     def forward(self, state: TokenState) -> Tensor:
         """Returns the new features."""
         return self.drop(self.fc2(self.drop(self.act(self.fc1(state.tokens)))))
+
+
+class DropPath(nn.Module):
+    """Leaves a residual branch out for a random part of the batch, in training.
+
+    Args:
+        rate: probability that a sample goes without it; the others' branches are scaled up.
+
+    Source: Huang et al., 2016, "Deep Networks with Stochastic Depth", arXiv 1603.09382.
+
+    Example:
+        >>> DropPath(0.5).eval()(torch.ones(2, 3)).sum()
+        tensor(6.)
+    """
+
+    def __init__(self, rate: float = 0.0):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+        """Returns `x`, or some of its samples scaled up and the others as zeros."""
+        if not self.training or self.rate == 0:
+            return x
+        kept = x.new_empty(len(x), *[1] * (x.dim() - 1)).bernoulli_(1 - self.rate)
+        return x * kept / (1 - self.rate)
+
+
+class LayerScale(nn.Module):
+    """A learned factor per feature.
+
+    Source: Touvron et al., 2021, "Going deeper with Image Transformers", arXiv 2103.17239, eq. (3).
+
+    Example:
+        >>> LayerScale(3, 0.1)(torch.ones(1, 3))
+        tensor([[0.1000, 0.1000, 0.1000]], grad_fn=<MulBackward0>)
+    """
+
+    def __init__(self, dim: int, initial: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), float(initial)))
+
+    def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
+        """The scaled features."""
+        return x * self.gamma
 
 
 class Block(nn.Module):

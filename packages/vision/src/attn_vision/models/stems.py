@@ -1,5 +1,6 @@
 """From images to tokens."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -46,3 +47,61 @@ class PatchEmbed(nn.Module):
             )
         tokens = self.proj(images).flatten(2).transpose(1, 2)
         return TokenState(tokens, (height // patch, width // patch))
+
+
+class Affine(nn.Module):
+    """A learned scale and offset per channel."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: Float[Tensor, "batch channels rows columns"]) -> Tensor:
+        """The scaled map."""
+        return x * self.alpha + self.beta
+
+
+class SequentialOverlapEmbed(nn.Module):
+    """SOPE: 3x3 convolutions of stride 2 with batch norms, between two affine maps.
+
+    Args:
+        channels: colors of the images.
+        dim: features of a token.
+        patch_size: 2, 4 or 16; as many convolutions as it has factors of 2.
+
+    Raises:
+        ValueError: another patch size, a width that does not divide; in `forward`, other channels.
+
+    Source: Lu et al., 2022, "Bridging the Gap Between Vision Transformers and Convolutional Neural
+    Networks on Small Datasets", arXiv 2210.05958, section 3.2.
+
+    Example:
+        >>> SequentialOverlapEmbed(3, 8, patch_size=4)(torch.randn(2, 3, 13, 20)).grid
+        (4, 5)
+    """
+
+    def __init__(self, channels: int, dim: int, patch_size: int):
+        super().__init__()
+        parts = {16: (8, 4, 2, 1), 4: (2, 1), 2: (1,)}.get(patch_size)
+        if parts is None:
+            raise ValueError(f"SOPE supports patch sizes 2, 4, 16 (got {patch_size})")
+        if dim % parts[0]:
+            raise ValueError(f"dim {dim} must be a multiple of {parts[0]} for patches of 16 pixels")
+        widths = (channels, *(dim // part for part in parts))
+        self.pre_affine, self.post_affine = Affine(channels), Affine(dim)
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+            convolution = nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1, bias=False)
+            layers += [nn.Sequential(convolution, nn.BatchNorm2d(fan_out)), nn.GELU()]
+        self.proj = nn.Sequential(*(layers if patch_size == 2 else layers[:-1]))
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> TokenState:
+        """One token per patch; a patch that the image ends in counts."""
+        channels = self.pre_affine.alpha.shape[1]
+        if images.dim() != 4 or images.shape[1] != channels:
+            raise ValueError(
+                f"images must be (batch, {channels}, height, width), got {tuple(images.shape)}"
+            )
+        x = self.post_affine(self.proj(self.pre_affine(images)))
+        return TokenState(x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3]))
