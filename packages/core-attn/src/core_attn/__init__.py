@@ -3,13 +3,18 @@
 from .layers import (
     AttentionLayer,
     AuxiliaryLoss,
+    GatedHeads,
     GaussianAdaptiveAttention,
     GaussianGate,
+    HeadGate,
     KeyValueCache,
+    MixtureOfHeadAttention,
     MultiHeadAttention,
     SummedGroupAttention,
+    chosen_rows_attention,
     importance_factor,
     losses,
+    query_norm_gate,
 )
 from .ops import (
     attention,
@@ -70,6 +75,11 @@ __all__ = [
     "GaussianAdaptiveAttention",
     "SummedGroupAttention",
     "importance_factor",
+    "MixtureOfHeadAttention",
+    "GatedHeads",
+    "HeadGate",
+    "chosen_rows_attention",
+    "query_norm_gate",
     "AuxiliaryLoss",
     "losses",
 ]

@@ -41,7 +41,7 @@ def bench(threads: int, seconds: float) -> None:
             config.image_sides[0], config.patch_size, embed_dim=config.dim, depth=config.depth,
             num_heads=config.heads,
         )  # fmt: skip
-        ours.load_state_dict(vit.convert(theirs.state_dict()))
+        ours.load_state_dict(vit.from_official(theirs.state_dict(), config))
         images = torch.randn(batch, 3, *config.image_sides)
         row = [name, str(batch), why(ours, images)[0].backend]
         for run in (infer, train):

@@ -8,6 +8,8 @@ from .gaussian_adaptive import (
     SummedGroupAttention,
     importance_factor,
 )
+from .head_gate import HeadGate, chosen_rows_attention, query_norm_gate
+from .mixture_of_heads import GatedHeads, MixtureOfHeadAttention
 from .multi_head_attention import KeyValueCache, MultiHeadAttention
 
 __all__ = [
@@ -18,6 +20,11 @@ __all__ = [
     "GaussianAdaptiveAttention",
     "SummedGroupAttention",
     "importance_factor",
+    "MixtureOfHeadAttention",
+    "GatedHeads",
+    "HeadGate",
+    "chosen_rows_attention",
+    "query_norm_gate",
     "AuxiliaryLoss",
     "losses",
 ]

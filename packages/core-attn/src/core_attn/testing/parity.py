@@ -22,6 +22,7 @@ class ParityCase:
         params: the official state dict.
         outputs: expected results.
         grads: expected gradients, of inputs as "in.<name>" and of parameters by official key.
+        constants: what the official code derives from its configuration, as a table of positions.
         notes: the metadata's remarks.
     """
 
@@ -31,6 +32,7 @@ class ParityCase:
     params: dict[str, Tensor]
     outputs: dict[str, Tensor]
     grads: dict[str, Tensor]
+    constants: dict[str, Tensor]
     notes: str
 
 
@@ -39,12 +41,14 @@ def load_case(path: str | Path) -> ParityCase:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a tensor's name has none of the prefixes in, param, out, grad.
+        ValueError: a tensor's name has none of the prefixes in, param, out, grad, const.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no parity file {path}")
-    groups: dict[str, dict[str, Tensor]] = {"in": {}, "param": {}, "out": {}, "grad": {}}
+    groups: dict[str, dict[str, Tensor]] = {
+        group: {} for group in ("in", "param", "out", "grad", "const")
+    }
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         for key in file.keys():

@@ -4,12 +4,19 @@ from typing import Any
 
 from core_attn.variants import variant
 
-from . import deit
+from . import convit, deit, dhvt, evit, moh_dit, moh_vit
 from .skeleton import ImageConfig, ImageModel
 from .staged_transformer import StagedConfig, StagedTransformer
 from .vision_transformer import VisionTransformer, VisionTransformerConfig
 
-VARIANTS: dict[str, ImageConfig] = {**deit.VARIANTS}
+VARIANTS: dict[str, ImageConfig] = {
+    **deit.VARIANTS,
+    **convit.VARIANTS,
+    **dhvt.VARIANTS,
+    **evit.VARIANTS,
+    **moh_vit.VARIANTS,
+    **moh_dit.VARIANTS,
+}
 
 __all__ = [
     "VARIANTS",

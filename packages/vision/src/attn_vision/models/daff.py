@@ -1,10 +1,9 @@
 """DAFF: a convolutional feed-forward that rescales the class token."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-import torch
 
 from .tokens import TokenState
 
@@ -37,9 +36,7 @@ class DynamicAggregationFeedForward(nn.Module):
         if dim < 4:
             raise ValueError(f"dim must be at least 4, got {dim}: a quarter of it is compressed to")
         self.conv1 = nn.Conv2d(dim, hidden, 1)
-        self.conv2 = nn.Conv2d(
-            hidden, hidden, kernel_size, padding=kernel_size // 2, groups=hidden
-        )
+        self.conv2 = nn.Conv2d(hidden, hidden, kernel_size, padding=kernel_size // 2, groups=hidden)
         self.conv3 = nn.Conv2d(hidden, dim, 1)
         self.bn1, self.bn2 = nn.BatchNorm2d(hidden), nn.BatchNorm2d(hidden)
         self.bn3 = nn.BatchNorm2d(dim)
@@ -49,7 +46,9 @@ class DynamicAggregationFeedForward(nn.Module):
     def forward(self, state: TokenState) -> Float[Tensor, "batch tokens dim"]:
         """The new features."""
         if state.grid is None:
-            raise ValueError(f"DAFF needs the patch grid; {state.patches.shape[1]} patches have none")
+            raise ValueError(
+                f"DAFF needs the patch grid; {state.patches.shape[1]} patches have none"
+            )
         x = state.feature_map
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
             raise ValueError("DAFF normalizes over batch and patches: train on more than one patch")

@@ -89,7 +89,9 @@ class GatedPositionalAttention(AttentionLayer):
         for size, slope, offset in zip(grid, (1, 0), (bias, torch.zeros_like(bias)), strict=True):
             place = torch.arange(size, dtype=torch.float32, device=weight.device)
             apart = place - place[:, None]
-            scores = weight[:, slope, None, None] * apart + weight[:, 2, None, None] * apart.square()
+            scores = (
+                weight[:, slope, None, None] * apart + weight[:, 2, None, None] * apart.square()
+            )
             axes.append((scores + offset[:, None, None]).softmax(-1))
         return axes[0], axes[1]
 

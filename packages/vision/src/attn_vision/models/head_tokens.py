@@ -35,9 +35,7 @@ class HeadInteractedAttention(SelfAttention):
         self.ht_norm = nn.LayerNorm(self.head_dim)
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, heads, dim), std=0.02))
 
-    def head_tokens(
-        self, x: Float[Tensor, "batch tokens dim"]
-    ) -> Float[Tensor, "batch heads dim"]:
+    def head_tokens(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch heads dim"]:
         """One token per head, from the mean of its features over all tokens."""
         means = x.mean(1).unflatten(-1, (self.num_heads, self.head_dim))
         split = self.ht_proj(means).unflatten(-1, (self.num_heads, self.head_dim))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any, Self, get_type_hints
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -104,6 +105,10 @@ class ImageModel(nn.Module, PyTorchModelHubMixin):
     ) -> Float[Tensor, "batch classes"]:
         """Class scores; pooled features where there are no classes."""
         raise NotImplementedError
+
+    def example_inputs(self, batch: int) -> tuple[Tensor, ...]:
+        """Arguments of `forward`: images of noise of the configured size."""
+        return (torch.randn(batch, self.config.channels, *self.config.image_sides),)
 
 
 def init_parts(module: nn.Module) -> None:

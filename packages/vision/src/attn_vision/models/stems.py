@@ -1,6 +1,7 @@
 """From images to tokens."""
 
-import torch
+from itertools import pairwise
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -91,7 +92,7 @@ class SequentialOverlapEmbed(nn.Module):
         widths = (channels, *(dim // part for part in parts))
         self.pre_affine, self.post_affine = Affine(channels), Affine(dim)
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in pairwise(widths):
             convolution = nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1, bias=False)
             layers += [nn.Sequential(convolution, nn.BatchNorm2d(fan_out)), nn.GELU()]
         self.proj = nn.Sequential(*(layers if patch_size == 2 else layers[:-1]))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -14,11 +14,14 @@ class TokenState:
         tokens: (batch, prefix + patches, dim), the prefix first.
         grid: rows and columns of the patches in raster order; None once patches were dropped.
         prefix: number of leading tokens that are no patches (class, distillation, registers).
+        kept: once patches were dropped, which those left are, by their number on the grid; a token
+            fused from others has a negative number.
     """
 
     tokens: Float[Tensor, "batch tokens dim"]
     grid: tuple[int, int] | None
     prefix: int = 0
+    kept: Int[Tensor, "batch patches"] | None = None
 
     def with_tokens(self, tokens: Float[Tensor, "batch tokens dim"]) -> "TokenState":
         """The same layout with other features."""

@@ -12,7 +12,7 @@ from ..models.skeleton import ImageConfig
 def renamed(
     config: Mapping[str, Any],
     names: Mapping[str, str],
-    only: Mapping[str, tuple] = {},  # noqa: B006 (read only)
+    only: Mapping[str, tuple] = {},
 ) -> dict[str, Any]:
     """Our fields from the arguments of an official constructor.
 
@@ -37,9 +37,7 @@ def renamed(
     return {ours: config[name] for name, ours in names.items() if name in config}
 
 
-def fitting(
-    params: Mapping[str, Tensor], config: ImageConfig, system: str
-) -> dict[str, Tensor]:
+def fitting(params: Mapping[str, Tensor], config: ImageConfig, system: str) -> dict[str, Tensor]:
     """`params` once it is sure that they are exactly the weights of `config`'s model.
 
     Args:

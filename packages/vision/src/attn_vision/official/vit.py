@@ -101,8 +101,6 @@ def from_official(
     return fitting(state, config, "ViT")
 
 
-def to_official(
-    state: Mapping[str, Tensor], config: VisionTransformerConfig
-) -> dict[str, Tensor]:
+def to_official(state: Mapping[str, Tensor], config: VisionTransformerConfig) -> dict[str, Tensor]:
     """The official state dict from ours; the inverse of `from_official`."""
     return dict(state)
