@@ -27,9 +27,11 @@ from .ops import (
     delta_rule,
     gather_attention,
     gather_weights,
+    lif,
     linear_attention,
     neighborhood_attention,
     neighborhood_weights,
+    pluecker_mean,
     relu_attention,
     scatter_mean,
     scatter_sum,
@@ -38,6 +40,7 @@ from .ops import (
     top_positions,
     use_backend,
     why,
+    wkv,
 )
 from .taps import Last, Mean, Tap, edit, record
 

@@ -12,12 +12,15 @@ from ._gather_attention.operator import (
     scatter_sum,
     top_positions,
 )
+from ._lif.operator import lif
 from ._linear_attention.operator import bidirectional_linear_attention, linear_attention
 from ._neighborhood_attention.operator import neighborhood_attention, neighborhood_weights
+from ._pluecker_mean.operator import pluecker_mean
 from ._relu_attention.operator import relu_attention
 from ._short_attention.operator import short_attention
 from ._short_attention_block.call import Residual
 from ._short_attention_block.operator import short_attention_block
+from ._wkv.operator import wkv
 
 __all__ = [
     "Choice",
@@ -42,6 +45,9 @@ __all__ = [
     "neighborhood_attention",
     "neighborhood_weights",
     "relu_attention",
+    "wkv",
+    "lif",
+    "pluecker_mean",
     "use_backend",
     "why",
 ]

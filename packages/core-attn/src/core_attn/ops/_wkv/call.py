@@ -1,0 +1,52 @@
+"""The checked arguments of one WKV call."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._checks import check_float
+
+EMPTY = -1e38  # the logarithm of the scale of sums over nothing
+
+
+class WkvCall(NamedTuple):
+    """Arguments of `wkv` after its checks, in at least float32; the state is never None."""
+
+    k: Tensor
+    v: Tensor
+    log_decay: Tensor
+    bonus: Tensor
+    state: Tensor
+
+
+def check(k, v, log_decay, bonus, state) -> WkvCall:
+    """Checks the arguments and returns them in their normal form."""
+    check_float(k=k, v=v)
+    check_float(log_decay=log_decay, bonus=bonus)
+    if k.dim() != 3 or v.shape != k.shape:
+        raise ValueError(
+            f"k and v must be (batch, tokens, channels) alike, got {tuple(k.shape)} and "
+            f"{tuple(v.shape)}"
+        )
+    batch, _, channels = k.shape
+    for name, x in (("log_decay", log_decay), ("bonus", bonus)):
+        if tuple(x.shape) != (channels,):
+            raise ValueError(f"{name} must be ({channels},), got {tuple(x.shape)}")
+        if x.device != k.device:
+            raise ValueError(f"{name} is on {x.device}, k is on {k.device}; they must agree")
+    # Reading values would stall a GPU and break a trace.
+    if log_decay.device.type == "cpu" and not torch.compiler.is_compiling():
+        if channels and log_decay.detach().max() > 0:
+            raise ValueError(f"log_decay must be at most 0, got {float(log_decay.detach().max())}")
+    wide = torch.promote_types(torch.promote_types(k.dtype, log_decay.dtype), torch.float32)
+    if state is None:
+        state = k.new_zeros(batch, 3, channels, dtype=wide)
+        state[:, 2] = EMPTY
+    check_float(state=state)
+    if tuple(state.shape) != (batch, 3, channels):
+        raise ValueError(
+            f"state must be (batch, 3, channels) = {(batch, 3, channels)}, got "
+            f"{tuple(state.shape)}"
+        )
+    return WkvCall(*(x.to(wide) for x in (k, v, log_decay, bonus, state)))

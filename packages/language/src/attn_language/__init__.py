@@ -1,0 +1,1 @@
+"""Small language models on core-attn."""

@@ -1,0 +1,1 @@
+"""Models of the package and their named variants."""

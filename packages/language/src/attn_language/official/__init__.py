@@ -1,0 +1,1 @@
+"""Official configurations and state dicts of each system, and back where nothing is lost."""
