@@ -13,7 +13,7 @@ def test_recorded_outputs_and_gradients(path):
     case = load_case(path)
     fusing = dha.attention_from(case.config, case.params)
     x = case.inputs["x"].requires_grad_()
-    y, cache = fusing(x)
+    y, _ = fusing(x)
     losses = fusing.fuse_k.loss(), fusing.fuse_v.loss()
     outputs = {"y": y, "fusion_loss_k": losses[0][None], "fusion_loss_v": losses[1][None]}
     for kind, fusion in (("k", fusing.fuse_k), ("v", fusing.fuse_v)):

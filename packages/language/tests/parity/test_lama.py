@@ -20,7 +20,9 @@ def test_official_outputs_and_gradients(path):
     if case.config["output_dim"] is not None:
         project = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(case.config["num_heads"] * case.config["input_dim"], case.config["output_dim"]),
+            nn.Linear(
+                case.config["num_heads"] * case.config["input_dim"], case.config["output_dim"]
+            ),
         )
         project[1].load_state_dict(weights)
 

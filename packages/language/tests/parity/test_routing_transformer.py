@@ -44,9 +44,16 @@ def check_model(case):
     loss = F.cross_entropy(logits.flatten(0, 1), case.inputs["targets"].flatten())
     (loss + aux).backward()
     # The recorded loss may or may not hold the auxiliary one.
-    total = loss + aux if (case.outputs["loss"] - loss).abs() > (case.outputs["loss"] - loss - aux).abs() else loss
+    total = (
+        loss + aux
+        if (case.outputs["loss"] - loss).abs() > (case.outputs["loss"] - loss - aux).abs()
+        else loss
+    )
     assert_parity({"logits": logits, "aux_loss": aux[None], "loss": total[None]}, case.outputs)
-    named = {n: p.grad if p.grad is not None else torch.zeros_like(p) for n, p in model.named_parameters()}
+    named = {
+        n: p.grad if p.grad is not None else torch.zeros_like(p)
+        for n, p in model.named_parameters()
+    }
     assert_parity(routing_transformer.to_official(named, config), case.grads)
 
 

@@ -19,9 +19,7 @@ def test_official_outputs_and_gradients(path):
     _, unexpected = block.load_state_dict(ours, strict=False)
     assert not unexpected
     is_attention = "W_q.weight.0" in case.params
-    layer, norm = (
-        (block.mixer, block.norm1) if is_attention else (block.feed_forward, block.norm2)
-    )
+    layer, norm = (block.mixer, block.norm1) if is_attention else (block.feed_forward, block.norm2)
     x = case.inputs["x"].requires_grad_()
     with record(layer, "scores") as seen:
         chosen = layer.router(x).index

@@ -195,8 +195,11 @@ class FeedForwardExperts(nn.Module):
                 continue
             rows = taken[:, expert].nonzero()[:, 0]
             if len(rows):
-                change = shares[rows, expert, None] * self.one(flat[rows], expert)
-                y = y.index_add(0, rows, change)
+                share = shares[rows, expert, None]
+                # Products of 16 rows, 32, ...: how many others there are then rounds no row.
+                missing = -len(rows) % 16
+                share, rows = F.pad(share, (0, 0, 0, missing)), F.pad(rows, (0, missing))
+                y = y.index_add(0, rows, share * self.one(flat[rows], expert))
         return y.view_as(x), None
 
     def one(self, x: Float[Tensor, "tokens dim"], expert: int) -> Float[Tensor, "tokens dim"]:

@@ -68,7 +68,7 @@ class Centroids(nn.Module):
             self.register_buffer("ema_means", means.clone())
             self.register_buffer("ema_count", torch.full((heads, clusters), float(ema_count_init)))
         self.commitment = AuxiliaryLoss(commitment)
-        self._seen: tuple[list[Tensor], Tensor | None] | None = None
+        self._seen: tuple[Tensor, Tensor | None] | None = None
 
     def normed(self, x: Float[Tensor, "batch heads tokens dim"]) -> Tensor:
         """The vectors as they are compared, in float32 or more."""

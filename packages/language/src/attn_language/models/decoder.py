@@ -1,4 +1,4 @@
-"""The skeleton of every language model: embedding, blocks, norm, head, and a state to go on from."""
+"""The skeleton of every language model: embedding, blocks, norm, head, and a state."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -164,14 +164,25 @@ class Decoder(nn.Module):
             ValueError: the state is of another batch size or model, an id is out of range, or the
                 text too long.
         """
+        if not self.config.exact_steps:
+            return self._reread(ids, state)
         x, state = self._run(ids, state, None)
         return self.logits(x), state
 
     def logits(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens vocab"]:
         """The head alone."""
         if self.head is None:
-            return F.linear(x, self.embed.tokens.weight)  # pyright: ignore
+            return F.linear(x, self.embed.get_parameter("tokens.weight"))
         return self.head(x)
+
+    def _reread(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The whole text again: where later tokens change what earlier ones get."""
+        whole = ids
+        if state is not None:
+            self._check(ids, state, state.position + ids.shape[-1])
+            whole = torch.cat((state.blocks[0], ids), 1)
+        logits = self(whole)[:, whole.shape[1] - ids.shape[1] :]
+        return logits, State(whole.shape[1], ids.shape[0], (whole,) * len(self.blocks))
 
     def _run(self, ids: Tensor, state: State | None, valid: Tensor | None) -> tuple[Tensor, State]:
         position = 0 if state is None else state.position
@@ -200,7 +211,9 @@ class Decoder(nn.Module):
             low, high = ids.aminmax()
             if low < 0 or high >= self.config.vocab:
                 wrong = int(low) if low < 0 else int(high)
-                raise ValueError(f"token id {wrong} is outside the vocabulary of {self.config.vocab}")
+                raise ValueError(
+                    f"token id {wrong} is outside the vocabulary of {self.config.vocab}"
+                )
         if state is not None:
             if state.batch != ids.shape[0]:
                 raise ValueError(f"state has batch size {state.batch}, input has {ids.shape[0]}")

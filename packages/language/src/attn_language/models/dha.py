@@ -109,7 +109,7 @@ class HeadFusion(nn.Module):
         return torch.einsum("hg,hdf->gdf", mean, self.fused())
 
     def loss(self) -> Float[Tensor, ""]:
-        """Mean over the heads of their squared distance to their group's mean, in float32 or more."""
+        """Mean over the heads of their squared distance to their group's mean, in float32."""
         wide = torch.promote_types(self.weight.dtype, torch.float32)
         return (self.fused().to(wide) - self.averaged().to(wide)).square().sum((1, 2)).mean()
 
@@ -184,4 +184,3 @@ def stored_heads(attention: SelfAttention) -> list[Tensor]:
         weight = torch.cat((weight, attention.qkv.bias[:, None]), 1)
     heads = weight.unflatten(0, (-1, attention.head_dim))
     return list(heads.split(attention.sizes))
-

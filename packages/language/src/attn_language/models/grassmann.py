@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from core_attn import Tap, pluecker_mean
 
-from .decoder import Decoder, DecoderConfig, Embedding
+from .decoder import DecoderConfig, Embedding
 from .parts import FeedForward
 
 
@@ -135,7 +135,9 @@ class GrassmannMixing(nn.Module):
         tokens, new = z.shape[1], h.shape[1]
         planes = pluecker_mean(z, self.offsets, eps=self.eps)[:, tokens - new :]
         place = torch.arange(tokens - new, tokens, device=h.device)
-        has_partner = torch.stack([(place >= d) & (place - d < tokens) for d in self.offsets]).any(0)
+        has_partner = torch.stack([(place >= d) & (place - d < tokens) for d in self.offsets]).any(
+            0
+        )
         g = self.flow(self.out(self.project(planes)) * has_partner[:, None])
         alpha = self.alpha(self.gate(torch.cat((h, g), -1)).sigmoid())
         return torch.lerp(g, h, alpha), z[:, -max(*self.offsets, 1) :]

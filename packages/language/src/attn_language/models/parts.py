@@ -62,7 +62,7 @@ class Growing:
     """Tensors that grow along their tokens' axis, as a value: extending one leaves it as it was.
 
     Successive extensions share one buffer with room to spare, so that decoding does not copy what
-    it keeps; a second extension of the same value, or one with gradients, takes a buffer of its own.
+    it keeps; a second extension of the same value, or one with gradients, takes its own.
 
     Args:
         x: (*batch, tokens, features), the content.

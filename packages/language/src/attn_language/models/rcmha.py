@@ -185,7 +185,9 @@ class ConvolvedAttention(AttentionLayer):
             if tokens - 1 > self.max_distance:
                 raise ValueError(f"distance {tokens - 1} exceeds max_distance {self.max_distance}")
             rows = slice(self.max_distance - tokens + 1, self.max_distance + 1)
-            relative = q @ self.distance[rows].permute(1, 2, 0) + self.distance_bias[rows].T[:, None]
+            relative = (
+                q @ self.distance[rows].permute(1, 2, 0) + self.distance_bias[rows].T[:, None]
+            )
             bias = scale * by_distance(relative)
             q = q + self.query_bias[:, None]
         heads = self.attend(q, k, v, bias=bias, causal=True, scale=scale, dropout=self.dropout)

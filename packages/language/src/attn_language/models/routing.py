@@ -124,7 +124,7 @@ class RoutingConfig(DecoderConfig):
         )  # fmt: skip
 
     def make_final_norm(self) -> nn.Module:
-        """A norm, after the projection back to the embedding's features (port) or before (google)."""
+        """A norm, after the projection to the embedding's features (port) or before it."""
         narrow = self.embedding_dim or self.dim
         if narrow == self.dim:
             return nn.LayerNorm(self.dim)
@@ -295,7 +295,11 @@ def attend_relative(
 ) -> Float[Tensor, "*batch queries heads dim"]:
     """`layer.attend` with what relative vectors add to the values: it needs the weights."""
     weights: list[Tensor] = []
-    handle = layer.pattern.register_forward_hook(lambda module, args, seen: weights.append(seen))
+
+    def keep(_module: nn.Module, _args: object, seen: Tensor) -> None:
+        weights.append(seen)
+
+    handle = layer.pattern.register_forward_hook(keep)
     try:
         heads = layer.attend(q, k, v, bias=bias, mask=mask, scale=scale)
     finally:
@@ -431,7 +435,8 @@ class RoutedHeads(AttentionLayer):
         out = out.transpose(1, 2).reshape(batch, heads, -1, dim)
         index = at.flatten(2)[..., None]
         total = torch.zeros_like(v).scatter_add(2, index.expand_as(out), out)
-        count = v.new_zeros(batch, heads, tokens, 1).scatter_add(2, index, torch.ones_like(out[..., :1]))
+        ones = torch.ones_like(out[..., :1])
+        count = v.new_zeros(batch, heads, tokens, 1).scatter_add(2, index, ones)
         return (total / (count + self.eps)).transpose(1, 2)
 
     def _causal(self, q, k, v, similarity, scale, is_shared: bool, state):
@@ -476,6 +481,6 @@ class RoutedHeads(AttentionLayer):
 
 
 def _taken(x: Tensor, at: Tensor) -> Tensor:
-    """(batch, heads, tokens, dim) at (batch, heads, clusters, w) -> (b, heads * clusters, w, dim)."""
+    """(batch, heads, tokens, dim) at (batch, heads, clusters, w), heads and clusters in one."""
     index = at.flatten(2)[..., None].expand(-1, -1, -1, x.shape[-1])
     return x.gather(2, index).unflatten(2, at.shape[2:]).flatten(1, 2)

@@ -80,13 +80,16 @@ class SpikeGPTConfig(DecoderConfig):
                     _orthogonal(module.key)
                     for linear in (module.value, module.receptance):
                         nn.init.zeros_(linear.weight)
-        nn.init.orthogonal_(model.embed.tokens.weight, 1e-4 * max(self.vocab, self.dim) ** 0.5)
-        _orthogonal(model.head, 0.5)
+        embedded = model.embed.get_parameter("tokens.weight")
+        nn.init.orthogonal_(embedded, 1e-4 * max(self.vocab, self.dim) ** 0.5)
+        nn.init.orthogonal_(
+            model.get_parameter("head.weight"), 0.5 * max(self.vocab / self.dim, 1.0) ** 0.5
+        )
 
 
-def _orthogonal(linear: nn.Linear, factor: float = 1.0) -> None:
+def _orthogonal(linear: nn.Linear) -> None:
     rows, columns = linear.weight.shape
-    nn.init.orthogonal_(linear.weight, factor * max(rows / columns, 1.0) ** 0.5)
+    nn.init.orthogonal_(linear.weight, max(rows / columns, 1.0) ** 0.5)
 
 
 class _Spike(torch.autograd.Function):

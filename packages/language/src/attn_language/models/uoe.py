@@ -1,4 +1,4 @@
-"""Union of Experts: heads and slices of a feed-forward that each process the tokens routed to it."""
+"""Union of Experts: heads and slices of a feed-forward, each for the tokens routed to it."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -94,9 +94,7 @@ class UoEConfig(DecoderConfig):
         )  # fmt: skip
         router = self.make_router(self.experts, self.experts_per_token, True)
         feed_forward = UnionFeedForward(self.dim, self.features, self.experts, router)
-        norms = [
-            nn.LayerNorm(self.dim) if self.norm == "post" else nn.Identity() for _ in range(2)
-        ]
+        norms = [nn.LayerNorm(self.dim) if self.norm == "post" else nn.Identity() for _ in range(2)]
         return PostNormBlock(norms[0], attention, norms[1], feed_forward, self.dropout)
 
     def make_final_norm(self) -> nn.Module:
@@ -183,7 +181,8 @@ class TokenRouter(Router):
         order = taken.logical_not().to(torch.uint8).sort(stable=True, dim=-1).indices
         most = x.shape[1]
         if not torch.compiler.is_compiling():  # no shape may depend on values
-            most = max(int(taken.sum(-1).max()), 1)
+            # Products of 16 rows, 32, ...: how many others there are then rounds no row.
+            most = min(-(-max(int(taken.sum(-1).max()), 1) // 16) * 16, most)
         index = order[..., :most]
         return Selection(index, taken.gather(2, index), self.scale_of(scores, index, x))
 
@@ -227,14 +226,14 @@ class OfficialRouter(Router):
 
     def __init__(self, dim: int, experts: int, per_token: int, half: bool):
         super().__init__(dim, experts, per_token)
-        self.half = half
+        self.takes_half = half
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Selection:
         """Chooses each expert's tokens."""
         scores = self.probabilities(x)
         kept = scores * self.taken(scores)
         scores = self.scores(kept / (kept.sum(0) + 1e-8) * x.shape[0])
-        many = x.shape[1] // 2 if self.half else int((kept > 0).sum(1).max())
+        many = x.shape[1] // 2 if self.takes_half else int((kept > 0).sum(1).max())
         ranked = scores.transpose(1, 2).sort(stable=True, dim=-1, descending=True).indices
         return Selection(ranked[..., : max(many, 1)].sort(-1).values, None, None)
 

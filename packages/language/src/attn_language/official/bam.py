@@ -10,7 +10,7 @@ from ..models.bam import BAMConfig
 
 
 def config_from(config: Mapping[str, Any]) -> BAMConfig:
-    """Our configuration from the recorded one: d, heads, kv_heads, head_dim, experts, ff, kv, ..."""
+    """Our configuration from the recorded one: d, heads, kv_heads, head_dim, experts, ff, kv."""
     return BAMConfig(
         dim=config["d"],
         depth=1,

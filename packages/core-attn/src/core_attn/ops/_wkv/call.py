@@ -46,7 +46,6 @@ def check(k, v, log_decay, bonus, state) -> WkvCall:
     check_float(state=state)
     if tuple(state.shape) != (batch, 3, channels):
         raise ValueError(
-            f"state must be (batch, 3, channels) = {(batch, 3, channels)}, got "
-            f"{tuple(state.shape)}"
+            f"state must be (batch, 3, channels) = {(batch, 3, channels)}, got {tuple(state.shape)}"
         )
     return WkvCall(*(x.to(wide) for x in (k, v, log_decay, bonus, state)))

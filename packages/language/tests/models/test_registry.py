@@ -1,0 +1,179 @@
+"""What holds for every model of the package."""
+
+import pytest
+import torch
+
+from attn_language import VARIANTS, create
+from attn_language.models import DecoderConfig
+from core_attn import record
+
+SIZES = {"vocab": 23, "dim": 16, "depth": 2, "context": 64}
+SMALL = {
+    "grassmann": {"reduced": 4, "hidden": 32, "offsets": (1, 2, 5)},
+    "routing": {"window": 6, "clusters": 3, "local_window": 4},
+    "uoe": {"heads": 4},
+    "rcmha": {"hidden": 32, "max_distance": 64},
+}
+BIG = ("216m", "13m", "18m")
+DECODERS = [
+    name
+    for name, config in VARIANTS.items()
+    if isinstance(config, DecoderConfig) and not name.endswith(BIG)
+]
+EXACT = [name for name in DECODERS if VARIANTS[name].exact_steps]
+
+
+def small(name, **changes):
+    """A small model with weights that are not 0, so that every part has a say."""
+    family = {"rmha": "rcmha", "mdha": "rcmha", "mha": "rcmha"}.get(name, name.split("_")[0])
+    torch.manual_seed(0)
+    model = create(name, **(SIZES | SMALL.get(family, {}) | changes)).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        for module in model.modules():  # the port's centroids come from data
+            if hasattr(module, "initialized"):
+                module.means.normal_(generator=generator)
+                module.initialized.fill_(True)
+    return model
+
+
+def ids_of(batch=2, tokens=19, seed=3):
+    return torch.randint(
+        SIZES["vocab"], (batch, tokens), generator=torch.Generator().manual_seed(seed)
+    )
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize(
+    "pieces", [[1] * 19, [7, 1, 8, 3], [18, 1]], ids=["tokens", "pieces", "last"]
+)
+@torch.no_grad()
+def test_reading_in_pieces_is_reading_at_once(name, pieces):
+    model, ids, state, parts = small(name), ids_of(), None, []
+    for piece in ids.split(pieces, 1):
+        logits, state = model.step(piece, state)
+        parts.append(logits)
+    torch.testing.assert_close(torch.cat(parts, 1), model(ids), rtol=1e-5, atol=1e-5)
+    assert state.position == 19
+
+
+@pytest.mark.parametrize("name", EXACT)
+@torch.no_grad()
+def test_a_state_can_be_gone_on_from_twice(name):
+    model, ids = small(name), ids_of(tokens=9)
+    _, state = model.step(ids[:, :5])
+    _, other = model.step(ids[:, 4:7], state)
+    first, _ = model.step(ids[:, 5:], state)
+    second, _ = model.step(ids[:, 5:], state)
+    assert first.equal(second)
+    model.step(ids[:, :2], other)
+    torch.testing.assert_close(first, model(ids)[:, 5:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("at", [5, 7, 18])
+@torch.no_grad()
+def test_earlier_logits_do_not_see_a_later_token_in_any_bit(name, at):
+    model, ids = small(name), ids_of()
+    changed = ids.clone()
+    changed[:, at] = (changed[:, at] + 1) % SIZES["vocab"]
+    before, after = model(ids), model(changed)
+    assert before[:, :at].equal(after[:, :at])
+    assert not before[:, at:].equal(after[:, at:])
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_gradients_to_later_embeddings_are_exactly_zero(name):
+    model, ids = small(name), ids_of()
+    seen = []
+    model.embed.register_forward_hook(lambda m, a, y: seen.append(y) or y.retain_grad())
+    model(ids)[:, :11].sum().backward()
+    grad = seen[0].grad
+    assert grad[:, 11:].abs().max() == 0
+    assert grad[:, :11].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@torch.no_grad()
+def test_a_text_does_not_depend_on_its_batch(name):
+    model, ids = small(name), ids_of(batch=3)
+    whole = model(ids)
+    for row in range(3):
+        alone = model(ids[row : row + 1])
+        torch.testing.assert_close(whole[row : row + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@torch.no_grad()
+def test_padding_does_not_reach_a_text(name):
+    model, ids = small(name), ids_of()
+    lengths = torch.tensor([19, 13])
+    padded = ids.clone()
+    padded[1, 13:] = 1
+    logits = model(padded, lengths)
+    alone = model(ids[1:, :13], torch.tensor([13]))
+    torch.testing.assert_close(logits[1:, :13], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in DECODERS if name not in EXACT])
+@torch.no_grad()
+def test_where_later_tokens_count_a_step_reads_the_text_again(name):
+    model, ids = small(name), ids_of()
+    _, state = model.step(ids[:, :7])
+    logits, state = model.step(ids[:, 7:11], state)
+    torch.testing.assert_close(logits, model(ids[:, :11])[:, 7:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@torch.no_grad()
+def test_texts_of_one_token_and_shorter_than_any_window(name):
+    model = small(name)
+    for tokens in (1, 2, 3):
+        assert model(ids_of(batch=1, tokens=tokens)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_parameter_learns_in_training(name):
+    model, ids = small(name).train(), ids_of(batch=3, tokens=24)
+    loss = torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+    loss.backward()
+    still = [
+        n for n, p in model.named_parameters() if p.numel() and (p.grad is None or not p.grad.any())
+    ]
+    assert not still
+
+
+def test_bad_input_is_refused_by_name():
+    model = small("transformer")
+    with pytest.raises(TypeError, match="ids must be an integer tensor"):
+        model(torch.randn(1, 3))
+    with pytest.raises(ValueError, match="token id 23 is outside the vocabulary of 23"):
+        model(torch.tensor([[1, 23]]))
+    with pytest.raises(ValueError, match="65 tokens exceed the context of 64"):
+        model(ids_of(tokens=65))
+    with pytest.raises(ValueError, match="one token or more"):
+        model(ids_of(tokens=0))
+    _, state = model.step(ids_of(batch=2))
+    with pytest.raises(ValueError, match="state has batch size 2, input has 3"):
+        model.step(ids_of(batch=3), state)
+    with pytest.raises(ValueError, match="lengths must be in"):
+        model(ids_of(), torch.tensor([19, 20]))
+
+
+SOFTMAX = [name for name in DECODERS if not name.startswith(("spikegpt", "grassmann"))]
+
+
+@pytest.mark.parametrize("name", SOFTMAX)
+@torch.no_grad()
+def test_taps_see_weights_that_sum_to_one_and_change_nothing(name):
+    model, ids = small(name), ids_of()
+    plain = model(ids)
+    with record(model, "pattern") as seen:
+        watched = model(ids)
+    torch.testing.assert_close(watched, plain, rtol=1e-4, atol=1e-5)
+    assert len(seen) >= 2
+    for weights in seen.values():
+        total = weights.sum(-1)
+        assert ((total - 1).abs() < 1e-5).logical_or(total == 0).all()
