@@ -32,6 +32,7 @@ class Tap(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns `x` itself; the hooks see it."""
+        tuple(self._forward_hooks)  # compiled code holds for the hooks that it was made with
         return x
 
 
@@ -172,6 +173,7 @@ def edit(model: nn.Module, edits: Mapping[str, Callable[[Tensor], Tensor]]) -> I
         edits: for each tap, by its full name or a shell pattern, a function of its tensor.
 
     Raises:
+        TypeError: inside, an edit returns something else than a tensor.
         ValueError: a name fits no tap.
 
     Example: switch head 1 off.
@@ -188,11 +190,23 @@ def edit(model: nn.Module, edits: Mapping[str, Callable[[Tensor], Tensor]]) -> I
             if not found:
                 near = difflib.get_close_matches(pattern, taps, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"no tap is named {pattern!r}{hint} taps: {_listed(taps)}")
+                raise ValueError(f"no tap is named {pattern!r}{hint}; taps: {_listed(taps)}")
             for module in found:
-                hook = module.register_forward_hook(lambda _m, _args, x, change=change: change(x))
+                hook = module.register_forward_hook(_editing(pattern, change))
                 hooks.callback(hook.remove)
         yield
+
+
+def _editing(pattern: str, change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    def hook(_module: nn.Module, _args: tuple[Tensor], x: Tensor) -> Tensor:
+        changed = change(x)
+        if not isinstance(changed, Tensor):
+            raise TypeError(
+                f"the edit of {pattern!r} must return a tensor, got {type(changed).__name__}"
+            )
+        return changed
+
+    return hook
 
 
 def _taps(model: nn.Module) -> dict[str, Tap]:

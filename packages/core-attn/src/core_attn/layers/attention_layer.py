@@ -1,16 +1,15 @@
 """The base of every softmax attention layer: its taps and the way through them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Unpack
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops import (
     attention,
-    attention_weights,
     cluster_attention,
     cluster_weights,
     gather_attention,
@@ -20,11 +19,20 @@ from ..ops import (
     scatter_mean,
     scatter_sum,
 )
-from ..ops._attention.call import take_heads
-from ..ops._checks import check_head_map
+from ..ops._attention.call import AttentionOptions
 from ..ops._gather_attention.operator import ClusterScores, to_tokens
 from ..ops._neighborhood_attention.operator import NeighborhoodScores, window_to_map
 from ..taps import Tap
+
+
+class AttendOptions(AttentionOptions, total=False):
+    """The options of `attention` and those that other operators take from a layer.
+
+    Attributes:
+        offsets: where packed problems start, see `short_attention`.
+    """
+
+    offsets: Int[Tensor, " problems_and_one"] | None
 
 
 class AttentionLayer(nn.Module):
@@ -55,40 +63,31 @@ class AttentionLayer(nn.Module):
         k: Float[Tensor, "*batch k_heads keys dim"],
         v: Float[Tensor, "*batch v_heads keys v_dim"],
         *,
-        bias: Float[Tensor, "..."] | None = None,
-        mask: Bool[Tensor, "..."] | None = None,
-        lengths: Int[Tensor, "*batch"] | None = None,
-        causal: bool = False,
-        window: int | tuple[int, int] | None = None,
-        scale: float | None = None,
-        dropout: float = 0.0,
-        k_head_map: Sequence[int] | None = None,
-        v_head_map: Sequence[int] | None = None,
-        head_gate: Float[Tensor, "..."] | None = None,
+        operator: Callable[..., Tensor] = attention,
+        **options: Unpack[AttendOptions],
     ) -> Float[Tensor, "*batch queries heads v_dim"]:
-        """`core_attn.attention` through the taps, with the heads beside their features.
+        """Attention through the taps, with the heads beside their features.
 
-        Arguments and errors are those of `core_attn.attention`; `dropout` acts in training only.
+        Args:
+            q: queries.
+            k: keys.
+            v: values.
+            operator: called as `operator(q, k, v, **options)`; what else it needs is bound to it
+                with `functools.partial`. Where something listens to the tap `pattern`, it is given
+                the option `pattern` as well.
+            options: those of the operator; `dropout` acts in training only. With `offsets` the
+                problems are packed, and the heads are (total, heads, v_dim).
+
+        Raises:
+            TypeError: as the operator does.
+            ValueError: as the operator does.
         """
-        dropout = dropout if self.training else 0.0
-        if not self.pattern.listening:
-            heads = attention(
-                q, k, v, bias=bias, mask=mask, lengths=lengths, causal=causal, window=window,
-                scale=scale, dropout=dropout, k_head_map=k_head_map, v_head_map=v_head_map,
-                head_gate=head_gate,
-            )  # fmt: skip
-            return self.heads(heads.transpose(-2, -3))
-        weights = attention_weights(
-            q, k, bias=bias, mask=mask, lengths=lengths, causal=causal, window=window,
-            scale=scale, k_head_map=k_head_map,
-        )  # fmt: skip
-        weights = F.dropout(self.pattern(weights), dropout)
-        v = take_heads(v, check_head_map("v", v_head_map, q.shape[-3], v.shape[-3]))
-        heads = (weights @ v).transpose(-2, -3)
-        if head_gate is not None:
-            shared = head_gate.dim() == q.dim() - 2
-            heads = heads * (head_gate[..., None, :, None] if shared else head_gate[..., None])
-        return self.heads(heads)
+        if not self.training and "dropout" in options:
+            options["dropout"] = 0.0
+        if self.pattern.listening:
+            options["pattern"] = self.pattern
+        heads = operator(q, k, v, **options)
+        return self.heads(heads if options.get("offsets") is not None else heads.transpose(-2, -3))
 
     def attend_gathered(
         self,

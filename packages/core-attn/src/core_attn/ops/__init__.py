@@ -1,5 +1,6 @@
 """Operators: functions of tensors, each with a plain reference and faster backends."""
 
+from ._attention.call import AttentionOptions, WeightsOptions
 from ._attention.operator import attention, attention_mean, attention_row, attention_weights
 from ._delta_rule.operator import delta_rule
 from ._dispatch import Choice, Explanation, use_backend, why
@@ -17,15 +18,19 @@ from ._linear_attention.operator import bidirectional_linear_attention, linear_a
 from ._neighborhood_attention.operator import neighborhood_attention, neighborhood_weights
 from ._pluecker_mean.operator import pluecker_mean
 from ._relu_attention.operator import relu_attention
+from ._short_attention.call import ShortOptions
 from ._short_attention.operator import short_attention
 from ._short_attention_block.call import Residual
 from ._short_attention_block.operator import short_attention_block
 from ._wkv.operator import wkv
 
 __all__ = [
+    "AttentionOptions",
     "Choice",
     "Explanation",
     "Residual",
+    "ShortOptions",
+    "WeightsOptions",
     "attention",
     "attention_mean",
     "attention_row",

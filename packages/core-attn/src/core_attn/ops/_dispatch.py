@@ -1,25 +1,76 @@
 """The one place that decides which backend computes an operator."""
 
-from collections.abc import Callable, Iterator, Sequence
+import difflib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import torch
+
+Call = TypeVar("Call", bound=tuple)
 Result = TypeVar("Result")
-COMPOSED = "composed"  # the backend that computes an operator from others
+
+
+class Plan(NamedTuple):
+    """What a backend offers: the computation, and which of its kernels does it."""
+
+    run: Callable[[], Any]
+    kernel: str = ""
+
+
+class Refusal(NamedTuple):
+    """Why a backend does not offer; `able` is the plan of one that could but should not."""
+
+    reason: str
+    able: Plan | None = None
 
 
 class Backend(NamedTuple):
     """One way to compute an operator.
 
-    Both functions take the operator's call tuple. `refuses` returns None where the backend can
-    do the job, else the reason why not; it looks at shapes, dtypes and devices only, so that it
-    can be traced.
+    Args:
+        name: as `use_backend` knows it.
+        offer: takes the operator's call tuple; looks at shapes, dtypes and devices only, so that it
+            can be traced.
+        plain: whether it is made of torch's own operators, so that torch.func can transform it,
+            and shows the weights to a call's `pattern`.
+        parts: the operator that it computes with, if it does.
     """
 
     name: str
-    run: Callable[[Any], Any]
-    refuses: Callable[[Any], str | None]
+    offer: Callable[[Any], Plan | Refusal]
+    plain: bool = False
+    parts: "Operator | None" = None
+
+    def reaches(self, name: str) -> bool:
+        """Whether `name` is among the backends of its parts."""
+        return self.parts is not None and self.parts.reaches(name)
+
+
+def offer_of(
+    run: Callable[[Any], Any],
+    cannot: Callable[[Any], str | None] | None = None,
+    reluctant: Callable[[Any], str | None] | None = None,
+) -> Callable[[Any], Plan | Refusal]:
+    """The offer of a backend that runs a call unless one of two functions gives a reason not to.
+
+    Args:
+        run: computes the operator.
+        cannot: why it is not able to; None takes every call.
+        reluctant: why another backend should, although it is able to.
+    """
+
+    def offer(call: Any) -> Plan | Refusal:
+        if cannot is not None and (reason := cannot(call)) is not None:
+            return Refusal(reason)
+        plan = Plan(lambda: run(call))
+        if reluctant is not None and (reason := reluctant(call)) is not None:
+            return Refusal(reason, plan)
+        return plan
+
+    return offer
 
 
 @dataclass(frozen=True)
@@ -30,11 +81,14 @@ class Choice:
     backend: str
     forced: bool
     refused: dict[str, str] = field(default_factory=dict)
+    kernel: str = ""
+    note: str = ""
 
     def __str__(self) -> str:
         why_not = "".join(f"\n  not {name}: {reason}" for name, reason in self.refused.items())
         how = "forced by use_backend" if self.forced else "the first backend that can"
-        return f"{self.operator} -> {self.backend} ({how}){why_not}"
+        kernel = f", kernel {self.kernel}" if self.kernel else ""
+        return f"{self.operator} -> {self.backend}{kernel} ({self.note or how}){why_not}"
 
 
 class Explanation(list[Choice]):
@@ -44,38 +98,124 @@ class Explanation(list[Choice]):
         return "\n".join(map(str, self))
 
 
-_forced: dict[str | None, str] = {}
-_logs: list[Explanation] = []
+class Preference(NamedTuple):
+    """What one `use_backend` asks for."""
+
+    backend: str
+    operator: str | None
+    strict: bool
 
 
-def dispatch(operator: str, backends: Sequence[Backend], call: Any) -> Any:
-    """Runs `call` on the first of `backends` that can, or on the one forced by `use_backend`.
+_preferences: ContextVar[tuple[Preference, ...]] = ContextVar("core_attn.preferences", default=())
+_logs: ContextVar[tuple[Explanation, ...]] = ContextVar("core_attn.logs", default=())
+_operators: dict[str, "Operator"] = {}
 
-    Raises:
-        ValueError: the forced backend does not exist for this operator or refuses the call.
+
+class Operator(Generic[Call, Result]):
+    """A function of a checked call tuple, with backends in the order in which they are asked.
+
+    Args:
+        name: as `use_backend` and `why` know it; a second operator of that name replaces the first.
+        backends: the last one takes every call.
     """
-    forced = forced_backend(operator)
-    if forced is not None:
-        offered = [backend.name for backend in backends]
-        if forced not in offered and COMPOSED in offered:
-            forced = COMPOSED
-    refused = {}
-    for backend in backends:
-        if forced is not None and backend.name != forced:
-            continue
-        reason = backend.refuses(call)
-        if reason is None:
-            if _logs:
-                choice = Choice(operator, backend.name, forced is not None, refused)
-                for log in _logs:
-                    log.append(choice)
-            return backend.run(call)
-        refused[backend.name] = reason
-    names = ", ".join(backend.name for backend in backends)
-    if forced is not None and forced not in refused:
-        raise ValueError(f"{operator} has no backend {forced!r}; it has {names}")
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
-    raise ValueError(f"{operator}: no backend of ({forced or names}) can run this call: {reasons}")
+
+    def __init__(self, name: str, *backends: Backend):
+        self.name, self.backends = name, backends
+        _operators[name] = self
+
+    def without(self, *names: str) -> "Operator[Call, Result]":
+        """The same operator with fewer backends, for one of these that computes with it."""
+        fewer = object.__new__(type(self))
+        fewer.name = self.name
+        fewer.backends = tuple(backend for backend in self.backends if backend.name not in names)
+        return fewer
+
+    def reaches(self, name: str) -> bool:
+        """Whether `name` is one of the backends, or of those that they compute with."""
+        return any(backend.name == name or backend.reaches(name) for backend in self.backends)
+
+    def __call__(self, call: Call) -> Result:
+        """Runs `call` on the first backend that offers, or on the one that `use_backend` names.
+
+        Autocast is off inside: what it asks for was done when the arguments were checked.
+
+        Raises:
+            ValueError: the backend asked for cannot run the call, or is not there.
+        """
+        kind = call[0].device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return self._plan(call).run()
+        return self._plan(call).run()
+
+    def _plan(self, call: Call) -> Plan:
+        wanted = preferred(self.name)
+        backends, forced = self._candidates(wanted)
+        only_plain = _only_plain(call)
+        refused = {}
+        for backend in backends:
+            if only_plain is not None and not backend.plain:
+                refused[backend.name] = only_plain
+                continue
+            offer = backend.offer(call)
+            if isinstance(offer, Refusal):
+                refused[backend.name] = offer.reason
+                if not forced or offer.able is None:
+                    continue
+                del refused[backend.name]
+                offer = offer.able
+            if _logs.get():
+                note_choice(Choice(self.name, backend.name, forced, refused, offer.kernel))
+            return offer
+        names = ", ".join(backend.name for backend in backends)
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise ValueError(f"{self.name}: no backend of ({names}) can run this call: {reasons}")
+
+    def _candidates(self, wanted: Preference | None) -> tuple[tuple[Backend, ...], bool]:
+        """The backends to ask, and whether they are asked by a preference."""
+        if wanted is None:
+            return self.backends, False
+        named = tuple(backend for backend in self.backends if backend.name == wanted.backend)
+        if not named:
+            named = tuple(backend for backend in self.backends if backend.reaches(wanted.backend))
+        if named:
+            return named, True
+        if wanted.strict or not any(x.reaches(wanted.backend) for x in _operators.values()):
+            names = ", ".join(backend.name for backend in self.backends)
+            raise ValueError(f"{self.name} has no backend {wanted.backend!r}; it has {names}")
+        return self.backends, False
+
+
+def _only_plain(call: Any) -> str | None:
+    """Why only backends made of torch's operators can take a call, if so."""
+    if getattr(call, "pattern", None) is not None:
+        return "the weights are watched"
+    if not torch.compiler.is_compiling() and under_transform():
+        return "torch.func and forward-mode derivatives need torch's own operators"
+    return None
+
+
+def under_transform() -> bool:
+    """Whether `torch.func` (grad, vmap, jvp, ...) or forward-mode derivatives are at work."""
+    forward_mode = torch.autograd.forward_ad._current_level >= 0
+    return forward_mode or torch._C._are_functorch_transforms_active()
+
+
+def preferred(operator: str) -> Preference | None:
+    """What the surrounding `use_backend` asks of an operator; one that names it goes before."""
+    general = None
+    for preference in reversed(_preferences.get()):
+        if preference.operator == operator:
+            return preference
+        if preference.operator is None and general is None:
+            general = preference
+    return general
+
+
+def note_choice(choice: Choice) -> None:
+    """Tells every surrounding `why`."""
+    for log in _logs.get():
+        log.append(choice)
 
 
 def constant_in_graphs(function: Callable[..., Result]) -> Callable[..., Result]:
@@ -84,24 +224,22 @@ def constant_in_graphs(function: Callable[..., Result]) -> Callable[..., Result]
     return function
 
 
-def forced_backend(operator: str) -> str | None:
-    """The backend that the surrounding `use_backend` asks for, if any."""
-    return _forced.get(operator, _forced.get(None)) if _forced else None
-
-
 @contextmanager
-def use_backend(name: str, operator: str | None = None) -> Iterator[None]:
-    """Forces a backend for every operator, or for the one named, within the context.
+def use_backend(name: str, operator: str | None = None, *, strict: bool = False) -> Iterator[None]:
+    """Asks for a backend, of every operator or of the one named, within the context.
 
-    An operator made of others, as `short_attention_block`, is composed where it lacks the backend,
-    which then computes its parts.
+    An operator that lacks it computes with one that has it where it can (`short_attention_block`
+    with `short_attention`), and otherwise chooses as ever. The context holds for the current
+    thread or task only.
 
     Args:
-        name: a backend of the operators called inside: "reference", "sdpa", "triton", "cpu".
+        name: a backend as `why` prints it: "reference", "sdpa", "triton", "short", "cpu", ...
         operator: the operator's name ("attention", "short_attention"); None for all.
+        strict: whether operators that lack the backend refuse instead.
 
     Raises:
-        ValueError: inside, at a call whose operator lacks the backend or where it refuses.
+        ValueError: there is no such operator; inside, at a call that the backend cannot run, or if
+            no operator has it.
 
     Example:
         >>> import torch, core_attn
@@ -110,13 +248,22 @@ def use_backend(name: str, operator: str | None = None) -> Iterator[None]:
         ...     print(core_attn.why(core_attn.attention, q, q, q))
         attention -> reference (forced by use_backend)
     """
-    before = _forced.copy()
-    _forced[operator] = name
+    if operator is not None:
+        _check_operator(operator)
+    token = _preferences.set((*_preferences.get(), Preference(name, operator, strict)))
     try:
         yield
     finally:
-        _forced.clear()
-        _forced.update(before)
+        _preferences.reset(token)
+
+
+def _check_operator(name: str) -> None:
+    if name not in _operators:
+        near = difflib.get_close_matches(name, _operators, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"there is no operator {name!r}{hint}; there are {', '.join(sorted(_operators))}"
+        )
 
 
 def why(call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
@@ -138,9 +285,9 @@ def why(call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
         'sdpa'
     """
     log = Explanation()
-    _logs.append(log)
+    token = _logs.set((*_logs.get(), log))
     try:
         call(*args, **kwargs)
     finally:
-        _logs.remove(log)
+        _logs.reset(token)
     return log

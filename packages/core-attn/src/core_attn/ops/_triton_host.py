@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._dispatch import constant_in_graphs, forced_backend
+from ._dispatch import constant_in_graphs
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # triton, too, looks once, on import
@@ -32,18 +32,22 @@ class Tiles(NamedTuple):
         }
 
 
-def refuses_device(operator: str, x: Tensor) -> str | None:
-    """Why the kernels of `operator` cannot take tensors placed like `x`, or None."""
-    if x.device.type == "cpu" and INTERPRETED and INSTALLED:
-        if forced_backend(operator) != "triton":
-            return "the interpreter only runs where use_backend('triton') asks for it"
-    elif x.device.type != "cuda":
+def refuses_device(x: Tensor) -> str | None:
+    """Why the kernels cannot take tensors placed like `x`, or None."""
+    if x.device.type != "cuda" and not (x.device.type == "cpu" and INTERPRETED and INSTALLED):
         return f"the tensors are on {x.device.type}, the kernels need a CUDA or ROCm GPU"
-    elif not INSTALLED:
+    if not INSTALLED:
         return "triton is not installed"
-    elif not arch_of(x.device):
+    if not arch_of(x.device):
         return "the GPU has no tensor cores that the kernels know (sm_80 on, gfx90a on)"
     return "the kernels have no float64" if x.dtype == torch.float64 else None
+
+
+def interpreted(x: Tensor) -> str | None:
+    """Why the kernels should not take tensors placed like `x` although they can."""
+    if x.device.type == "cpu":
+        return "the interpreter only runs where use_backend('triton') asks for it"
+    return None
 
 
 @constant_in_graphs
@@ -60,16 +64,6 @@ def arch_of(device: torch.device) -> str:
         return "gfx942" if name.startswith(("gfx90a", "gfx94", "gfx95")) else ""
     major = torch.cuda.get_device_capability(device)[0]
     return {9: "sm90", 10: "sm100"}.get(major, "sm80" if major >= 8 else "")
-
-
-def one_batch_axis(x: Tensor | None, full: tuple[int, ...]) -> Tensor | None:
-    """`x`, which broadcasts to `full`, as four axes that do, batch dimensions merged."""
-    if x is None:
-        return None
-    four: Tensor = x[(None,) * (len(full) - x.dim())]
-    if any(size != 1 for size in four.shape[:-3]):
-        four = four.expand(*full[:-3], *four.shape[-3:])
-    return four.reshape(-1, *four.shape[-3:])
 
 
 def rows_like(x: Tensor, heads: int, dim: int, dtype: torch.dtype | None = None) -> Tensor:

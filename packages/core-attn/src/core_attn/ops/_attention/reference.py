@@ -8,8 +8,8 @@ from .call import AttentionCall, take_heads
 
 
 def weights(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
-    """The weights of the given queries, (*batch, heads, rows, keys), before dropout."""
-    q, k = call.q[..., rows, :], take_heads(call.k, call.k_head_map)
+    """The weights of the given queries, (batch, heads, rows, keys), before dropout."""
+    q, k = call.q[..., rows, :], take_heads(call.shielded()[0], call.k_head_map)
     wide = torch.promote_types(q.dtype, torch.float32)
     scores = call.scale * (q.to(wide) @ k.to(wide).transpose(-1, -2))
     if call.bias is not None:
@@ -28,10 +28,6 @@ def weights(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
 
 def run(call: AttentionCall) -> Tensor:
     """Attention by its definition."""
-    attended = F.dropout(weights(call), call.dropout, training=call.dropout > 0)
-    return call.gated(attended @ take_heads(call.v, call.v_head_map))
-
-
-def refuses(call: AttentionCall) -> str | None:
-    """It refuses nothing."""
-    return None
+    seen = weights(call) if call.pattern is None else call.pattern(weights(call))
+    attended = F.dropout(seen, call.dropout, training=call.dropout > 0)
+    return call.gated(attended @ take_heads(call.shielded()[1], call.v_head_map))

@@ -1,60 +1,53 @@
 """Attention over few tokens, by the kernels of `short_attention`."""
 
-import torch
 from torch import Tensor
 
-from .._dispatch import Backend
-from .call import AttentionCall, take_heads
-
-# `short_attention` falls back on this package, so it is imported where it is needed, not here.
+from .._dispatch import Plan, Refusal
+from .._recompute import twice_differentiable
+from .._short_attention.call import ShortCall
+from .._short_attention.kernels import KERNELS, Kernel
+from . import reference
+from .call import FLOATS, AttentionCall, take_heads
 
 # Products below which the kernels' call costs more than they save: 0.1 ms more than SDPA's, which
 # they beat threefold at 20 GFLOP/s.
 WORTHWHILE = 1 << 20
 
 
-def run(call: AttentionCall) -> Tensor:
-    """Head maps become gathers; everything that forbids becomes one mask."""
-    from .._short_attention.call import ShortCall
-
-    backend, reason = _kernel(call)
-    if backend is None:
-        raise ValueError(reason)
-    k, v = take_heads(call.k, call.k_head_map), take_heads(call.v, call.v_head_map)
-    short = ShortCall(
-        call.q, k, v, call.bias, call.allowed(), None, _longest(call), call.scale, call.dropout,
-        call.head_gate,
-    )  # fmt: skip
-    return backend.run(short)
+def offer(call: AttentionCall) -> Plan | Refusal:
+    """It takes what a kernel of `short_attention` takes and gains by."""
+    asked = _short(call, call.k, call.v, call.mask)
+    refused = {}
+    for kernel in KERNELS:
+        reason = kernel.refuses(asked)
+        if reason is None:
+            return _worthwhile(call, kernel)
+        refused[kernel.name] = reason
+    return Refusal("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
 
 
-def refuses(call: AttentionCall) -> str | None:
-    """It takes what a kernel of `short_attention` takes, outside of exported graphs."""
-    if torch.compiler.is_exporting():
-        return "an exported graph is made of torch's own operators"
+def _worthwhile(call: AttentionCall, kernel: Kernel) -> Plan | Refusal:
+    plan = Plan(lambda: _run(call, kernel), kernel.name)
     if call.q.device.type == "cpu" and call.q.numel() * call.k.shape[-2] < WORTHWHILE:
-        return f"fewer than {WORTHWHILE} products: the call would cost more than it saves"
-    return _kernel(call)[1]
+        return Refusal(
+            f"fewer than {WORTHWHILE} products: the call would cost more than it saves", plan
+        )
+    return plan
 
 
-def _kernel(call: AttentionCall) -> tuple[Backend | None, str | None]:
-    """The kernel of `short_attention` that takes the call, or why none does."""
-    from .._short_attention.call import ShortCall
-    from .._short_attention.operator import BACKENDS
+def _run(call: AttentionCall, kernel: Kernel) -> Tensor:
+    """Head maps become gathers; everything that forbids becomes one mask."""
+    k, v = call.shielded()
+    k, v = take_heads(k, call.k_head_map), take_heads(v, call.v_head_map)
+    out = kernel.run(_short(call, k, v, call.allowed()))
+    if kernel.twice or call.dropout:  # no second run would drop the same weights
+        return out
+    return twice_differentiable(out, "attention", reference.run, call, FLOATS)
 
-    short = ShortCall(
-        call.q, call.k, call.v, call.bias, call.mask, None, _longest(call), call.scale,
-        call.dropout, call.head_gate,
+
+def _short(call: AttentionCall, k: Tensor, v: Tensor, mask: Tensor | None) -> ShortCall:
+    longest = max(call.q.shape[-2], k.shape[-2])
+    return ShortCall(
+        call.q, k, v, scale=call.scale, longest=longest, bias=call.bias, mask=mask,
+        dropout=call.dropout, head_gate=call.head_gate,
     )  # fmt: skip
-    reasons = []
-    for backend in BACKENDS:
-        if backend.name in ("triton", "cpu"):
-            reason = backend.refuses(short)
-            if reason is None:
-                return backend, None
-            reasons.append(reason)
-    return None, reasons[-1]
-
-
-def _longest(call: AttentionCall) -> int:
-    return max(call.q.shape[-2], call.k.shape[-2])

@@ -5,8 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._triton_host import arch_of, one_batch_axis, refuses_device, rows_like
-from .call import AttentionCall
+from .._dispatch import offer_of
+from .._recompute import twice_differentiable
+from .._triton_host import arch_of, interpreted, refuses_device, rows_like
+from . import reference
+from .call import FLOATS, AttentionCall
 
 MAX_DIM = {torch.bfloat16: 256, torch.float16: 256, torch.float32: 64}
 INPUTS = (
@@ -15,30 +18,24 @@ INPUTS = (
 )
 
 
-def run(call: AttentionCall) -> Tensor:
-    """Attention by the kernels, with all batch dimensions as one."""
-    full = (*call.q.shape[:-1], call.k.shape[-2])
-    gate, window, seed = call.head_gate, call.window, None
-    if gate is not None:
-        gate = gate[..., None] if gate.dim() == len(full) - 2 else gate.transpose(-1, -2)
-        gate = gate.reshape(-1, *gate.shape[-2:])
+def _run(call: AttentionCall) -> Tensor:
+    window, seed = call.window, None
     if call.causal:
-        window = (window[0] if window else full[-1], 0)
+        window = (window[0] if window else call.k.shape[2], 0)
     if call.dropout > 0:
         seed = torch.randint(2**62, (1,), device=call.q.device)
     out, _, _ = torch.ops.core_attn.attention_triton(
-        *(x.reshape(-1, *x.shape[-3:]) for x in (call.q, call.k, call.v)),
-        one_batch_axis(call.bias, full),
-        one_batch_axis(call.mask, full),
-        None if call.lengths is None else call.lengths.reshape(-1),
-        gate, seed, call.k_head_map, call.v_head_map, window, call.scale, call.dropout,
+        call.q, call.k, call.v, call.bias, call.mask, call.lengths, call.head_gate, seed,
+        call.k_head_map, call.v_head_map, window, call.scale, call.dropout,
     )  # fmt: skip
-    return out.reshape(*full[:-1], out.shape[-1])
+    if call.dropout:  # no second run would drop the same weights
+        return out
+    return twice_differentiable(out, "attention", reference.run, call, FLOATS)
 
 
-def refuses(call: AttentionCall) -> str | None:
+def _cannot(call: AttentionCall) -> str | None:
     """It takes 16- and 32-bit floats on a GPU, with heads for which tiles have been compiled."""
-    if (reason := refuses_device("attention", call.q)) is not None:
+    if (reason := refuses_device(call.q)) is not None:
         return reason
     q, v, bias = call.q, call.v, call.bias
     if q.numel() == 0 or call.k.numel() == 0 or v.numel() == 0:
@@ -50,6 +47,22 @@ def refuses(call: AttentionCall) -> str | None:
     if bias is not None and bias.requires_grad and torch.are_deterministic_algorithms_enabled():
         return "the gradient of the bias is summed by atomic additions, in no fixed order"
     return None
+
+
+def _reluctant(call: AttentionCall) -> str | None:
+    """It leaves to SDPA's kernels what they do: all keys or the earlier ones, heads in groups."""
+    if (reason := interpreted(call.q)) is not None:
+        return reason
+    q, k, v = call.q, call.k, call.v
+    square = q.shape[2] == k.shape[2] or q.shape[2] == 1
+    seen = call._replace(causal=False).is_plain and (square or not call.causal)
+    heads = call.is_grouped or (call.k_head_map is None and call.v_head_map is None)
+    if seen and heads and q.shape[3] == v.shape[3] and call.scale > 0:
+        return "SDPA has kernels for this, and no measurement says that these are faster"
+    return None
+
+
+offer = offer_of(_run, _cannot, _reluctant)
 
 
 @torch.library.custom_op(
@@ -151,8 +164,8 @@ def _differentiate(ctx: Any, dout: Tensor, *_: Any) -> tuple[Tensor | None, ...]
 
 def _refuse_second_derivative(ctx: Any, *_: Any) -> None:
     raise NotImplementedError(
-        "the triton backend of attention has no second derivatives; compute the forward pass under "
-        'core_attn.use_backend("reference"), which has them'
+        "the triton backend of attention has no second derivatives with dropout or compiled; "
+        'compute the forward pass under core_attn.use_backend("reference"), which has them'
     )
 
 

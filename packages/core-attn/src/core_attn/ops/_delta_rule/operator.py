@@ -3,13 +3,14 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from .._dispatch import Backend, dispatch
+from .._dispatch import Backend, Operator, offer_of
 from .._recurrence.call import check
 from . import chunked, reference
 
-BACKENDS = (
-    Backend("chunked", chunked.run, chunked.refuses),
-    Backend("reference", reference.run, reference.refuses),
+DELTA_RULE = Operator(
+    "delta_rule",
+    Backend("chunked", offer_of(chunked.run, reluctant=chunked.reluctant), plain=True),
+    Backend("reference", offer_of(reference.run), plain=True),
 )
 
 
@@ -57,4 +58,4 @@ def delta_rule(
         >>> out.allclose(v)
         True
     """
-    return dispatch("delta_rule", BACKENDS, check(q, k, v, beta, decay, state, scale))
+    return DELTA_RULE(check(q, k, v, beta, decay, state, scale))

@@ -20,8 +20,3 @@ def run(call: RecurrenceCall) -> tuple[Tensor, Tensor]:
         out.append(call.scale * (q.unsqueeze(-2) @ state).squeeze(-2))
     stacked = torch.stack(out, -2) if out else call.v.new_zeros(call.v.shape)
     return stacked.to(call.q.dtype), state
-
-
-def refuses(call: RecurrenceCall) -> str | None:
-    """It refuses nothing."""
-    return None

@@ -7,12 +7,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import check_broadcasts, check_dropout, check_float, check_scale
-from .._dispatch import Backend, dispatch
+from .._dispatch import Backend, Operator, offer_of
 from . import reference
 from .call import ClusterScores, GatherCall
 from .selection import scatter_mean, scatter_sum, top_positions
 
-BACKENDS = (Backend("reference", reference.run, reference.refuses),)
+GATHER_ATTENTION = Operator(
+    "gather_attention", Backend("reference", offer_of(reference.run), plain=True)
+)
 
 __all__ = [
     "ClusterScores",
@@ -67,7 +69,7 @@ def gather_attention(
         torch.Size([2, 4, 9, 8])
     """
     call = _check_gather(q, k, v, index, bias, scale, dropout)
-    return dispatch("gather_attention", BACKENDS, call).squeeze(-2)
+    return GATHER_ATTENTION(call).squeeze(-2)
 
 
 def gather_weights(
@@ -138,7 +140,7 @@ def cluster_attention(
         torch.Size([2, 4, 9, 8])
     """
     call = _check_clusters(q, k, v, members, scores, memory_v, relative_v, dropout)
-    return dispatch("gather_attention", BACKENDS, call)
+    return GATHER_ATTENTION(call)
 
 
 def cluster_weights(

@@ -57,11 +57,6 @@ def run(call: GatherCall) -> Tensor:
     return mix(call, F.dropout(weights(call), call.dropout, training=call.dropout > 0))
 
 
-def refuses(call: GatherCall) -> str | None:
-    """It refuses nothing."""
-    return None
-
-
 def _apart(table: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
     """Rows of a relative table for every pair of ranks, (members, picks)."""
     reach = table.shape[-2] // 2

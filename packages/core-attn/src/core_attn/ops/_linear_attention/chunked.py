@@ -25,7 +25,7 @@ def run(call: RecurrenceCall) -> tuple[Tensor, Tensor]:
     return merge(inside + c.from_start(c.q) @ torch.stack(before, -3), call), state
 
 
-def refuses(call: RecurrenceCall) -> str | None:
+def reluctant(call: RecurrenceCall) -> str | None:
     """It leaves single tokens to the step itself."""
     if call.q.shape[-2] < 2:
         return "fewer than two tokens: the step itself is shorter"

@@ -4,13 +4,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_broadcasts, check_float, check_scale
-from .._dispatch import Backend, dispatch
+from .._dispatch import Backend, Operator, offer_of
 from .._recurrence.call import check
 from . import chunked, reference
+from .reference import BidirectionalCall
 
-BACKENDS = (
-    Backend("chunked", chunked.run, chunked.refuses),
-    Backend("reference", reference.run, reference.refuses),
+LINEAR_ATTENTION = Operator(
+    "linear_attention",
+    Backend("chunked", offer_of(chunked.run, reluctant=chunked.reluctant), plain=True),
+    Backend("reference", offer_of(reference.run), plain=True),
+)
+
+
+BIDIRECTIONAL = Operator(
+    "bidirectional_linear_attention",
+    Backend("reference", offer_of(reference.bidirectional), plain=True),
 )
 
 
@@ -57,7 +65,7 @@ def linear_attention(
         >>> whole[..., 5:, :].allclose(rest, atol=1e-5)
         True
     """
-    return dispatch("linear_attention", BACKENDS, check(q, k, v, beta, decay, state, scale))
+    return LINEAR_ATTENTION(check(q, k, v, beta, decay, state, scale))
 
 
 def bidirectional_linear_attention(
@@ -101,7 +109,4 @@ def bidirectional_linear_attention(
     if beta is not None:
         check_broadcasts("beta", beta.shape, k.shape[:-1], "(*batch, heads, keys)")
         v = v * beta.unsqueeze(-1)
-    queries, keys, dim, v_dim = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
-    if queries * keys * (dim + v_dim) <= (queries + keys) * dim * v_dim:
-        return factor * ((q @ k.transpose(-1, -2)) @ v)
-    return factor * (q @ (k.transpose(-1, -2) @ v))
+    return BIDIRECTIONAL(BidirectionalCall(q, k, v, factor))

@@ -1,5 +1,7 @@
 """What causal linear attention is: one state, one token at a time."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,19 @@ def run(call: RecurrenceCall) -> tuple[Tensor, Tensor]:
     return stacked.to(call.q.dtype), state
 
 
-def refuses(call: RecurrenceCall) -> str | None:
-    """It refuses nothing."""
-    return None
+class BidirectionalCall(NamedTuple):
+    """Arguments of `bidirectional_linear_attention` after its checks."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scale: float
+
+
+def bidirectional(call: BidirectionalCall) -> Tensor:
+    """Both products, in their cheaper order."""
+    q, k, v, scale = call
+    queries, keys, dim, v_dim = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
+    if queries * keys * (dim + v_dim) <= (queries + keys) * dim * v_dim:
+        return scale * ((q @ k.transpose(-1, -2)) @ v)
+    return scale * (q @ (k.transpose(-1, -2) @ v))

@@ -4,12 +4,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_float, check_scale
-from .._dispatch import Backend, dispatch
+from .._dispatch import Backend, Operator, offer_of
 from . import reference
 from .reference import ReluCall
 
 # Thousands of heads of 9 to 17 dimensions and one query: two batched products, no tile to fill.
-BACKENDS = (Backend("reference", reference.run, reference.refuses),)
+RELU_ATTENTION = Operator(
+    "relu_attention", Backend("reference", offer_of(reference.run), plain=True)
+)
 
 
 def relu_attention(
@@ -63,4 +65,4 @@ def relu_attention(
     if keys == 0:
         raise ValueError("there must be at least 1 key, got 0")
     factor = 1 / keys if scale is None else check_scale(scale, 1)
-    return dispatch("relu_attention", BACKENDS, ReluCall(q, k, v, factor))
+    return RELU_ATTENTION(ReluCall(q, k, v, factor))

@@ -22,8 +22,3 @@ def run(call: ReluCall) -> Tensor:
         q = q.flatten(-3, -2).unsqueeze(-3)
     out = scale * ((q @ k.transpose(-1, -2)).relu() @ v)
     return out.reshape(*q.shape[:-3], heads, queries, v.shape[-1])
-
-
-def refuses(call: ReluCall) -> str | None:
-    """It refuses nothing."""
-    return None

@@ -1,61 +1,79 @@
-"""The checked arguments of one short_attention call."""
+"""The arguments of short_attention: as they are given, and checked in one layout."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypedDict
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .._attention.call import AttentionCall
+FLOATS = ("q", "k", "v", "bias", "head_gate")
+
+
+class ShortOptions(TypedDict, total=False):
+    """What `short_attention` takes besides queries, keys and values; all may be left out.
+
+    Attributes:
+        bias: added to the scores, broadcastable to (*batch, heads, queries, keys), packed to
+            (problems, heads, T, T) with T at least the tokens of the longest problem; so
+            (heads, T, T) is shared by all problems. -inf forbids.
+        mask: True where a query may see a key, broadcastable like `bias`.
+        offsets: (problems + 1) integers from 0 to total that never decrease; problem p is made of
+            the tokens `offsets[p]` to `offsets[p + 1] - 1`. None for padded tensors.
+        scale: factor on the scores; 1/sqrt(dim) by default.
+        dropout: probability with which each weight is zeroed (the rest scaled up). Always active.
+        head_gate: factor on each head's output: (*batch, heads) or (*batch, queries, heads),
+            packed (problems, heads) or (total, heads).
+        pattern: is shown the weights (*batch or problems, heads, queries, keys) before dropout, and
+            what it returns takes their place; then they are computed in full.
+    """
+
+    bias: Float[Tensor, "..."] | None
+    mask: Bool[Tensor, "..."] | None
+    offsets: Int[Tensor, " problems_and_one"] | None
+    scale: float | None
+    dropout: float
+    head_gate: Float[Tensor, "..."] | None
+    pattern: Callable[[Tensor], Tensor] | None
 
 
 class ShortCall(NamedTuple):
     """Arguments of `short_attention` after its checks.
 
-    Padded: q (*batch, heads, queries, dim), k and v likewise, `offsets` None. Packed: q, k, v
-    (total, heads, dim), problem p owning the tokens from `offsets[p]` to `offsets[p + 1]`.
-    Bias and mask broadcast to (*batch or problems, heads, queries, keys); where packed, queries =
-    keys = `longest`, an upper bound of the tokens in a problem. It is None where it is unknown
-    while tracing, which happens to packed calls without bias and mask only.
+    Padded: q, k and v (problems, heads, tokens, dim), `offsets` None. Packed: (1, heads, total,
+    dim), problem p owning the tokens from `offsets[p]` to `offsets[p + 1]`. Any axis of a bias or
+    mask (problems, heads, queries, keys) may be 1; where packed, queries = keys = `longest`, an
+    upper bound of the tokens in a problem. It is None where it is unknown while tracing, which
+    happens to packed calls without bias and mask only. The queries of a gate (problems, heads,
+    queries) may be 1; packed, it is (1, heads, total) or (problems, heads, 1).
     """
 
     q: Tensor
     k: Tensor
     v: Tensor
-    bias: Tensor | None
-    mask: Tensor | None
-    offsets: Tensor | None
-    longest: int | None
     scale: float
-    dropout: float
-    head_gate: Tensor | None
+    longest: int | None
+    bias: Tensor | None = None
+    mask: Tensor | None = None
+    offsets: Tensor | None = None
+    dropout: float = 0.0
+    head_gate: Tensor | None = None
+    pattern: Callable[[Tensor], Tensor] | None = None
 
-    @property
-    def under_torch_func(self) -> bool:
-        """Whether `torch.func` transforms the call (grad, vmap, jvp, ...); the reference can."""
-        return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    def misfit(self, tokens: tuple[int, int], channels: tuple[int, int]) -> str | None:
+        """Why a kernel for problems within these bounds cannot take the call, or None."""
+        q, k, v = self.q, self.k, self.v
+        for dim in (q.shape[-1], v.shape[-1]):
+            if not channels[0] <= dim <= channels[1]:
+                return f"a head dim is {dim}, not within {channels[0]} to {channels[1]}"
+        sizes = (q.shape[-2], k.shape[-2]) if self.offsets is None else (self.longest,)
+        for size in sizes:
+            if size is not None and not tokens[0] <= size <= tokens[1]:
+                return f"a problem has {size} tokens, not within {tokens[0]} to {tokens[1]}"
+        return "there are no problems" if q.numel() == 0 else None
 
-    def as_attention(self) -> AttentionCall:
-        """The same problems, padded to the longest one, as one call of `attention`."""
-        if self.offsets is None:
-            q, k, v, gate, lengths = self.q, self.k, self.v, self.head_gate, None
-        else:
-            start, lengths = self.offsets[:-1], self.offsets.diff()
-            longest = int(lengths.max()) if self.longest is None else self.longest
-            position = torch.arange(longest, device=self.q.device)
-            token = (start[:, None] + position).clamp(max=self.q.shape[0] - 1)
-            q, k, v = (x[token].transpose(1, 2) for x in (self.q, self.k, self.v))
-            gate = self.head_gate
-            if gate is not None and gate.shape[0] == self.q.shape[0]:
-                gate = gate[token]
-        return AttentionCall(
-            q, k, v, self.bias, self.mask, lengths, False, None, self.scale, self.dropout,
-            None, None, gate,
-        )  # fmt: skip
-
-    def unpadded(self, heads: Tensor) -> Tensor:
-        """The outputs of `as_attention` in the layout of `q`."""
-        if self.offsets is None:
-            return heads
-        token = torch.arange(self.q.shape[0], device=self.q.device)
-        problem = torch.searchsorted(self.offsets, token, right=True) - 1
-        return heads[problem, :, token - self.offsets[problem]]
+    def exported(self) -> str | None:
+        """Why a kernel should not take the call if it is being exported."""
+        if torch.compiler.is_exporting():
+            return "an exported graph is made of torch's own operators"
+        return None

@@ -1,19 +1,47 @@
 """Softmax attention for many small problems."""
 
+from collections.abc import Callable
+from typing import Unpack
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import check_broadcasts, check_dropout, check_float, check_scale
-from .._dispatch import Backend, dispatch
-from . import cpu, padded, reference, triton_backend
-from .call import ShortCall
+from .._checks import (
+    cast_by_autocast,
+    check_bias,
+    check_dropout,
+    check_float,
+    check_index,
+    check_mask,
+    check_qkv,
+    check_scale,
+    check_tensor,
+    is_readable,
+)
+from .._dispatch import Backend, Operator, offer_of
+from .._normal import gate, one_batch, plane, restored, watch
+from .._recompute import twice_differentiable
+from . import padded
+from .call import FLOATS, ShortCall, ShortOptions
+from .kernels import KERNELS, Kernel
 
-BACKENDS = (
-    Backend("triton", triton_backend.run, triton_backend.refuses),
-    Backend("cpu", cpu.run, cpu.refuses),
-    Backend("attention", padded.run, padded.refuses),
-    Backend("reference", reference.run, reference.refuses),
+
+def _run(kernel: Kernel) -> Callable[[ShortCall], Tensor]:
+    def run(call: ShortCall) -> Tensor:
+        out = kernel.run(call)
+        if kernel.twice or call.dropout:  # no second run would drop the same weights
+            return out
+        return twice_differentiable(out, "short_attention", padded.define, call, FLOATS)
+
+    return run
+
+
+SHORT_ATTENTION = Operator(
+    "short_attention",
+    *(Backend(x.name, offer_of(_run(x), x.cannot, x.reluctant)) for x in KERNELS),
+    Backend("attention", offer_of(padded.run), plain=True, parts=padded.LONG),
+    Backend("reference", offer_of(padded.define), plain=True),
 )
 
 
@@ -21,13 +49,7 @@ def short_attention(
     q: Float[Tensor, "*batch heads queries dim"],
     k: Float[Tensor, "*batch heads keys dim"],
     v: Float[Tensor, "*batch heads keys v_dim"],
-    *,
-    bias: Float[Tensor, "..."] | None = None,
-    mask: Bool[Tensor, "..."] | None = None,
-    offsets: Int[Tensor, "problems_and_one"] | None = None,
-    scale: float | None = None,
-    dropout: float = 0.0,
-    head_gate: Float[Tensor, "..."] | None = None,
+    **options: Unpack[ShortOptions],
 ) -> Float[Tensor, "*batch heads queries v_dim"]:
     r"""Attention over many problems of 2 to 128 tokens: gate * softmax(scale * q k^T + bias) v.
 
@@ -45,20 +67,11 @@ def short_attention(
         q: queries; views such as a split of heads are read where they lie.
         k: keys, as many heads as `q`.
         v: values, as many tokens as `k`.
-        bias: added to the scores, broadcastable to (*batch, heads, queries, keys), packed to
-            (problems, heads, T, T) with T at least the tokens of the longest problem; so
-            (heads, T, T) is shared by all problems. -inf forbids.
-        mask: True where a query may see a key, broadcastable like `bias`.
-        offsets: (problems + 1) integers from 0 to total that never decrease; problem p is made of
-            the tokens `offsets[p]` to `offsets[p + 1] - 1`. None for padded tensors.
-        scale: factor on the scores; 1/sqrt(dim) by default.
-        dropout: probability with which each weight is zeroed (the rest scaled up). Always active.
-        head_gate: factor on each head's output: (*batch, heads) or (*batch, queries, heads),
-            packed (problems, heads) or (total, heads).
+        options: bias, mask, offsets, scale, dropout, head_gate, pattern: see `ShortOptions`.
 
     Returns:
-        The heads' outputs, in the shape of `q` (with v's dim), differentiable in every float
-        argument; on a CPU twice, in every backend.
+        The heads' outputs, in the shape of `q` (with v's dim) and its dtype, or that of autocast;
+        differentiable in every float argument, on a CPU twice in every backend.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -76,74 +89,98 @@ def short_attention(
         >>> short_attention(q, k, v, offsets=torch.tensor([0, 4, 9])).shape
         torch.Size([9, 2, 16])
     """
-    call = _check(q, k, v, bias, mask, offsets, scale, dropout, head_gate)
-    return dispatch("short_attention", BACKENDS, call)
+    if options.get("offsets") is not None:
+        return SHORT_ATTENTION(_check_packed(q, k, v, **options))[0].transpose(0, 1)
+    call = _check_padded(q, k, v, **options)
+    return restored(SHORT_ATTENTION(call), q.shape[:-3])
 
 
-def _check(q, k, v, bias, mask, offsets, scale, dropout, head_gate) -> ShortCall:
-    """Checks every argument and returns the call in its normal form."""
-    check_float(q=q, k=k, v=v, head_gate=head_gate)
-    check_float(bias=bias)
-    if mask is not None and mask.dtype != torch.bool:
-        raise TypeError(f"mask must be boolean (True = may be seen), got {mask.dtype}")
-    for name, x in (("bias", bias), ("mask", mask), ("offsets", offsets)):
-        if x is not None and x.device != q.device:
-            raise ValueError(f"{name} is on {x.device}, q is on {q.device}; they must agree")
-    _check_shapes(q, k, v, packed=offsets is not None)
-    heads = q.shape[-2] if offsets is not None else q.shape[-3]
-    if offsets is None:
-        *batch, _, queries, _ = q.shape
-        keys = k.shape[-2]
-        longest = max(queries, keys)
-        gates = ((*batch, heads), (*batch, queries, heads))
-    else:
-        problems = _check_offsets(offsets, q.shape[0])
-        longest = _longest(offsets, bias, mask)
-        queries = keys = longest or 0  # unknown only where nothing has to fit
-        batch = (problems,)
-        gates = ((problems, heads), (q.shape[0], heads))
-    for name, x in (("bias", bias), ("mask", mask)):
-        if x is not None:
-            axes = f"({'*batch' if offsets is None else 'problems'}, heads, queries, keys)"
-            check_broadcasts(name, x.shape, (*batch, heads, queries, keys), axes)
-    if head_gate is not None and head_gate.shape not in gates:
-        raise ValueError(
-            f"head_gate must have shape {gates[0]} (one factor per problem and head) or "
-            f"{gates[1]} (per query), got {tuple(head_gate.shape)}"
-        )
+def _check_padded(
+    q, k, v, *, bias=None, mask=None, offsets=None, scale=None, dropout=0.0, head_gate=None,
+    pattern=None,
+) -> ShortCall:  # fmt: skip
+    """Checks the arguments of padded problems and returns the call in its normal form."""
+    q, k, v, head_gate = cast_by_autocast(q, k, v, head_gate)
+    check_qkv(q, k, v, head_gate=head_gate)
+    *batch, heads, queries, _ = q.shape
+    _check_heads(q, k, v, (*batch, heads, k.shape[-2]))
+    full, axes = (*batch, heads, queries, k.shape[-2]), "(*batch, heads, queries, keys)"
+    if bias is not None:
+        check_bias("bias", bias, full, axes, q)
+    if mask is not None:
+        check_mask("mask", mask, full, axes, q)
+    _check_gate(head_gate, (*batch, heads), (*batch, queries, heads))
     return ShortCall(
-        q, k, v, bias, mask, offsets, longest, check_scale(scale, q.shape[-1]),
-        check_dropout(dropout), head_gate,
+        one_batch(q), one_batch(k), one_batch(v), check_scale(scale, q.shape[-1]),
+        max(queries, k.shape[-2]), plane(bias, tuple(batch)), plane(mask, tuple(batch)), None,
+        check_dropout(dropout), gate(head_gate, tuple(batch)), watch(pattern, tuple(batch)),
     )  # fmt: skip
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
-    wanted = "(total, heads, dim)" if packed else "(*batch, heads, tokens, dim)"
+def _check_packed(
+    q, k, v, *, offsets, bias=None, mask=None, scale=None, dropout=0.0, head_gate=None,
+    pattern=None,
+) -> ShortCall:  # fmt: skip
+    """Checks the arguments of packed problems and returns the call in its normal form."""
+    q, k, v, head_gate = cast_by_autocast(q, k, v, head_gate)
     for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.dim() < 3 or (packed and x.dim() != 3):
-            raise ValueError(f"{name} must be {wanted}, got shape {tuple(x.shape)}")
+        check_tensor(name, x)
+        if x.dim() != 3:
+            raise ValueError(f"{name} must be (total, heads, dim), got shape {tuple(x.shape)}")
+    check_float(q=q, k=k, v=v, head_gate=head_gate)
     if k.shape[-1] != q.shape[-1]:
         raise ValueError(f"k has head dim {k.shape[-1]}, q has {q.shape[-1]}; they must agree")
-    tokens = k.shape[-3 if packed else -2]
-    like = q.shape[:-1] if packed else (*q.shape[:-2], tokens)
+    total, heads, _ = q.shape
+    _check_heads(q, k, v, (total, heads))
+    offsets = _check_offsets(offsets, q)
+    problems = offsets.shape[0] - 1
+    for name, x in (("bias", bias), ("mask", mask)):
+        if x is not None:
+            check_tensor(name, x, like=q)
+    longest = _longest(offsets, bias, mask)
+    full = (problems, heads, longest or 0, longest or 0)  # unknown where nothing has to fit
+    axes = "(problems, heads, queries, keys)"
+    if bias is not None:
+        check_bias("bias", bias, full, axes, q)
+    if mask is not None:
+        check_mask("mask", mask, full, axes, q)
+    _check_gate(head_gate, (problems, heads), (total, heads))
+    if head_gate is not None:
+        per_token = head_gate.shape[0] == total
+        head_gate = head_gate.transpose(0, 1)[None] if per_token else head_gate[..., None]
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return ShortCall(
+        q, k, v, check_scale(scale, q.shape[-1]), longest, plane(bias, (problems,)),
+        plane(mask, (problems,)), offsets, check_dropout(dropout), head_gate, pattern,
+    )  # fmt: skip
+
+
+def _check_heads(q: Tensor, k: Tensor, v: Tensor, like: tuple[int, ...]) -> None:
     for name, x in (("k", k), ("v", v)):
-        if x.shape[:-1] != like:
+        if tuple(x.shape[:-1]) != like:
             raise ValueError(
                 f"{name} must have shape {(*like, 'dim')} beside q of {tuple(q.shape)}, "
                 f"got {tuple(x.shape)}"
             )
 
 
-def _check_offsets(offsets: Tensor, total: int) -> int:
-    """Returns the number of problems."""
-    if offsets.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"offsets must be int32 or int64, got {offsets.dtype}")
-    if offsets.dim() != 1 or offsets.shape[0] < 2:
+def _check_gate(
+    head_gate: Tensor | None, shared: tuple[int, ...], per_query: tuple[int, ...]
+) -> None:
+    if head_gate is not None and tuple(head_gate.shape) not in (shared, per_query):
+        raise ValueError(
+            f"head_gate must have shape {shared} (one factor per problem and head) or "
+            f"{per_query} (per query), got {tuple(head_gate.shape)}"
+        )
+
+
+def _check_offsets(offsets: Tensor, q: Tensor) -> Tensor:
+    offsets, total = check_index("offsets", offsets, (None,), "(problems + 1,)", q), q.shape[0]
+    if offsets.shape[0] < 2:
         raise ValueError(
             f"offsets must have shape (problems + 1,) with a problem, got {tuple(offsets.shape)}"
         )
-    # Reading values would stall a GPU and break a trace.
-    if offsets.device.type == "cpu" and not torch.compiler.is_compiling():
+    if is_readable(offsets):
         if int(offsets[0]) != 0 or int(offsets[-1]) != total:
             raise ValueError(
                 f"offsets must run from 0 to the {total} tokens of q, "
@@ -156,7 +193,7 @@ def _check_offsets(offsets: Tensor, total: int) -> int:
                 f"offsets must not decrease, got {int(offsets[at])} before {int(offsets[at + 1])} "
                 f"at positions {at} and {at + 1}"
             )
-    return offsets.shape[0] - 1
+    return offsets
 
 
 def _longest(offsets: Tensor, bias: Tensor | None, mask: Tensor | None) -> int | None:

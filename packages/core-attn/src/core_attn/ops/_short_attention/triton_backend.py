@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._triton_host import arch_of, one_batch_axis, refuses_device, rows_like
+from .._triton_host import arch_of, interpreted, refuses_device, rows_like
 from .call import ShortCall
 from .triton_tiles import entry_for
 
@@ -16,57 +16,39 @@ INPUTS = (
 
 
 def run(call: ShortCall) -> Tensor:
-    """Brings the arguments to the kernels' form: four axes, of which packed problems use three."""
+    """Packed problems lie one after the other in the tokens of one batch entry."""
     gate, seed = call.head_gate, None
     if call.dropout > 0:
         seed = torch.randint(2**62, (1,), device=call.q.device)
-    if call.offsets is None:
-        full = (*call.q.shape[:-1], call.k.shape[-2])
-        q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (call.q, call.k, call.v))
-        if gate is not None:
-            gate = gate[..., None] if gate.dim() == len(full) - 2 else gate.transpose(-1, -2)
-            gate = gate.reshape(-1, *gate.shape[-2:])
-    else:
-        longest = call.longest or 0  # it is known, or the call would have been refused
-        full = (call.offsets.shape[0] - 1, call.q.shape[1], longest, longest)
-        q, k, v = (x.transpose(0, 1)[None] for x in (call.q, call.k, call.v))
-        if gate is not None:
-            per_token = gate.shape[0] == call.q.shape[0]
-            gate = gate.transpose(0, 1)[None] if per_token else gate[..., None]
-    out = torch.ops.core_attn.short_attention_triton(
-        q, k, v, one_batch_axis(call.bias, full), one_batch_axis(call.mask, full), call.offsets,
-        gate, seed, max(full[-2:]), call.scale, call.dropout,
+    longest = call.longest or 0  # it is known, or the call would have been refused
+    return torch.ops.core_attn.short_attention_triton(
+        call.q, call.k, call.v, call.bias, call.mask, call.offsets, gate, seed, longest,
+        call.scale, call.dropout,
     )  # fmt: skip
-    if call.offsets is None:
-        return out.reshape(*full[:-1], out.shape[-1])
-    return out[0].transpose(0, 1)
 
 
 def refuses(call: ShortCall) -> str | None:
     """It takes 16- and 32-bit floats on a GPU, 2 to 128 tokens and 8 to 64 channels a head."""
-    if (reason := refuses_device("short_attention", call.q)) is not None:
+    if (reason := refuses_device(call.q)) is not None:
         return reason
-    q, k, v, bias = call.q, call.k, call.v, call.bias
-    for dim in (q.shape[-1], v.shape[-1]):
-        if not 8 <= dim <= 64:
-            return f"a head dim is {dim}, not within 8 to 64"
-    packed = call.offsets is not None
-    for tokens in (call.longest,) if packed else (q.shape[-2], k.shape[-2]):
-        if tokens is None:
-            return "the tokens of the longest problem are not known while tracing"
-        if not 2 <= tokens <= 128:
-            return f"a problem has {tokens} tokens, not within 2 to 128"
-    if q.numel() == 0:
-        return "there are no problems"
-    longest = call.longest if packed else max(q.shape[-2], k.shape[-2])
+    if call.longest is None:
+        return "the tokens of the longest problem are not known while tracing"
+    if (reason := call.misfit((2, 128), (8, 64))) is not None:
+        return reason
+    q, v, bias, longest = call.q, call.v, call.bias, call.longest
     dim = max(q.shape[-1], v.shape[-1])
-    if longest and entry_for(arch_of(q.device), q.element_size(), longest, dim) is None:
+    if entry_for(arch_of(q.device), q.element_size(), longest, dim) is None:
         return f"{longest} tokens of {dim} channels in {q.dtype} do not fit a tile of this GPU"
     if bias is not None and bias.dtype == torch.float64:
         return "the kernels have no float64"
     if bias is not None and bias.requires_grad and torch.are_deterministic_algorithms_enabled():
         return "the gradient of the bias is summed by atomic additions, in no fixed order"
     return None
+
+
+def reluctant(call: ShortCall) -> str | None:
+    """It leaves exports, and CPUs under the interpreter, to others."""
+    return interpreted(call.q) or call.exported()
 
 
 @torch.library.custom_op(
@@ -141,8 +123,8 @@ def _differentiate(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
 
 def _refuse_second_derivative(ctx: Any, *_: Any) -> None:
     raise NotImplementedError(
-        "the triton backend of short_attention has no second derivatives; compute the forward pass "
-        'under core_attn.use_backend("reference"), which has them'
+        "the triton backend of short_attention has no second derivatives with dropout or compiled; "
+        'compute the forward pass under core_attn.use_backend("reference"), which has them'
     )
 
 

@@ -18,11 +18,6 @@ def run(call: BlockCall) -> Tensor:
     return around(call, call.attend or attend)
 
 
-def refuses(call: BlockCall) -> str | None:
-    """It refuses nothing."""
-    return None
-
-
 def around(call: BlockCall, attend: Attend) -> Tensor:
     """The block around heads that `attend` computes."""
     packed, width = F.linear(call.x, call.weight, call.bias), call.width

@@ -6,13 +6,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_dropout, check_float, check_scale
-from .._dispatch import COMPOSED, Backend, dispatch
+from .._dispatch import Backend, Operator, offer_of
+from .._short_attention.operator import SHORT_ATTENTION
 from . import composed, cpu
 from .call import Activation, Attend, BlockCall, Residual
 
-BACKENDS = (
-    Backend("cpu", cpu.run, cpu.refuses),
-    Backend(COMPOSED, composed.run, composed.refuses),
+SHORT_ATTENTION_BLOCK = Operator(
+    "short_attention_block",
+    Backend("cpu", offer_of(cpu.run, cpu.refuses)),
+    Backend("composed", offer_of(composed.run), plain=True, parts=SHORT_ATTENTION),
 )
 
 
@@ -100,4 +102,4 @@ def short_attention_block(
         x, weight, bias, gain, shift, heads, activation, residual, norm_first, eps,
         check_scale(scale, width // heads), check_dropout(dropout), attend,
     )  # fmt: skip
-    return dispatch("short_attention_block", BACKENDS, call)
+    return SHORT_ATTENTION_BLOCK(call)
