@@ -8,12 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_broadcasts, check_dropout, check_float, check_scale
-from .._dispatch import Backend, dispatch
+from .._dispatch import Backend, Operator, offer_of
 from .._gather_attention.operator import spread
 from . import reference
 from .call import Axis, NeighborhoodCall, NeighborhoodScores, Sizes, places
 
-BACKENDS = (Backend("reference", reference.run, reference.refuses),)
+NEIGHBORHOOD_ATTENTION = Operator(
+    "neighborhood_attention", Backend("reference", offer_of(reference.run), plain=True)
+)
 
 __all__ = ["NeighborhoodScores", "neighborhood_attention", "neighborhood_weights", "window_to_map"]
 
@@ -64,7 +66,7 @@ def neighborhood_attention(
         torch.Size([2, 4, 96, 16])
     """
     call = _check(q, k, v, grid, scores, global_v, added, dropout)
-    return dispatch("neighborhood_attention", BACKENDS, call)
+    return NEIGHBORHOOD_ATTENTION(call)
 
 
 def neighborhood_weights(

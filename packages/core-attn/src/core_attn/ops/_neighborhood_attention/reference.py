@@ -61,11 +61,6 @@ def in_order(x: Tensor, members: Tensor, queries: int) -> Tensor:
     return x.flatten(-3, -2).index_select(-2, at[:queries])
 
 
-def refuses(call: NeighborhoodCall) -> str | None:
-    """It refuses nothing."""
-    return None
-
-
 def _windows(x: Tensor, keys: Tensor) -> Tensor:
     """Rows (*batch, heads, blocks, slots, dim) of a map, zeros outside."""
     return take(
