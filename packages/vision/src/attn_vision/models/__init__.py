@@ -4,7 +4,7 @@ from typing import Any
 
 from core_attn.variants import variant
 
-from . import convit, deit, dhvt, evit, moh_dit, moh_vit
+from . import convit, deit, dhvt, evit, halonet, moh_dit, moh_vit
 from .skeleton import ImageConfig, ImageModel
 from .staged_transformer import StagedConfig, StagedTransformer
 from .vision_transformer import VisionTransformer, VisionTransformerConfig
@@ -14,6 +14,7 @@ VARIANTS: dict[str, ImageConfig] = {
     **convit.VARIANTS,
     **dhvt.VARIANTS,
     **evit.VARIANTS,
+    **halonet.VARIANTS,
     **moh_vit.VARIANTS,
     **moh_dit.VARIANTS,
 }
