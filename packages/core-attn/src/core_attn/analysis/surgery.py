@@ -1,0 +1,160 @@
+"""Cutting heads and units out of a decoder, so that it is smaller and ordinary again."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .amp import Decoder, Removal
+from .prune import cut_columns, cut_heads, cut_rows, kept_rows
+
+
+def prune_decoder(decoder: Decoder, removal: Removal) -> nn.Module:
+    """A copy of the decoder's model without some heads and units, the same number in each layer.
+
+    Queries, keys and values lose rows (with their biases), output projections columns. A key and
+    value head goes when all query heads that share it go. The configuration of a Hugging Face
+    model says the new counts and the head size, so that `save_pretrained` and `from_pretrained`
+    work; GPT-2's cannot say a head size, so a GPT-2 with fewer heads cannot be reloaded.
+
+    Args:
+        decoder: the model.
+        removal: from `Decoder.choose`.
+
+    Raises:
+        ValueError: query heads that share keys would be left in uneven groups, or a layer is of
+            an unknown kind.
+
+    Example:
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> config = LlamaConfig(vocab_size=11, hidden_size=8, intermediate_size=12,
+        ...                      num_hidden_layers=1, num_attention_heads=4)
+        >>> decoder = Decoder(LlamaForCausalLM(config).eval())
+        >>> found = decoder.importance([torch.tensor([1, 2, 3])])
+        >>> smaller = prune_decoder(decoder, decoder.choose(found, heads=1, units=4))
+        >>> smaller.config.num_attention_heads, smaller.config.intermediate_size
+        (3, 8)
+    """
+    kept = {
+        name: _remaining(decoder, name, removal.heads.get(name, ())) for name in decoder.sites
+    }
+    counts = {(len(heads), len(pairs)) for heads, pairs in kept.values()}
+    if len(counts) != 1:
+        raise ValueError("the same number of heads must go in every layer")
+    model = copy.deepcopy(decoder.model)
+    for name, (heads, pairs) in kept.items():
+        if len(heads) < decoder.heads:
+            _cut_attention(name, model.get_submodule(name), heads, pairs, decoder)
+    units = decoder.units
+    for name, gone in removal.units.items():
+        site = decoder.unit_sites[name]
+        rows = torch.tensor([unit for unit in range(site.units) if unit not in set(gone)])
+        layer, units = model.get_submodule(name), len(rows)
+        for up in site.ups:
+            setattr(layer, up, cut_rows(getattr(layer, up), rows))
+        setattr(layer, site.down, cut_columns(getattr(layer, site.down), rows))
+    heads, pairs = next(iter(kept.values()))
+    _say(model, decoder, len(heads), len(pairs), units)
+    return model
+
+
+def _remaining(
+    decoder: Decoder, name: str, gone: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Query heads and key heads that stay."""
+    size = decoder.heads // decoder.kv_heads
+    heads = [head for head in range(decoder.heads) if head not in set(gone)]
+    left = [sum(head // size == pair for head in heads) for pair in range(decoder.kv_heads)]
+    if len(set(left) - {0}) > 1:
+        raise ValueError(
+            f"{name}: {decoder.heads - len(heads)} removed query heads leave groups of {left}; "
+            "every key/value head must keep as many, choose them with group='even' or 'kv'"
+        )
+    return heads, [pair for pair, count in enumerate(left) if count]
+
+
+def _cut_attention(
+    name: str, layer: nn.Module, heads: list[int], pairs: list[int], decoder: Decoder
+) -> None:
+    if not hasattr(layer, "q_proj"):
+        cut_heads(name, layer, heads, decoder.heads)
+        return
+    dim = layer.q_proj.weight.shape[0] // decoder.heads  # pyright: ignore
+    rows, shared = kept_rows(heads, dim), kept_rows(pairs, dim)
+    output = next(part for part in ("o_proj", "dense", "out_proj") if hasattr(layer, part))
+    for part, chosen in (("q_proj", rows), ("k_proj", shared), ("v_proj", shared)):
+        setattr(layer, part, cut_rows(getattr(layer, part), chosen))
+    setattr(layer, output, cut_columns(getattr(layer, output), rows))
+    for attribute, value in (
+        ("num_heads", len(heads)),
+        ("num_key_value_heads", len(pairs)),
+        ("kv_heads", len(pairs)),
+        ("num_key_value_groups", len(heads) // len(pairs)),
+    ):
+        if isinstance(getattr(layer, attribute, None), int):
+            setattr(layer, attribute, value)
+
+
+def _say(model: nn.Module, decoder: Decoder, heads: int, pairs: int, units: int) -> None:
+    config = getattr(model, "config", None)
+    if not hasattr(config, "model_type"):
+        return
+    site = next(iter(decoder.sites.values()))
+    dim = site.output_weight.shape[1] // decoder.heads
+    new = {"num_attention_heads": heads, "num_key_value_heads": pairs, "head_dim": dim}
+    new |= {"n_inner" if hasattr(config, "n_inner") else "intermediate_size": units}
+    for name, value in new.items():
+        if name != "num_key_value_heads" or hasattr(config, name):
+            setattr(config, name, value)
+
+
+def recover(
+    model: nn.Module,
+    texts: Sequence[Tensor],
+    *,
+    epochs: int = 2,
+    lr: float = 3e-4,
+    rank: int = 8,
+    alpha: int = 16,
+    dropout: float = 0.05,
+    accumulate: int = 16,
+    seed: int = 0,
+) -> nn.Module:
+    """Trains low-rank updates of a pruned Hugging Face decoder on texts, and merges them.
+
+    Args:
+        model: with `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`.
+        texts: token ids, one sequence each.
+        epochs: over the texts.
+        lr: of AdamW.
+        rank: of the updates.
+        alpha: their scale times the rank.
+        dropout: on their input.
+        accumulate: texts per step.
+        seed: of initialization and order.
+
+    Raises:
+        ValueError: no texts.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    if not texts:
+        raise ValueError("no texts: recovery needs at least one")
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = LoraConfig(
+            r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names,
+            task_type="CAUSAL_LM",
+        )  # fmt: skip
+        adapted = get_peft_model(model, config).train()  # pyright: ignore[reportArgumentType]
+        optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr)
+        for _ in range(epochs):
+            for part in torch.randperm(len(texts)).split(accumulate):
+                optimizer.zero_grad()
+                for index in part.tolist():
+                    ids = texts[index].reshape(1, -1)
+                    (adapted(input_ids=ids, labels=ids).loss / len(part)).backward()
+                optimizer.step()
+    return adapted.merge_and_unload().eval()  # pyright: ignore[reportCallIssue]

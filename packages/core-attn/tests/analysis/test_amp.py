@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from core_attn.analysis import Decoder, prune_decoder, recover
+from core_attn.testing import assert_parity, load_case, parity_cases
+
+transformers = pytest.importorskip("transformers")
+FILES = parity_cases("amp", Path(__file__).parents[1] / "parity" / "cases")
+
+
+def llama(**changes):
+    config = dict(vocab_size=19, hidden_size=24, intermediate_size=20, num_hidden_layers=2,
+                  num_attention_heads=6, num_key_value_heads=3)  # fmt: skip
+    torch.manual_seed(0)
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**config | changes)).eval()
+
+
+PROMPTS = [torch.tensor([3, 1, 4, 1, 5]), torch.tensor([9, 2, 6])]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_official_importance_choice_and_surgery(path):
+    case = load_case(path)
+    c = case.config
+    model = llama(
+        vocab_size=c["vocab"], hidden_size=c["d"], intermediate_size=c["ff"],
+        num_hidden_layers=c["layers"], num_attention_heads=c["heads"],
+        num_key_value_heads=c["heads"], head_dim=c["head_dim"],
+    )  # fmt: skip
+    model.load_state_dict(case.params, strict=True)
+    decoder = Decoder(model)
+    prompts = [case.inputs[f"prompt.{i}"] for i in range(len(c["prompt_lens"]))]
+    found = decoder.importance(prompts)
+    budget = decoder.budget(c["ratio"])
+    assert (budget.heads, budget.units) == (
+        c["pruned_heads_per_layer"],
+        c["pruned_units_per_layer"],
+    )
+    assert budget.parameters == c["total_params"]
+    removal = decoder.choose(found, budget.heads, budget.units)
+    smaller = prune_decoder(decoder, removal)
+    assert sum(p.numel() for p in smaller.parameters()) == c["params_after"]
+    assert budget.parameters - budget.removed == c["params_after"]
+    actual = {"logits_before.0": model(prompts[0]).logits}
+    actual |= {f"logits_after.{i}": smaller(p).logits for i, p in enumerate(prompts)}
+    actual |= {f"pruned.{name}": value for name, value in smaller.state_dict().items()}
+    for kind, of in (("head", found.heads), ("neuron", found.units)):
+        actual |= {f"{kind}_importance.{i}": x for i, x in enumerate(of.values())}
+    for kind, of in (("heads", removal.heads), ("units", removal.units)):
+        actual |= {f"pruned_{kind}.{i}": torch.tensor(x) for i, x in enumerate(of.values())}
+    assert_parity(actual, case.outputs)
+
+
+@pytest.mark.parametrize("group", ["even", "kv"])
+def test_grouped_heads_masked_equals_pruned_and_reloaded(group, tmp_path):
+    decoder = Decoder(llama())
+    found = decoder.importance(PROMPTS)
+    removal = decoder.choose(found, heads=3 if group == "even" else 2, units=5, group=group)
+    with decoder.masked(removal):
+        right = decoder.model(PROMPTS[0][None]).logits
+    smaller = prune_decoder(decoder, removal)
+    torch.testing.assert_close(smaller(PROMPTS[0][None]).logits, right, rtol=1e-4, atol=1e-5)
+    smaller.save_pretrained(tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(again(PROMPTS[0][None]).logits, right, rtol=1e-4, atol=1e-5)
+    assert again.generate(PROMPTS[0][None], max_new_tokens=3, do_sample=False).shape == (1, 8)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "phi", "qwen2"])
+def test_other_families_masked_equals_pruned(family):
+    t, size = transformers, dict(vocab_size=19, hidden_size=32, num_hidden_layers=2)
+    torch.manual_seed(0)
+    model = {
+        "gpt2": lambda: t.GPT2LMHeadModel(t.GPT2Config(vocab_size=19, n_embd=24, n_layer=2, n_head=4)),
+        "phi": lambda: t.PhiForCausalLM(t.PhiConfig(**size, intermediate_size=20, num_attention_heads=4)),
+        "qwen2": lambda: t.Qwen2ForCausalLM(
+            t.Qwen2Config(**size, intermediate_size=20, num_attention_heads=4, num_key_value_heads=2)
+        ),
+    }[family]().eval()  # fmt: skip
+    for parameter in model.parameters():  # biases start at 0, where losing them cannot be seen
+        torch.nn.init.normal_(parameter, std=0.2)
+    decoder = Decoder(model)
+    budget = decoder.budget(0.2, exact=True)
+    removal = decoder.choose(decoder.importance(PROMPTS), budget.heads or 2, budget.units)
+    with decoder.masked(removal):
+        right = model(PROMPTS[0][None]).logits
+    smaller = prune_decoder(decoder, removal)
+    torch.testing.assert_close(smaller(PROMPTS[0][None]).logits, right, rtol=1e-4, atol=1e-5)
+    gone = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in smaller.parameters())
+    heads = len(next(iter(removal.heads.values())))
+    assert gone == decoder.removed_parameters(heads, budget.units)
+
+
+def test_the_exact_budget_is_met_within_one_unit():
+    decoder = Decoder(llama(num_key_value_heads=6))
+    budget = decoder.budget(0.3, exact=True)
+    one_unit = decoder.removed_parameters(0, 1)
+    assert abs(budget.removed - budget.target) <= one_unit / 2
+
+
+def test_recovery_lowers_the_loss():
+    model = llama(num_key_value_heads=6)
+    texts = [torch.arange(8) % 5 for _ in range(4)]
+    before = model(input_ids=texts[0][None], labels=texts[0][None]).loss
+    after = recover(model, texts, epochs=20, lr=1e-2, accumulate=4)
+    assert after(input_ids=texts[0][None], labels=texts[0][None]).loss < before
+    assert "lora" not in " ".join(after.state_dict())
+
+
+def test_refusals_name_the_numbers():
+    decoder = Decoder(llama(hidden_size=36, num_attention_heads=9))
+    found = decoder.importance(PROMPTS)
+    with pytest.raises(ValueError, match="cannot remove 2 of 9 query heads from 3 key/value groups"):
+        decoder.choose(found, 2, 0)
+    with pytest.raises(ValueError, match=r"ratio must be in \(0, 1\), got 1.5"):
+        decoder.budget(1.5)
+    with pytest.raises(ValueError, match="ratio 0.97 leaves 0 heads in layer 0; at least one"):
+        decoder.budget(0.97)
+    with pytest.raises(ValueError, match="0 prompts"):
+        decoder.importance([])
+    with pytest.raises(ValueError, match="uneven|leave groups of"):
+        prune_decoder(decoder, decoder.choose(found, 1, 0, group="free"))
+    with pytest.raises(ValueError, match="no attention layer known here"):
+        Decoder(torch.nn.Linear(2, 2))

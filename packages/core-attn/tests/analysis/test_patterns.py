@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from core_attn.analysis import Layout, find_patterns, pattern_name
+
+LAYOUT = Layout((6, 6), prefix=1)
+
+
+def planted(kind, generator):
+    """An attention matrix of a known kind, with noise."""
+    places, hops = LAYOUT.places(), LAYOUT.hops()
+    same = places[:, None] == places
+    among = {
+        "self": hops == 0,
+        "local ring": hops == 1,
+        "row": same[..., 0],
+        "column": same[..., 1],
+        "uniform": hops >= 0,
+        "class sink": hops >= 0,
+    }[kind].float()
+    noise = 0.9 + 0.2 * torch.rand(37, 37, generator=generator)
+    weights = torch.full((37, 37), 1e-3)
+    weights[1:, 1:] += among / among.sum(-1, keepdim=True)
+    if kind == "class sink":
+        weights[1:, 1:] *= 0.1
+        weights[:, 0] += 1.0
+    weights = weights * noise
+    return weights / weights.sum(-1, keepdim=True)
+
+
+KINDS = ("self", "local ring", "row", "column", "uniform", "class sink")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_rules_name_planted_kinds(kind):
+    assert pattern_name(planted(kind, torch.Generator().manual_seed(0)), LAYOUT) == kind
+
+
+def test_one_key_and_content_have_their_names():
+    stripe = torch.full((37, 37), 0.2 / 36)
+    stripe[:, 7] = 0.8
+    assert pattern_name(stripe, LAYOUT) == "single key"
+    sharp = (torch.randn(37, 37, generator=torch.Generator().manual_seed(0)) * 3).softmax(-1)
+    assert pattern_name(sharp, LAYOUT) == "content"
+
+
+def test_clusters_of_planted_kinds_are_pure():
+    generator = torch.Generator().manual_seed(0)
+    kinds = KINDS[:5]  # a class sink differs from uniform attention outside of the patches only
+    maps = torch.stack(
+        [torch.stack([planted(kind, generator) for kind in kinds]) for _ in range(12)]
+    )
+    found = find_patterns({"layer": maps}, LAYOUT, epochs=30)
+    table = found.table()
+    purity = sum(
+        table.filter(cluster=cluster)["head"].value_counts()["count"].max()
+        for cluster in table["cluster"].unique()
+    )
+    assert purity / table.height > 0.9
+    assert found.consistency()["share"].min() > 0.9
+    assert found.gallery(3).shape[:2] == (3, 3)
+
+
+def test_maps_that_do_not_fit_are_refused_with_the_numbers():
+    with pytest.raises(ValueError, match=r"17.*6x6 = 36"):
+        find_patterns({"a": torch.full((8, 2, 17, 17), 1 / 17)}, LAYOUT)
+    with pytest.raises(ValueError, match="NaN"):
+        find_patterns({"a": torch.full((8, 2, 37, 37), torch.nan)}, LAYOUT)
+    with pytest.raises(ValueError, match="sums to 0.5"):
+        find_patterns({"a": torch.full((8, 2, 37, 37), 0.5 / 37)}, LAYOUT)
+    with pytest.raises(ValueError, match="too few"):
+        find_patterns({"a": torch.full((1, 2, 37, 37), 1 / 37)}, LAYOUT)
