@@ -1,15 +1,15 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from core_attn.analysis import (
-    Bench, Layout, attention_strength, find_sites, head_importance, pruning_curve,
+    Bench, Layout, attention_strength, find_sites, head_importance,
 )  # fmt: skip
 from core_attn.testing import assert_parity, load_case, parity_cases
 
-timm = pytest.importorskip("timm")
-FILES = parity_cases("head_analysis", Path(__file__).parents[1] / "parity" / "cases")
+FILES = parity_cases("head_analysis", Path(__file__).parent / "cases")
 METRICS = ("prob_drop", "loss_increase", "js", "kl", "cls_cosine_distance")
 
 
