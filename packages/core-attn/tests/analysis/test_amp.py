@@ -70,14 +70,14 @@ def test_grouped_heads_masked_equals_pruned_and_reloaded(group, tmp_path):
 
 @pytest.mark.parametrize("family", ["gpt2", "phi", "qwen2"])
 def test_other_families_masked_equals_pruned(family):
-    t, size = transformers, dict(vocab_size=19, hidden_size=32, num_hidden_layers=2)
+    t = transformers
+    size = dict(vocab_size=19, hidden_size=32, intermediate_size=20, num_hidden_layers=2,
+                num_attention_heads=4)  # fmt: skip
     torch.manual_seed(0)
     model = {
-        "gpt2": lambda: t.GPT2LMHeadModel(t.GPT2Config(vocab_size=19, n_embd=24, n_layer=2, n_head=4)),
-        "phi": lambda: t.PhiForCausalLM(t.PhiConfig(**size, intermediate_size=20, num_attention_heads=4)),
-        "qwen2": lambda: t.Qwen2ForCausalLM(
-            t.Qwen2Config(**size, intermediate_size=20, num_attention_heads=4, num_key_value_heads=2)
-        ),
+        "gpt2": lambda: t.GPT2LMHeadModel(t.GPT2Config(**size)),
+        "phi": lambda: t.PhiForCausalLM(t.PhiConfig(**size)),
+        "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**size, num_key_value_heads=2)),
     }[family]().eval()  # fmt: skip
     for parameter in model.parameters():  # biases start at 0, where losing them cannot be seen
         torch.nn.init.normal_(parameter, std=0.2)
@@ -112,7 +112,9 @@ def test_recovery_lowers_the_loss():
 def test_refusals_name_the_numbers():
     decoder = Decoder(llama(hidden_size=36, num_attention_heads=9))
     found = decoder.importance(PROMPTS)
-    with pytest.raises(ValueError, match="cannot remove 2 of 9 query heads from 3 key/value groups"):
+    with pytest.raises(
+        ValueError, match="cannot remove 2 of 9 query heads from 3 key/value groups"
+    ):
         decoder.choose(found, 2, 0)
     with pytest.raises(ValueError, match=r"ratio must be in \(0, 1\), got 1.5"):
         decoder.budget(1.5)

@@ -183,8 +183,13 @@ def test_left_padding_and_beams():
 
 
 @pytest.mark.parametrize(
-    "options", [dict(reinforce_text_stream=True), dict(calibrate_first=True), dict(rule=h.Rule(False, True, True))]
-)  # fmt: skip
+    "options",
+    [
+        dict(reinforce_text_stream=True),
+        dict(calibrate_first=True),
+        dict(rule=h.Rule(outliers=False, squared=True, raw_median=True)),
+    ],
+)
 def test_variants_of_ports_run_and_choose_half_of_the_heads(options):
     model, inputs = built(llava)
     with h.reinforce(model, layers=[1, 2, 3], **options) as state:
@@ -211,10 +216,10 @@ def test_louder_heads_turn_the_output_towards_them():
 def test_refusals():
     model, inputs = built(llava)
     for alpha in (0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="alpha must be a positive number"), h.reinforce(model, alpha):  # fmt: skip
-            pass
-    with pytest.raises(ValueError, match="layer 9 is not among the layers 0 to 3"), h.reinforce(model, layers=[9]):  # fmt: skip
-        pass
+        with pytest.raises(ValueError, match="alpha must be a positive"):
+            h.reinforce(model, alpha).__enter__()
+    with pytest.raises(ValueError, match="layer 9 is not among the layers 0 to 3"):
+        h.reinforce(model, layers=[9]).__enter__()
     with pytest.raises(ValueError, match="already"), h.reinforce(model), h.reinforce(model):
         pass
     no_image = {"input_ids": torch.tensor([[5, 6, 7]])}
@@ -230,7 +235,9 @@ def test_refusals():
 
 def test_objects_in_captions():
     assert len(set(h.scores.coco_words().values())) == 80
-    caption = "Two men on bikes pass a stop sign; buses, teddy bears and hot dogs by a coffee table."
+    caption = (
+        "Two men on bikes pass a stop sign; buses, teddy bears and hot dogs by a coffee table."
+    )
     assert h.mentioned(caption) == [
         "person", "bicycle", "stop sign", "bus", "teddy bear", "hot dog", "dining table",
     ]  # fmt: skip

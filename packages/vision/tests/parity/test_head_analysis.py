@@ -5,7 +5,11 @@ import timm
 import torch
 
 from core_attn.analysis import (
-    Bench, Layout, attention_strength, find_sites, head_importance,
+    Bench,
+    Layout,
+    attention_strength,
+    find_sites,
+    head_importance,
 )  # fmt: skip
 from core_attn.testing import assert_parity, load_case, parity_cases
 

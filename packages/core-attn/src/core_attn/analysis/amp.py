@@ -145,7 +145,9 @@ class Decoder:
             per_head = dim * (2 * weight.shape[0] + biases)
             count += heads * per_head
             if group == "kv" or self.kv_heads == self.heads:
-                pairs = heads if self.kv_heads == self.heads else heads * self.kv_heads // self.heads
+                pairs = (
+                    heads if self.kv_heads == self.heads else heads * self.kv_heads // self.heads
+                )
                 count += 2 * pairs * dim * (weight.shape[0] + biases)
         for site in self.unit_sites.values():
             makers = [getattr(site.layer, name) for name in (*site.ups, site.down)]
@@ -168,7 +170,9 @@ class Decoder:
             ValueError: no prompts, or an empty one.
         """
         if not prompts or any(prompt.numel() == 0 for prompt in prompts):
-            raise ValueError(f"{len(prompts)} prompts, none of which may be empty; give at least one")
+            raise ValueError(
+                f"{len(prompts)} prompts, none of which may be empty; give at least one"
+            )
         heads: dict[str, list[Tensor]] = {name: [] for name in self.sites}
         units: dict[str, list[Tensor]] = {name: [] for name in self.unit_sites}
 
@@ -235,7 +239,7 @@ class Decoder:
             )
         if size > 1 and group == "kv" and heads % size:
             raise ValueError(
-                f"cannot remove {heads} query heads in groups of {size}; choose a multiple of {size}"
+                f"cannot remove {heads} query heads in groups of {size}; choose a multiple of it"
             )
         generator = torch.Generator().manual_seed(seed)
 

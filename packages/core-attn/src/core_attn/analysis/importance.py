@@ -1,8 +1,9 @@
 """Which heads matter: what is lost when they, or parts of what they look at, are taken out."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import polars as pl
@@ -184,8 +185,9 @@ def head_importance(
     """
     if scheme not in ("leave_one_out", "only_one"):
         raise ValueError(f"scheme must be 'leave_one_out' or 'only_one', got {scheme!r}")
-    names = tuple(bench.sites) if layers is None else tuple(bench.sites.matching(x) and x
-                                                            for x in layers)  # fmt: skip
+    names = tuple(bench.sites if layers is None else layers)
+    if unknown := [name for name in names if name not in bench.sites]:
+        raise ValueError(f"no layer is named {unknown[0]!r}; layers: {', '.join(bench.sites)}")
     runs = [
         (name, head, [head] if scheme == "leave_one_out" else _others(head, bench.num_heads[name]))
         for name in names
@@ -323,19 +325,19 @@ def partial_importance(
         ['self', 'far', 'whole head']
     """
     name, index = head
-    scopes = [
-        (cut.part, bench.sites.edit, ("pattern", {name: cut.change(layout, index)}))
+    scopes: list[tuple[str, Callable[[], AbstractContextManager[None]]]] = [
+        (cut.part, partial(bench.sites.edit, "pattern", {name: cut.change(layout, index)}))
         for cut in prunings
     ]
-    scopes.append(("whole head", bench.removed, ([head],)))
+    scopes.append(("whole head", partial(bench.removed, [head])))
     rows = []
-    for part, scope, args in scopes:
+    for part, scope in scopes:
         lost: dict[str, list[Tensor]] = {}
         for inputs, labels in bench.batches:
             whole = bench.outcome(inputs)
             if labels is None and whole.output.dim() == 2:
                 labels = whole.output.argmax(-1)
-            with scope(*args):
+            with scope():
                 changed = bench.outcome(inputs)
             for metric in applicable(whole, labels):
                 lost.setdefault(metric, []).append(measure(metric, whole, changed, labels))

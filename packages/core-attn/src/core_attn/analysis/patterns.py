@@ -1,4 +1,4 @@
-"""What kinds of attention there are: an autoencoder over maps, clusters of codes, names by rules."""
+"""What kinds of attention there are: codes of maps, their clusters, names by rules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,9 +128,7 @@ class Patterns:
         """One row per map: `name`, `head`, `image`, `cluster`, `x`, `y`."""
         rows = [
             (*owner, int(cluster), float(x), float(y))
-            for owner, cluster, (x, y) in zip(
-                self.owners, self.clusters, self.places, strict=True
-            )
+            for owner, cluster, (x, y) in zip(self.owners, self.clusters, self.places, strict=True)
         ]
         return pl.DataFrame(
             rows, schema=["name", "head", "image", "cluster", "x", "y"], orient="row"
@@ -231,7 +229,8 @@ def _clusters(codes: Tensor, seed: int) -> Tensor:
     for count in CLUSTERS:
         if count >= len(rows):
             break
-        labels = KMeans(count, n_init=10, random_state=seed).fit_predict(rows)
+        means = KMeans(count, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
+        labels = means.fit_predict(rows)
         score = silhouette_score(rows, labels, sample_size=min(2000, len(rows)), random_state=seed)
         if score > best[0]:
             best = score, labels

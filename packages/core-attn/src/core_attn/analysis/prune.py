@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ def pruned(model: nn.Module, heads: Iterable[Head], *, sites: Sites | None = Non
     return smaller
 
 
-def cut_heads(name: str, layer: nn.Module, keep: Sequence[int], total: int) -> None:
+def cut_heads(name: str, layer: Any, keep: Sequence[int], total: int) -> None:
     """Cuts a layer whose queries, keys and values come from one matrix, in place.
 
     Raises:
@@ -85,32 +86,32 @@ def kept_rows(heads: Sequence[int], dim: int) -> Tensor:
     return (torch.tensor(heads)[:, None] * dim + torch.arange(dim)).flatten()
 
 
-def cut_rows(linear: nn.Module, rows: Tensor) -> nn.Module:
+def cut_rows(linear: Any, rows: Tensor) -> nn.Module:
     """A linear layer, or GPT-2's transposed one, with only some outputs."""
     axis = 0 if isinstance(linear, nn.Linear) else 1
     bias = getattr(linear, "bias", None)
-    return _replaced(linear, linear.weight.index_select(axis, rows),  # pyright: ignore
+    return _replaced(linear, linear.weight.index_select(axis, rows),
                      None if bias is None else bias[rows])  # fmt: skip
 
 
-def cut_columns(linear: nn.Module, columns: Tensor) -> nn.Module:
+def cut_columns(linear: Any, columns: Tensor) -> nn.Module:
     """A linear layer, or GPT-2's transposed one, with only some inputs."""
     axis = 1 if isinstance(linear, nn.Linear) else 0
-    weight = linear.weight.index_select(axis, columns)  # pyright: ignore
+    weight = linear.weight.index_select(axis, columns)
     return _replaced(linear, weight, getattr(linear, "bias", None))
 
 
-def _replaced(linear: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+def _replaced(linear: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
     made = copy.copy(linear)
     made._parameters = {}
     made.weight = nn.Parameter(weight.detach().clone())
     made.bias = None if bias is None else nn.Parameter(bias.detach().clone())
     if isinstance(linear, nn.Linear):
-        made.out_features, made.in_features = weight.shape  # pyright: ignore
+        made.out_features, made.in_features = weight.shape
     else:
-        made.nx, made.nf = weight.shape  # pyright: ignore
+        made.nx, made.nf = weight.shape
     return made
 
 
-def _inputs(linear: nn.Module) -> int:
-    return linear.in_features if isinstance(linear, nn.Linear) else linear.weight.shape[0]  # pyright: ignore
+def _inputs(linear: Any) -> int:
+    return linear.in_features if isinstance(linear, nn.Linear) else linear.weight.shape[0]

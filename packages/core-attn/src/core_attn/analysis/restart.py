@@ -1,6 +1,6 @@
 """Running a model again from one of its blocks, with what entered it the first time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,11 +60,8 @@ class Chain:
         """While open, keeps what enters every block."""
         self._entered = [None] * len(self._blocks)
 
-        def keep(index: int, value: Any) -> None:
-            self._entered[index] = value
-
         handles = [
-            block.register_forward_pre_hook(lambda _m, args, i=i: keep(i, args[0]))
+            block.register_forward_pre_hook(_keeper(self._entered, i))
             for i, block in enumerate(self._blocks)
         ]
         try:
@@ -98,9 +95,14 @@ class Chain:
         return again.shape == right.shape and torch.allclose(again, right, rtol=1e-4, atol=1e-5)
 
 
-def _blocks(
-    model: nn.Module, sites: Sites
-) -> tuple[nn.ModuleList | nn.Sequential, dict[str, int]]:
+def _keeper(entered: list[Any], index: int) -> Callable[[nn.Module, tuple], None]:
+    def keep(_module: nn.Module, args: tuple) -> None:
+        entered[index] = args[0]
+
+    return keep
+
+
+def _blocks(model: nn.Module, sites: Sites) -> tuple[nn.ModuleList | nn.Sequential, dict[str, int]]:
     best: tuple[nn.ModuleList | nn.Sequential, dict[str, int]] = (nn.ModuleList(), {})
     for name, module in model.named_modules():
         if not isinstance(module, (nn.ModuleList, nn.Sequential)):

@@ -1,9 +1,10 @@
-"""Where a model attends: one view of the layers of our models, timm ViTs and Hugging Face decoders."""
+"""Where a model attends: one view of our layers, of timm's and of Hugging Face decoders'."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Site:
     """
 
     name: str
-    layer: nn.Module
+    layer: Any  # of whatever class its library gives it
     projection: nn.Module | None
 
     @property
@@ -80,13 +81,13 @@ class TappedSite(Site):
     @contextmanager
     def on_heads(self, change: Change) -> Iterator[None]:
         """By the tap `heads`."""
-        with _hooked(self.layer.heads, change):  # pyright: ignore[reportArgumentType]
+        with _hooked(self.layer.heads, change):
             yield
 
     @contextmanager
     def on_pattern(self, change: Change) -> Iterator[None]:
         """By the tap `pattern`."""
-        with _hooked(self.layer.pattern, change):  # pyright: ignore[reportArgumentType]
+        with _hooked(self.layer.pattern, change):
             yield
 
 
@@ -117,9 +118,9 @@ class TimmSite(_ProjectedSite):
     def on_pattern(self, change: Change) -> Iterator[None]:
         """By the dropout after the softmax, with the fused kernel off meanwhile."""
         fused = self.layer.fused_attn
-        self.layer.fused_attn = False  # pyright: ignore[reportAttributeAccessIssue]
+        self.layer.fused_attn = False
         try:
-            with _hooked(self.layer.attn_drop, change):  # pyright: ignore[reportArgumentType]
+            with _hooked(self.layer.attn_drop, change):
                 yield
         finally:
             self.layer.fused_attn = fused
@@ -132,24 +133,24 @@ class DecoderSite(_ProjectedSite):
     def on_pattern(self, change: Change) -> Iterator[None]:
         """By the weights that the eager implementation returns beside its output; read only."""
         config = self.layer.config
-        before = config._attn_implementation  # pyright: ignore[reportAttributeAccessIssue]
+        before = config._attn_implementation
 
         def hook(_module: nn.Module, _args: tuple, output: tuple) -> None:
             if change(output[1]) is not None:
                 raise ValueError(f"{self.name}: the weights of this layer can be read, not edited")
 
         handle = self.layer.register_forward_hook(hook)
-        config._attn_implementation = "eager"  # pyright: ignore[reportAttributeAccessIssue]
+        config._attn_implementation = "eager"
         try:
             yield
         finally:
-            config._attn_implementation = before  # pyright: ignore[reportAttributeAccessIssue]
+            config._attn_implementation = before
             handle.remove()
 
 
 @contextmanager
 def _hooked(module: nn.Module, change: Change) -> Iterator[None]:
-    handle = module.register_forward_hook(lambda _module, _args, x: change(x))
+    handle = module.register_forward_hook(lambda _m, _args, x, change=change: change(x))
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +37,7 @@ def prune_decoder(decoder: Decoder, removal: Removal) -> nn.Module:
         >>> smaller.config.num_attention_heads, smaller.config.intermediate_size
         (3, 8)
     """
-    kept = {
-        name: _remaining(decoder, name, removal.heads.get(name, ())) for name in decoder.sites
-    }
+    kept = {name: _remaining(decoder, name, removal.heads.get(name, ())) for name in decoder.sites}
     counts = {(len(heads), len(pairs)) for heads, pairs in kept.values()}
     if len(counts) != 1:
         raise ValueError("the same number of heads must go in every layer")
@@ -59,9 +58,7 @@ def prune_decoder(decoder: Decoder, removal: Removal) -> nn.Module:
     return model
 
 
-def _remaining(
-    decoder: Decoder, name: str, gone: Sequence[int]
-) -> tuple[list[int], list[int]]:
+def _remaining(decoder: Decoder, name: str, gone: Sequence[int]) -> tuple[list[int], list[int]]:
     """Query heads and key heads that stay."""
     size = decoder.heads // decoder.kv_heads
     heads = [head for head in range(decoder.heads) if head not in set(gone)]
@@ -75,12 +72,12 @@ def _remaining(
 
 
 def _cut_attention(
-    name: str, layer: nn.Module, heads: list[int], pairs: list[int], decoder: Decoder
+    name: str, layer: Any, heads: list[int], pairs: list[int], decoder: Decoder
 ) -> None:
     if not hasattr(layer, "q_proj"):
         cut_heads(name, layer, heads, decoder.heads)
         return
-    dim = layer.q_proj.weight.shape[0] // decoder.heads  # pyright: ignore
+    dim = layer.q_proj.weight.shape[0] // decoder.heads
     rows, shared = kept_rows(heads, dim), kept_rows(pairs, dim)
     output = next(part for part in ("o_proj", "dense", "out_proj") if hasattr(layer, part))
     for part, chosen in (("q_proj", rows), ("k_proj", shared), ("v_proj", shared)):

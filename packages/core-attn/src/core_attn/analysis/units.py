@@ -41,7 +41,7 @@ class UnitSite:
 
     @contextmanager
     def on_units(self, change: Change) -> Iterator[None]:
-        """While open, passes the units (…, units) to `change`; what it returns takes their place."""
+        """While open, passes the units (…, units) to `change`; what it returns replaces them."""
 
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             changed = change(args[0])

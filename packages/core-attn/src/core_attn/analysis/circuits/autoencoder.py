@@ -25,9 +25,7 @@ class HeadAutoencoder(nn.Module):
         (torch.Size([4, 3, 12]), torch.Size([4, 3, 8]))
     """
 
-    def __init__(
-        self, dim: int, features: int = 200, center: Float[Tensor, " dim"] | None = None
-    ):
+    def __init__(self, dim: int, features: int = 200, center: Float[Tensor, " dim"] | None = None):
         super().__init__()
         self.encoder = nn.Linear(dim, features)
         self.decoder = nn.Linear(features, dim, bias=False)

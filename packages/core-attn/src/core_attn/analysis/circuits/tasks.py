@@ -35,7 +35,7 @@ class Prompts:
 
 @cache
 def _data() -> dict:
-    return json.loads(files(__package__).joinpath("tasks.json").read_text())
+    return json.loads(files(__name__.rpartition(".")[0]).joinpath("tasks.json").read_text())
 
 
 GROUND_TRUTH = ("ioi", "greater_than", "docstring")
@@ -107,7 +107,7 @@ def ioi(
 
 
 def greater_than(count: int = 250, *, seed: int = 0) -> Prompts:
-    """"The war lasted from the year 1732 to the year 17" -> a number above 32.
+    """ "The war lasted from the year 1732 to the year 17" -> a number above 32.
 
     The years' last two digits run evenly from 02 to 98; in the negatives they are 01. The answer
     named is the next number, the distractor the one before.

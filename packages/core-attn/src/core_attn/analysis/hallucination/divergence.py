@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..sites import Sites, find_sites
+from ..sites import Change, Sites, find_sites
 
 
 class VisionLanguage:
@@ -192,11 +192,17 @@ def token_divergence(
         kept: dict[str, Tensor] = {}
         with ExitStack() as stack:
             for name, site in known.sites.items():
-                keep = lambda x, name=name: kept.__setitem__(name, x[:, -new - 1 : -1])  # noqa: E731
-                stack.enter_context(site.on_heads(keep))
+                stack.enter_context(site.on_heads(_keep(kept, name, new)))
             run()
         seen.append(kept)
     return torch.stack([head_divergence(seen[0][name], seen[1][name]) for name in known.sites], 2)
+
+
+def _keep(kept: dict[str, Tensor], name: str, new: int) -> Change:
+    def keep(x: Tensor) -> None:
+        kept[name] = x[:, -new - 1 : -1]
+
+    return keep
 
 
 def top_divergence(

@@ -152,9 +152,7 @@ def reinforce(
     numbers = list(heads) if heads is not None else layers
     names = known.layers(numbers)
     fixed = {} if heads is None else dict(zip(names, heads.values(), strict=True))
-    state = Reinforcement(
-        known, names, alpha, rule, fixed, reinforce_text_stream, calibrate_first
-    )
+    state = Reinforcement(known, names, alpha, rule, fixed, reinforce_text_stream, calibrate_first)
     embedding = model.get_input_embeddings()  # pyright: ignore[reportCallIssue]
     with ExitStack() as stack:
         setattr(known.decoder, _OPEN, True)

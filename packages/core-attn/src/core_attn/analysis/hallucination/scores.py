@@ -16,10 +16,8 @@ def coco_words() -> Mapping[str, str]:
         >>> coco_words()["puppy"]
         'dog'
     """
-    text = files(__package__).joinpath("coco.json").read_text()
-    return {
-        word: name for name, words in json.loads(text).items() for word in (name, *words)
-    }
+    text = files(__name__.rpartition(".")[0]).joinpath("coco.json").read_text()
+    return {word: name for name, words in json.loads(text).items() for word in (name, *words)}
 
 
 def mentioned(caption: str, words: Mapping[str, str] | None = None) -> list[str]:
