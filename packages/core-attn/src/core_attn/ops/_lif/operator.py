@@ -3,11 +3,11 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from .._dispatch import Backend, dispatch
+from .._dispatch import Backend, Operator, offer_of
 from . import reference
 from .call import check
 
-BACKENDS = (Backend("reference", reference.run, reference.refuses),)
+LIF = Operator("lif", Backend("reference", offer_of(reference.run), plain=True))
 
 
 def lif(
@@ -45,4 +45,4 @@ def lif(
         >>> spikes.flatten().tolist(), membrane.item()
         ([0.0, 1.0, 0.0], 0.25)
     """
-    return dispatch("lif", BACKENDS, check(x, tau, threshold, state))
+    return LIF(check(x, tau, threshold, state))

@@ -27,8 +27,3 @@ def fire(z: Tensor) -> Tensor:
     """
     slope = torch.atan(math.pi * z) / math.pi
     return (z >= 0).to(z.dtype) + (slope - slope.detach())
-
-
-def refuses(call: LifCall) -> str | None:
-    """It refuses nothing."""
-    return None

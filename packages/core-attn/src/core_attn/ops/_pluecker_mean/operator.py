@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from .._dispatch import Backend, dispatch
+from .._dispatch import Backend, Operator, offer_of
 from . import reference
 from .call import check
 
-BACKENDS = (Backend("reference", reference.run, reference.refuses),)
+PLUECKER_MEAN = Operator("pluecker_mean", Backend("reference", offer_of(reference.run), plain=True))
 
 
 def pluecker_mean(
@@ -43,4 +43,4 @@ def pluecker_mean(
         tensor([[[ 0.,  0.,  0.],
                  [-1.,  0.,  0.]]])
     """
-    return dispatch("pluecker_mean", BACKENDS, check(z, offsets, eps))
+    return PLUECKER_MEAN(check(z, offsets, eps))

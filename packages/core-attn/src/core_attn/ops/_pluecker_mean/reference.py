@@ -21,8 +21,3 @@ def run(call: PlueckerCall) -> Tensor:
         p = p * p.square().sum(-1, keepdim=True).clamp(min=call.eps**2).rsqrt()
         total = total + torch.nn.functional.pad(p, (0, 0, first, tokens - last))
     return (total / call.counts()).to(call.z.dtype)
-
-
-def refuses(call: PlueckerCall) -> str | None:
-    """It refuses nothing."""
-    return None

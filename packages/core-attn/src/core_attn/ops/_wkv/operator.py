@@ -3,11 +3,11 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from .._dispatch import Backend, dispatch
+from .._dispatch import Backend, Operator, offer_of
 from . import reference
 from .call import check
 
-BACKENDS = (Backend("reference", reference.run, reference.refuses),)
+WKV = Operator("wkv", Backend("reference", offer_of(reference.run), plain=True))
 
 
 def wkv(
@@ -52,4 +52,4 @@ def wkv(
         >>> torch.cat((first, rest), 1).allclose(whole, atol=1e-6)
         True
     """
-    return dispatch("wkv", BACKENDS, check(k, v, log_decay, bonus, state))
+    return WKV(check(k, v, log_decay, bonus, state))

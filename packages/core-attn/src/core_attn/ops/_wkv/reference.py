@@ -21,8 +21,3 @@ def run(call: WkvCall) -> tuple[Tensor, Tensor]:
         above, below, top = past * above + present * v_t, past * below + present, highest
     stacked = torch.stack(out, 1) if out else torch.zeros_like(v)
     return stacked, torch.stack((above, below, top), 1)
-
-
-def refuses(call: WkvCall) -> str | None:
-    """It refuses nothing."""
-    return None
