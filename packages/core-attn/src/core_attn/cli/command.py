@@ -1,5 +1,6 @@
 """The command of a domain package: finds what is asked for and says in one line what is wrong."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,61 @@ def main(
     """
     name = package.replace("_", "-")
     return exit_code(package, argv, lambda words: _run(package, name, words, commands))
+
+
+def positional(*names: str) -> Callable[[Command], Command]:
+    """Lets a command's arguments be given without their flags, in this order.
+
+    A name that ends in "*" takes all words that are left, as a list.
+
+    Example:
+        >>> @positional("text")
+        ... def say(text: str, seed: int = 0):
+        ...     "Speak."
+        ...     print(text, seed)
+        >>> main("core_attn", ["say", "--seed", "3", "good morning"], commands={"say": say})
+        good morning 3
+        0
+    """
+
+    def mark(command: Command) -> Command:
+        command.positional = names  # pyright: ignore[reportFunctionMemberAccess]
+        return command
+
+    return mark
+
+
+def as_flags(words: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Gives bare words their flags; each flag takes one value.
+
+    Raises:
+        ValueError: more bare words than names.
+
+    Example:
+        >>> as_flags(["m.ckpt", "--seed", "3", "a.png", "b.png"], ["model", "images*"])
+        ['--seed', '3', '--model', 'm.ckpt', '--images', '["a.png", "b.png"]']
+    """
+    flags: list[str] = []
+    bare: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--") or word == "-":
+            bare.append(word)
+        elif word == "--help" or "=" in word:
+            flags.append(word)
+        else:
+            flags += [word, *([value] if (value := next(rest, None)) is not None else [])]
+    if not names:
+        return list(words)
+    for name in names:
+        if name.endswith("*"):
+            flags += [f"--{name[:-1]}", json.dumps(bare)] if bare else []
+            bare = []
+        elif bare:
+            flags += [f"--{name}", bare.pop(0)]
+    if bare:
+        raise ValueError(f"one word too many: {bare[0]!r}; it takes {', '.join(names)}")
+    return flags
 
 
 def exit_code(
@@ -109,8 +165,10 @@ def _run(package: str, name: str, words: list[str], commands: Mapping[str, Comma
     if words[0] in commands:
         from jsonargparse import auto_cli
 
+        command = commands[words[0]]
+        flags = as_flags(words[1:], getattr(command, "positional", ()))
         code = auto_cli(
-            commands[words[0]], args=words[1:], as_positional=False, prog=f"{name} {words[0]}",
+            command, args=flags, as_positional=False, prog=f"{name} {words[0]}",
             exit_on_error=False,
         )  # fmt: skip
         return code if isinstance(code, int) else 0
