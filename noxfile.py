@@ -104,6 +104,25 @@ def kernels(session: nox.Session) -> None:
 
 
 @nox.session
+def wheels(session: nox.Session) -> None:
+    """Build the wheels of a release into dist/, kernels compiled; test these without a compiler."""
+    out = ROOT / "dist"
+    build = ("uv", "build", "--wheel", "--all-packages", "--out-dir", str(out))
+    session.run(*build, env={"ATTN_PREBUILT": "1"}, external=True)
+    names = {"core-attn": "tests/ops/test_short_attention_cpu.py", "recsys": "tests/optim"}
+    groups = (f"--group=packages/{name}/pyproject.toml:test" for name in names)
+    built = (str(out / wheel) for wheel in os.listdir(out) if wheel.startswith(("core", "attn_re")))
+    session.install("-c", "constraints.txt", "--no-sources", "--reinstall", *built, *groups)
+    environment = {"CC": "no-compiler", "OMP_NUM_THREADS": "1"}
+    for kernel in ("core_attn.ops._short_attention.native", "attn_recsys.optim.rows"):
+        check = f"from {kernel} import KERNEL; KERNEL.library"  # raises where there is none
+        session.run("python", "-c", check, env=environment)
+    for name, tests in names.items():
+        with session.chdir(f"packages/{name}"):
+            session.run("pytest", "-n", "2", tests, env=environment)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Train one small model per domain and open a page with the pictures."""
     shown = [name for name in PACKAGES if settings(name).get("demo")]
