@@ -119,7 +119,7 @@ def wheels(session: nox.Session) -> None:
         session.run("python", "-c", check, env=environment)
     for name, tests in names.items():
         with session.chdir(f"packages/{name}"):
-            session.run("pytest", "-n", "2", tests, env=environment)
+            session.run("pytest", "-n", "2", "-k", "kernel or cpu", tests, env=environment)
 
 
 @nox.session

@@ -1,0 +1,139 @@
+"""The operators that are measured: an operator to come adds a `Subject`, not a script."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import core_attn
+
+Shape = tuple[int, int, int, int]  # batch, heads, tokens, dim
+FLOATS = ("bias", "head_gate")  # options that have a gradient
+
+
+class Problem(NamedTuple):
+    """The arguments of one call, with gradients wanted of `leaves`."""
+
+    tensors: tuple[Tensor, ...]
+    options: dict[str, Any]
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [*self.tensors, *(x for x in self.options.values() if _is_leaf(x))]
+
+    def copy(self, dtype: torch.dtype) -> "Problem":
+        """The same numbers in another dtype."""
+
+        def to(x: Any) -> Any:
+            return x.detach().to(dtype).requires_grad_() if _is_leaf(x) else x
+
+        return Problem(
+            tuple(map(to, self.tensors)), {name: to(x) for name, x in self.options.items()}
+        )
+
+
+def _is_leaf(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.requires_grad
+
+
+class Subject(NamedTuple):
+    """One operator with kernels on a GPU.
+
+    Attributes:
+        call: the operator.
+        make: a problem of a shape, feature, dtype and device.
+        features: what is tried for errors, one at a time.
+        checked: shapes for the errors; the first is small enough for the interpreter.
+        timed: shapes and features for the timings, the most wanted first.
+        products: multiply-adds a pair of query and key and channel in a forward, over 1.
+    """
+
+    call: Callable[..., Tensor]
+    make: Callable[[Shape, str, torch.dtype, torch.device], Problem]
+    features: tuple[str, ...]
+    checked: tuple[Shape, ...]
+    timed: tuple[tuple[Shape, str], ...]
+
+    def flops(self, shape: Shape, feature: str) -> float:
+        """Useful FLOPs of the forward; the backward has 2.5 times as many."""
+        batch, heads, tokens, dim = shape
+        seen = {"causal": 0.5, "decode": 1 / tokens}.get(feature, 1.0)
+        return 4.0 * batch * heads * tokens**2 * dim * seen
+
+
+def normal(shape: Sequence[int], dtype: torch.dtype, device: torch.device, seed: int) -> Tensor:
+    """Normal numbers, the same for every dtype up to rounding."""
+    generator = torch.Generator(device).manual_seed(seed)
+    x = torch.randn(*shape, generator=generator, device=device)
+    return x.to(dtype).requires_grad_()
+
+
+def make_attention(shape: Shape, feature: str, dtype: torch.dtype, device: torch.device) -> Problem:
+    batch, heads, tokens, dim = shape
+    kv_heads = max(heads // 4, 1) if feature in ("grouped", "decode") else heads
+    queries = 1 if feature == "decode" else tokens
+    q = normal((batch, heads, queries, dim), dtype, device, 0)
+    k, v = (normal((batch, kv_heads, tokens, dim), dtype, device, seed) for seed in (1, 2))
+    if feature == "split":  # heads of one projection, read where they lie
+        fused = normal((batch, tokens, 3, heads, dim), dtype, device, 0).detach()
+        q, k, v = (x.requires_grad_() for x in fused.permute(2, 0, 3, 1, 4).unbind(0))
+    seen = torch.arange(tokens, device=device) % 7 != 3
+    options: dict[str, Any] = (
+        {
+            "causal": {"causal": True},
+            "window": {"window": (tokens // 8, 3)},
+            "window 1": {"window": 1},
+            "bias": {"bias": normal((heads, tokens, tokens), dtype, device, 3)},
+            "bias per batch": {"bias": normal((batch, heads, tokens, tokens), dtype, device, 3)},
+            "mask": {"mask": seen},
+            "lengths": {
+                "lengths": torch.arange(2 * batch, device=device)[::2] % tokens + 1
+            },  # strided
+            "gate": {"head_gate": normal((batch, tokens, heads), dtype, device, 4)},
+        }.get(feature, {})
+        if feature not in ("decode", "grouped", "split", "plain")
+        else {}
+    )
+    return Problem((q, k, v), options)
+
+
+def make_short(shape: Shape, feature: str, dtype: torch.dtype, device: torch.device) -> Problem:
+    batch, heads, tokens, dim = shape
+    if feature == "packed":
+        sizes = torch.arange(batch) % (tokens - 1) + 2
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+        strided = torch.stack([offsets, offsets], 1).to(device)[:, 0]
+        total = int(offsets[-1])
+        tensors = tuple(normal((total, heads, dim), dtype, device, seed) for seed in range(3))
+        return Problem(tensors, {"offsets": strided})
+    tensors = tuple(normal(shape, dtype, device, seed) for seed in range(3))
+    mask = torch.arange(tokens, device=device) % 7 != 3
+    options = {
+        "bias": {"bias": normal((heads, tokens, tokens), dtype, device, 3)},
+        "mask": {"mask": mask.expand(batch, 1, tokens, tokens)},
+        "gate": {"head_gate": normal((batch, heads), dtype, device, 4)},
+    }
+    return Problem(tensors, options.get(feature, {}))
+
+
+OPERATORS = {
+    "attention": Subject(
+        core_attn.attention, make_attention,
+        ("plain", "causal", "window", "window 1", "bias", "bias per batch", "mask", "lengths",
+         "grouped", "gate", "split"),
+        ((1, 4, 33, 32), (2, 4, 197, 32), (2, 4, 197, 64), (2, 4, 520, 128), (2, 4, 256, 256)),
+        (((4, 16, 2048, 64), "plain"), ((4, 16, 2048, 128), "causal"), ((32, 12, 197, 64), "bias"),
+         ((4, 16, 2048, 64), "bias"), ((4, 16, 2048, 128), "plain"), ((4, 16, 2048, 64), "causal"),
+         ((32, 12, 197, 64), "plain"), ((4, 32, 4096, 128), "grouped"),
+         ((8, 32, 8192, 128), "decode"), ((4, 16, 2048, 64), "window"),
+         ((4, 16, 2048, 64), "lengths"), ((4, 16, 1024, 256), "causal")),
+    ),
+    "short_attention": Subject(
+        core_attn.short_attention, make_short,
+        ("plain", "bias", "mask", "gate", "packed"),
+        ((5, 2, 9, 16), (64, 2, 49, 32), (64, 2, 39, 16), (64, 2, 128, 64)),
+        (((2048, 6, 49, 32), "bias"), ((1024, 2, 39, 32), "plain"), ((4096, 8, 20, 16), "plain"),
+         ((4096, 8, 32, 16), "packed"), ((1024, 4, 128, 64), "plain")),
+    ),
+}  # fmt: skip
