@@ -15,8 +15,10 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,10 +27,10 @@ import torch
 from . import stages
 from .operators import OPERATORS
 from .rivals import NAMES
-from .stages import Case
+from .stages import Case, Row
 from .worker import Worker
 
-SHARES = {"1": 0.25, "2": 0.2, "3": 0.45, "4": 0.1}  # of the time; what is left over goes on
+SHARES = {"1": 0.22, "2": 0.24, "3": 0.44, "4": 0.1}  # of the time; what is left over goes on
 PATIENCE = 40.0  # seconds for one case, compilation included
 DTYPES = ("bfloat16", "float16", "float32")
 TESTS = Path(__file__).parents[2] / "tests" / "kernels"
@@ -60,28 +62,18 @@ def run_tests(report: Report, deadline: float, dry: bool) -> None:
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         cwd=TESTS.parents[1],
     )  # fmt: skip
-    output = process.stdout
-    if output is None:
-        raise RuntimeError("pytest has no output")
-    os.set_blocking(output.fileno(), False)
-    pending = ""
-    while process.poll() is None or pending:
-        pending += output.read() or ""
-        *lines, pending = (
-            pending.split("\n") if process.poll() is None else [*pending.split("\n"), ""]
-        )
-        for line in lines:
-            named = re.search(r"(tests/\S+::\S+(?: \S+)*?)(?= (?:PASSED|FAILED)| - |$)", line)
-            outcome = re.search(r"\b(PASSED|FAILED|ERROR)\b", line)
-            if outcome and named and not line.startswith(("FAILED", "ERROR")):
-                report.add(stage=1, test=named[1], outcome=outcome[1].lower())
-            elif line.startswith(("FAILED", "ERROR", "SKIPPED", "E   ")) or " in " in line[-20:]:
-                report.add(stage=1, pytest=line.strip("= "))
-        if time.monotonic() > deadline and process.poll() is None:
-            process.kill()
-            report.add(stage=1, error="out of time; the other tests were not run")
-        time.sleep(0.1)
-    process.wait()
+    timer = threading.Timer(max(deadline - time.monotonic(), 0), process.kill)
+    timer.start()
+    for line in process.stdout or ():
+        outcome = re.search(r"\b(PASSED|FAILED|ERROR)\b", line)
+        test = re.search(r"tests/kernels/\S+::.*?(?= PASSED| FAILED| ERROR| - |$)", line)
+        if outcome and test and not line.startswith(outcome[1]):  # pytest's summary says it again
+            report.add(stage="tests", test=test[0].strip(), outcome=outcome[1].lower())
+        elif re.match(r"FAILED|ERROR|SKIPPED|E  |=+ .*\bin\b", line):
+            report.add(stage="tests", pytest=line.strip().strip("= "))
+    timer.cancel()
+    if process.wait() < 0:
+        report.add(stage="tests", error="out of time; the other tests were not run")
 
 
 def error_cases(dry: bool) -> Iterator[Case]:
@@ -113,18 +105,31 @@ def sweep_cases() -> Iterator[Case]:
 
 
 def run_cases(
-    report: Report, worker: Worker, stage: int, cases: Iterator[Case], deadline: float
-) -> None:
-    """Measures the cases until the time is over."""
-    function = {2: stages.errors, 3: stages.timings, 4: stages.sweep}[stage]
-    wanted = list(cases)
-    for done, case in enumerate(wanted):
+    report: Report | None, function: Callable[[Case], Row], cases: Iterable[Case], deadline: float,
+    workers: int = 1,
+) -> None:  # fmt: skip
+    """Measures the cases until the time is over, several at once where they are not timed."""
+    wanted, idle = list(cases), [Worker() for _ in range(workers)]
+    lock = threading.Lock()
+
+    def measure(case: Case) -> bool:
         left = deadline - time.monotonic()
         if left <= 0:
-            report.add(stage=stage, error=f"out of time, {len(wanted) - done} cases not measured")
-            return
-        result = worker.run(function, case, seconds=min(PATIENCE, left + 5))
-        report.add(stage=stage, **case._asdict(), **result)
+            return False
+        worker = idle.pop()  # there are as many as threads
+        row = worker.run(function, case, seconds=min(PATIENCE, left + 5))
+        idle.append(worker)
+        with lock:
+            if report is not None:
+                report.add(stage=function.__name__, **case.named(), **row)
+        return True
+
+    with ThreadPoolExecutor(workers) as pool:
+        missed = list(pool.map(measure, wanted)).count(False)
+    for worker in idle:
+        worker.stop()
+    if missed and report is not None:
+        report.add(stage=function.__name__, error=f"out of time, {missed} cases not measured")
 
 
 def main() -> int:
@@ -142,24 +147,31 @@ def main() -> int:
     elif not torch.cuda.is_available():
         print("torch sees no GPU; --dry tries what can be tried without one", file=sys.stderr)
         return 2
-    start, worker = time.monotonic(), Worker()
-    share, total = 0.0, sum(SHARES[stage] for stage in options.stages)
+    start, share = time.monotonic(), 0.0
+    total = sum(SHARES[stage] for stage in options.stages)
+    many = 1 if options.dry else min(8, os.cpu_count() or 1)
     with options.out.open("a") as file:
         report = Report(file)
-        report.add(stage=0, **worker.run(stages.machine, seconds=120))
+        worker = Worker()
+        report.add(stage="machine", **worker.run(stages.machine, seconds=120))
+        worker.stop()
         for stage in sorted(options.stages):
+            began = time.monotonic()
             share += SHARES[stage] / total
             deadline = start + 60 * options.minutes * share
             if stage == "1":
                 run_tests(report, deadline, options.dry)
             elif stage == "2":
-                run_cases(report, worker, 2, error_cases(options.dry), deadline)
+                run_cases(report, stages.errors, error_cases(options.dry), deadline, many)
             elif options.dry:
-                report.add(stage=int(stage), error="torch sees no GPU: nothing to time")
+                report.add(stage=stage, error="torch sees no GPU: nothing to time")
+            elif stage == "3":
+                compiled = [x for x in timing_cases() if x.rival in ("ours", "flex")]
+                halfway = (began + deadline) / 2
+                run_cases(None, stages.warm, compiled, halfway, many)
+                run_cases(report, stages.timings, timing_cases(), deadline)
             else:
-                cases = timing_cases() if stage == "3" else sweep_cases()
-                run_cases(report, worker, int(stage), cases, deadline)
-    worker.stop()
+                run_cases(report, stages.sweep, sweep_cases(), deadline)
     print(f"{report.rows} rows in {options.out}, {time.monotonic() - start:.0f} s")
     return 0
 

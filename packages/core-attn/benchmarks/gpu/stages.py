@@ -32,6 +32,10 @@ class Case(NamedTuple):
     rival: str = "ours"
     tiles: tuple[int, int, int, int] | None = None
 
+    def named(self) -> Row:
+        """As the beginning of a row."""
+        return {name: x for name, x in self._asdict().items() if x is not None}
+
     def problem(self, device: torch.device) -> Problem:
         dtype = getattr(torch, self.dtype)
         return OPERATORS[self.operator].make(self.shape, self.feature, dtype, device)
@@ -72,7 +76,17 @@ def _results(case: Case, problem: Problem, backend: str) -> list[Tensor]:
 
 
 def _distance(got: Tensor, exact: Tensor) -> float:
-    return float((got.double() - exact).abs().max() / exact.abs().max().clamp(min=1e-30))
+    got, exact = got.detach().double(), exact.detach()
+    return float((got - exact).abs().max() / exact.abs().max().clamp(min=1e-30))
+
+
+def warm(case: Case) -> Row:
+    """Lets the compilers fill their caches on the disk; the timing follows in another process."""
+    problem = case.problem(here())
+    out = run_of(case.rival, case.operator, case.feature, problem)()
+    if case.feature != "decode":
+        torch.autograd.grad(out, problem.leaves, torch.ones_like(out))
+    return {}
 
 
 def timings(case: Case) -> Row:

@@ -178,3 +178,28 @@ def test_operator_is_well_formed(device):
     torch.library.opcheck(
         torch.ops.core_attn.attention_triton.default, arguments, test_utils=CHECKS
     )
+
+
+@pytest.mark.parametrize("tokens", [(49, 49), (197, 197)])
+def test_unaligned_sizes_and_a_split_of_heads(device, tokens):
+    fused = rounded((1, tokens[0], 3, 2, 16), torch.bfloat16, device, 0)
+    q, k, v = (x.requires_grad_() for x in fused.permute(2, 0, 3, 1, 4).detach().unbind(0))
+    bias = rounded((2, *tokens), torch.float32, device, 3)
+    mask = torch.rand(1, 1, *tokens, generator=torch.Generator().manual_seed(0)) > 0.3
+    assert_like_reference(attention, [q, k, v], bias=bias, mask=mask.to(device))
+
+
+@pytest.mark.parametrize("window", [1, (0, 1), (1, 0), 0])
+def test_window_of_one(device, window):
+    assert_like_reference(attention, make(device), window=window)
+
+
+def test_strided_lengths(device):
+    lengths = torch.tensor([[7, 99], [30, 99]], device=device)[:, 0]
+    assert_like_reference(attention, make(device), lengths=lengths)
+    assert_like_reference(attention, make(device), lengths=lengths[:1].expand(2))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees no second GPU")
+def test_second_device_while_the_first_is_current():
+    assert_like_reference(attention, make(torch.device("cuda:1")), causal=True)

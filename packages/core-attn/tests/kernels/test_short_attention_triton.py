@@ -136,3 +136,14 @@ def test_operator_is_well_formed(device):
     torch.library.opcheck(
         torch.ops.core_attn.short_attention_triton.default, arguments, test_utils=CHECKS
     )
+
+
+def test_strided_offsets(device):
+    tensors, offsets = make_packed(device)
+    strided = torch.stack([offsets, offsets + 1], 1)[:, 0]
+    assert_like_reference(short_attention, tensors, offsets=strided)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees no second GPU")
+def test_second_device_while_the_first_is_current():
+    assert_like_reference(short_attention, make(torch.device("cuda:1")))

@@ -23,7 +23,7 @@ from .._triton_common import (
     precision,
     store_rows,
 )
-from .._triton_host import as_bytes, rows_like
+from .._triton_host import Tiles, as_bytes, rows_like
 from .triton_tiles import tiles_for
 
 
@@ -54,13 +54,16 @@ class Inputs(NamedTuple):
         batch, heads, queries, _ = self.q.shape
         return batch, heads, queries, self.k.shape[2]
 
-    def launch(self, kernel: Any, name: str, arch: str, per_program: str, **outputs: Any) -> Launch:
+    def launch(
+        self, kernel: Any, name: str, arch: str, per_program: str, tiles: Tiles | None = None,
+        **outputs: Any,
+    ) -> Launch:  # fmt: skip
         """`kernel` over all heads, with tiles of `per_program` "queries" or "keys" per program."""
         batch, heads, queries, keys = self.plane
         dim, v_dim = self.q.shape[3], self.v.shape[3]
         width = max(32, triton.next_power_of_2(max(dim, v_dim)))
         full = self.bias is not None or self.mask is not None or self.seed is not None
-        tiles = tiles_for(arch, name, full, self.q.element_size(), width)
+        tiles = tiles or tiles_for(arch, name, full, self.q.element_size(), width)
         tokens, block = (queries, tiles.queries) if per_program == "queries" else (keys, tiles.keys)
         gate = self.gate if self.gate is None else self.gate[..., None]
         reach = queries + keys  # a window beyond it would only overflow
@@ -91,14 +94,19 @@ class Inputs(NamedTuple):
         return Launch(kernel, triton.cdiv(tokens, block) * batch * heads, args)
 
 
-def plan(x: Inputs, arch: str) -> tuple[Launch, tuple[Tensor, Tensor, Tensor]]:
-    """The launch of the forward pass and what it will fill: out, ungated heads (or none), lse."""
+def plan(
+    x: Inputs, arch: str, tiles: Tiles | None = None
+) -> tuple[Launch, tuple[Tensor, Tensor, Tensor]]:
+    """The launch of the forward pass and what it will fill: out, ungated heads (or none), lse.
+
+    `tiles` take the place of the table's.
+    """
     shape = (*x.q.shape[:3], x.v.shape[3])
     out = rows_like(x.q, shape[1], shape[3])
     heads = x.q.new_empty(0) if x.gate is None else rows_like(x.q, shape[1], shape[3])
     lse = x.q.new_empty(shape[:3], dtype=torch.float32)
     launch = x.launch(
-        attention_forward, "forward", arch, "queries",
+        attention_forward, "forward", arch, "queries", tiles,
         out=Rows.of(out), heads=heads, lse=lse,
     )  # fmt: skip
     return launch, (out, heads, lse)
