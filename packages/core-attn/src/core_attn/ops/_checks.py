@@ -1,7 +1,7 @@
 """Argument checks shared by the operators: errors name the argument, its value and the rule."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -191,7 +191,7 @@ def is_readable(x: Tensor) -> bool:
     """Whether reading values neither stalls a GPU nor breaks a trace or a transform."""
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return False
-    return not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return not torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore
 
 
 def check_broadcasts(name: str, shape: Sequence[int], target: Sequence[int], axes: str) -> None:
@@ -283,13 +283,8 @@ def check_head_map(
                 f"give {name}_head_map"
             )
         return grouped(heads, stored)
-    try:
-        mapped = tuple(head_map.tolist() if isinstance(head_map, Tensor) else head_map)
-    except TypeError:
-        raise TypeError(
-            f"{name}_head_map must be a sequence of integers, got {head_map!r}"
-        ) from None
-    if not all(_is_integer(head) for head in mapped):
+    given: Any = head_map.tolist() if isinstance(head_map, Tensor) else head_map
+    if not isinstance(given, Iterable) or not all(map(_is_integer, mapped := tuple(given))):
         raise TypeError(f"{name}_head_map must be a sequence of integers, got {head_map!r}")
     if len(mapped) != heads:
         raise ValueError(f"{name}_head_map has {len(mapped)} entries, q has {heads} heads")
