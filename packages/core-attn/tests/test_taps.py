@@ -2,7 +2,17 @@ import pytest
 import torch
 from torch import nn
 
-from core_attn import AuxiliaryLoss, Mean, MultiHeadAttention, edit, losses, record
+from core_attn import (
+    AttentionLayer,
+    AuxiliaryLoss,
+    Mean,
+    MultiHeadAttention,
+    attention_weights,
+    edit,
+    losses,
+    record,
+    short_attention,
+)  # fmt: skip
 
 
 class Model(nn.Module):
@@ -91,3 +101,50 @@ def test_losses_are_weighted_and_handed_out_once():
     taken = losses(model)
     taken["router"].backward()
     assert value.grad == 0.5 and losses(model) == {}
+
+
+def test_hooks_reach_a_compiled_model_that_has_run():
+    layer, x = MultiHeadAttention(16, heads=4), torch.randn(2, 5, 16)
+    compiled = torch.compile(layer, backend="eager")
+    before = compiled(x)
+    for factor in (0.0, 0.5):  # one listener after another of the same kind
+        with edit(compiled, {"heads": lambda heads, factor=factor: heads * factor}):
+            changed = compiled(x)
+        with edit(layer, {"heads": lambda heads, factor=factor: heads * factor}):
+            torch.testing.assert_close(changed, layer(x))
+    for _ in range(2):
+        with record(compiled, "heads") as seen:
+            compiled(x)
+        assert seen[""].shape == (2, 5, 4, 4)
+    torch.testing.assert_close(compiled(x), before)
+
+
+@pytest.mark.parametrize("tap", ["heads", "pattern"])
+def test_an_edit_that_returns_nothing_is_an_error(tap):
+    layer = MultiHeadAttention(16, heads=2)
+    with edit(layer, {tap: lambda x: None}), pytest.raises(TypeError, match=f"{tap}.* NoneType"):
+        layer(torch.randn(1, 3, 16))
+
+
+def test_other_operators_go_through_the_taps():
+    layer, q = AttentionLayer(), torch.randn(3, 2, 5, 8)
+    free = layer.attend(q, q, q, operator=short_attention, scale=0.3)
+    with record(layer, "pattern") as seen:
+        watched = layer.attend(q, q, q, operator=short_attention, scale=0.3)
+    torch.testing.assert_close(watched, free, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(seen[""], attention_weights(q, q, scale=0.3))
+    packed = q.transpose(1, 2).flatten(0, 1)
+    heads = layer.attend(
+        packed, packed, packed, operator=short_attention, offsets=torch.tensor([0, 5, 10, 15])
+    )
+    torch.testing.assert_close(heads, layer.attend(q, q, q).flatten(0, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_pattern_is_seen_before_dropout_and_gate():
+    layer, q, gate = AttentionLayer(), torch.randn(2, 3, 5, 8), torch.rand(2, 3)
+    with record(layer, "pattern") as seen:
+        layer.attend(q, q, q, dropout=0.9, head_gate=gate)
+    torch.testing.assert_close(seen[""].sum(-1), torch.ones(2, 3, 5))
+    with edit(layer, {"pattern": lambda p: torch.eye(5).expand_as(p)}):
+        heads = layer.eval().attend(q, q, q, dropout=0.9, head_gate=gate)
+    torch.testing.assert_close(heads, (q * gate[..., None, None]).transpose(1, 2))

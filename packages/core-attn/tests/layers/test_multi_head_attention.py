@@ -111,3 +111,35 @@ def test_a_cache_keeps_the_projected_context_and_chosen_rows():
         torch.testing.assert_close(layer(x[[2, 0]], context[[2, 0]], cache=cache), first[[2, 0]])
     with pytest.raises(ValueError, match="empty"):
         KeyValueCache(capacity=1).contents()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"heads": 0}, "heads must be at least 1, got 0"),
+        ({"heads": -1, "head_dim": 4}, "heads must be at least 1, got -1"),
+        ({"heads": 2, "kv_heads": 0}, "kv_heads must be at least 1"),
+        ({"heads": 2, "head_dim": 0}, "head_dim must be at least 1"),
+        ({"heads": 2, "dropout": 2.0}, r"dropout must be in \[0, 1\), got 2.0"),
+        ({"heads": 2, "dropout": "0.1"}, "dropout must be"),
+    ],
+)
+def test_what_cannot_be_a_layer_is_refused(wrong, named):
+    with pytest.raises(ValueError, match=named):
+        MultiHeadAttention(16, **wrong)
+
+
+@torch.no_grad()
+def test_a_cache_is_as_it_was_after_an_error():
+    layer, cache = MultiHeadAttention(8, heads=2).eval(), KeyValueCache(capacity=4)
+    x = torch.randn(1, 4, 8)
+    first = layer(x[:, :2], causal=True, cache=cache)
+    for wrong in ({"mask": torch.ones(7, 7, dtype=torch.bool)}, {"lengths": [1]}):
+        with pytest.raises((TypeError, ValueError)):
+            layer(x[:, 2:], cache=cache, **wrong)
+    with pytest.raises(ValueError, match=r"do not go with \(2, 2, 1, 4\)"):
+        layer(x[:, 2:3].expand(2, -1, -1), cache=cache)
+    with pytest.raises(ValueError, match="capacity 4 cannot hold 5"):
+        layer(x[:, :3], cache=cache)
+    rest = layer(x[:, 2:], causal=True, cache=cache)
+    torch.testing.assert_close(torch.cat([first, rest], 1), layer(x, causal=True))

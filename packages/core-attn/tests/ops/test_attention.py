@@ -292,31 +292,6 @@ class TestParts:
         torch.testing.assert_close(got, want)
 
 
-class TestDispatch:
-    def test_why_names_the_backend(self):
-        q, k, v = make()
-        assert why(attention, q, k, v)[0].operator == "attention"
-        with use_backend("reference"):
-            assert [choice.backend for choice in why(attention, q, k, v)] == ["reference"]
-
-    def test_an_unknown_backend_is_refused_with_the_list(self):
-        q, k, v = make()
-        with use_backend("cuda"), pytest.raises(ValueError, match=r"no backend 'cuda'.*sdpa"):
-            attention(q, k, v)
-
-    def test_a_forced_backend_that_cannot_says_why(self):
-        empty = torch.zeros(1, 1, 0, 4)
-        with use_backend("sdpa"), pytest.raises(ValueError, match="no queries or no keys"):
-            attention(empty, empty, empty)
-
-    def test_use_backend_ends_with_its_context(self):
-        q, k, v = make()
-        usual = why(attention, q, k, v)[0].backend
-        with pytest.raises(RuntimeError), use_backend("reference"):
-            raise RuntimeError
-        assert why(attention, q, k, v)[0].backend == usual
-
-
 @pytest.mark.parametrize("backend", ["reference", "sdpa", None])
 def test_compiles_and_exports_without_a_graph_break(backend):
     q, k, v = (x.detach().float() for x in make(queries=7))

@@ -107,12 +107,14 @@ def test_both_orders_of_the_bidirectional_product(queries, keys, dim):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"k": torch.zeros(2, 2, 67, 4, dtype=torch.float64)}, "k has shape"),
-        ({"v": torch.zeros(2, 2, 66, 3, dtype=torch.float64)}, "v has shape"),
+        ({"k": torch.zeros(2, 2, 67, 4, dtype=torch.float64)}, "k has head dim 4, q has 5"),
+        ({"v": torch.zeros(2, 2, 66, 3, dtype=torch.float64)}, "v has 66 tokens, k has 67"),
         ({"state": torch.zeros(2, 2, 3, 5, dtype=torch.float64)}, "state must be"),
         ({"beta": torch.zeros(5, dtype=torch.float64)}, "beta of shape"),
-        ({"decay": torch.zeros(67, dtype=torch.float64)}, r"decay must be in \(0, 1\]"),
-        ({"decay": torch.full((67,), 1.5, dtype=torch.float64)}, r"decay must be in \(0, 1\]"),
+        ({"decay": torch.full((67,), -0.1)}, r"decay must be in \[0, 1\], got values from -0.1"),
+        ({"decay": torch.full((67,), 1.5)}, r"decay must be in \[0, 1\]"),
+        ({"log_decay": torch.zeros(67)}, "decay and log_decay are the same thing"),
+        ({"decay": None, "log_decay": torch.ones(67)}, r"log_decay must be in \[-inf, 0\]"),
         ({"q": torch.zeros(67, 5, dtype=torch.float64)}, "q must be"),
         ({"scale": float("nan")}, "scale must be"),
     ],

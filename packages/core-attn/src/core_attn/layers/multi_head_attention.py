@@ -1,10 +1,14 @@
 """Multi-head attention over tokens, self or cross."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..ops._checks import check_dropout
 from .attention_layer import AttentionLayer
 
 
@@ -13,6 +17,9 @@ class KeyValueCache:
 
     Args:
         capacity: the most tokens it can hold; memory is taken at the first use.
+
+    Raises:
+        ValueError: `capacity` is below 1.
 
     Example:
         >>> import torch
@@ -25,6 +32,8 @@ class KeyValueCache:
     """
 
     def __init__(self, capacity: int):
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, got {capacity}")
         self.capacity = capacity
         self.length = 0
         self._k: Tensor | None = None
@@ -34,11 +43,20 @@ class KeyValueCache:
         """Appends (batch, heads, tokens, dim) and returns all keys and values so far.
 
         Raises:
-            ValueError: the capacity is exceeded.
+            ValueError: the capacity is exceeded, or the tokens do not fit those before; then it is
+                as it was.
         """
         stop = self.length + k.shape[-2]
         if stop > self.capacity:
             raise ValueError(f"cache of capacity {self.capacity} cannot hold {stop} tokens")
+        for name, new, old in (("keys", k, self._k), ("values", v, self._v)):
+            if old is not None and (*new.shape[:-2], new.shape[-1]) != (
+                *old.shape[:-2], old.shape[-1],
+            ):  # fmt: skip
+                raise ValueError(
+                    f"the cache holds {name} of shape {tuple(old.shape)}, which do not go with "
+                    f"{tuple(new.shape)}"
+                )
         if self._k is None or self._v is None:
             self._k = k.new_empty(*k.shape[:-2], self.capacity, k.shape[-1])
             self._v = v.new_empty(*v.shape[:-2], self.capacity, v.shape[-1])
@@ -46,6 +64,16 @@ class KeyValueCache:
         self._v[..., self.length : stop, :] = v
         self.length = stop
         return self.contents()
+
+    @contextmanager
+    def kept_on_error(self) -> Iterator[None]:
+        """Forgets tokens that were added inside if what was done with them failed."""
+        length = self.length
+        try:
+            yield
+        except BaseException:
+            self.length = length
+            raise
 
     def contents(self) -> tuple[Tensor, Tensor]:
         """All keys and values so far.
@@ -80,7 +108,8 @@ class MultiHeadAttention(AttentionLayer):
         dropout: probability of dropping a weight, in training.
 
     Raises:
-        ValueError: `dim` or `heads` do not divide as needed.
+        ValueError: a number is below 1, `dim` or `heads` do not divide as needed, or `dropout` is
+            no probability below 1.
 
     Source: Vaswani et al., 2017, "Attention Is All You Need", arXiv 1706.03762, section 3.2.2.
 
@@ -104,13 +133,19 @@ class MultiHeadAttention(AttentionLayer):
         dropout: float = 0.0,
     ):
         super().__init__()
-        if head_dim is None and (heads < 1 or dim % heads):
+        kv_heads = heads if kv_heads is None else kv_heads
+        counts = {"dim": dim, "heads": heads, "kv_heads": kv_heads}
+        counts |= {"context_dim": context_dim, "head_dim": head_dim}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+        if head_dim is None and dim % heads:
             raise ValueError(f"dim {dim} is not divisible by heads {heads}; give head_dim")
-        self.num_heads, self.kv_heads = heads, kv_heads or heads
-        if heads % self.kv_heads:
+        if heads % kv_heads:
             raise ValueError(f"heads {heads} is not divisible by kv_heads {kv_heads}")
+        self.num_heads, self.kv_heads = heads, kv_heads
         self.head_dim = head_dim or dim // heads
-        self.dropout = dropout
+        self.dropout = check_dropout(dropout)
         q_dim, kv_dim = heads * self.head_dim, 2 * self.kv_heads * self.head_dim
         self.is_cross = context_dim is not None
         if context_dim is None:
@@ -155,6 +190,8 @@ class MultiHeadAttention(AttentionLayer):
             raise ValueError(
                 f"x has {x.shape[-1]} features, the layer expects {self.proj.out_features}"
             )
+        if cache is not None and torch.is_grad_enabled():
+            raise ValueError("cache serves under torch.no_grad() only")
         if context is None:
             sizes = [self.num_heads, self.kv_heads, self.kv_heads]
             packed = rearrange(self.qkv(x), "b t (h d) -> b h t d", d=self.head_dim)
@@ -163,15 +200,13 @@ class MultiHeadAttention(AttentionLayer):
         else:
             q = self.q_norm(rearrange(self.q(x), "b t (h d) -> b h t d", d=self.head_dim))
             k, v = self._of_context(context, cache)
-        if cache is not None:
-            if torch.is_grad_enabled():
-                raise ValueError("cache serves under torch.no_grad() only")
-            if context is None:
+        with nullcontext() if cache is None else cache.kept_on_error():
+            if cache is not None and context is None:
                 k, v = cache.extend(k, v)
-        heads = self.attend(
-            q, k, v, mask=mask, bias=bias, lengths=lengths, causal=causal, dropout=self.dropout,
-            head_gate=head_gate,
-        )  # fmt: skip
+            heads = self.attend(
+                q, k, v, mask=mask, bias=bias, lengths=lengths, causal=causal,
+                dropout=self.dropout, head_gate=head_gate,
+            )  # fmt: skip
         return self.proj(heads.flatten(-2))
 
     def _of_context(self, context: Tensor, cache: KeyValueCache | None) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@
 
 import functools
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -58,8 +59,11 @@ class Launch(NamedTuple):
     args: dict[str, Any]
 
     def __call__(self) -> None:
-        """Runs the kernel."""
-        if self.programs:
+        """Runs the kernel, on the device where its first argument lies."""
+        if not self.programs:
+            return
+        device = next(iter(self.args.values())).data.device
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             self.kernel[(self.programs,)](**self.args)
 
 
@@ -93,6 +97,14 @@ def dot(a, b, added, PRECISION: tl.constexpr):
     if WIDEN:  # the interpreter would multiply the bits of bfloat16 as integers
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, added, input_precision=PRECISION)
+
+
+@triton.jit
+def in_log2(bias):
+    """A bias in units of log 2, as float32. What is finite stays so: only -inf forbids."""
+    least = -3.4028234663852886e38
+    scaled = tl.maximum(bias.to(tl.float32) * LOG2E, least)
+    return tl.where(bias == float("-inf"), float("-inf"), scaled)
 
 
 @triton.jit

@@ -16,6 +16,7 @@ from .._triton_common import (
     dot,
     dropout_factor,
     head_rows,
+    in_log2,
     index_dtype,
     load_plane,
     load_rows,
@@ -116,13 +117,13 @@ def plan(
 def forbid(s, batch, head, i, j, queries, keys, end, bias, mask, window, INDEX: tl.constexpr):
     """Adds the bias to scores in units of log 2 and puts -inf where a key may not be seen."""
     if bias is not None:
-        s += load_plane(bias, batch, head, i, j, queries, keys, INDEX).to(tl.float32) * LOG2E
+        s += in_log2(load_plane(bias, batch, head, i, j, queries, keys, INDEX))
     seen = j < end
     if mask is not None:
         seen &= load_plane(mask, batch, head, i, j, queries, keys, INDEX) != 0
     if window is not None:
         from_left = j - i + (queries - keys + window[0])
-        seen &= from_left.to(tl.uint32) <= (window[0] + window[1]).to(tl.uint32)  # and >= 0
+        seen &= from_left.to(tl.uint32) <= window[0] + window[1]  # and >= 0
     return tl.where(seen, s, float("-inf"))
 
 

@@ -1,10 +1,13 @@
 """The delta rule: linear attention that writes only what its state does not yet say."""
 
+from typing import Unpack
+
 from jaxtyping import Float
 from torch import Tensor
 
 from .._dispatch import Backend, Operator, offer_of
-from .._recurrence.call import check
+from .._normal import restored
+from .._recurrence.call import RecurrenceOptions, check
 from . import chunked, reference
 
 DELTA_RULE = Operator(
@@ -18,11 +21,7 @@ def delta_rule(
     q: Float[Tensor, "*batch heads tokens dim"],
     k: Float[Tensor, "*batch heads tokens dim"],
     v: Float[Tensor, "*batch heads tokens v_dim"],
-    *,
-    beta: Float[Tensor, "..."] | None = None,
-    decay: Float[Tensor, "..."] | None = None,
-    state: Float[Tensor, "*batch heads dim v_dim"] | None = None,
-    scale: float | None = None,
+    **options: Unpack[RecurrenceOptions],
 ) -> tuple[Float[Tensor, "*batch heads tokens v_dim"], Float[Tensor, "*batch heads dim v_dim"]]:
     r"""Delta rule: S' = decay_t S_{t-1}, S_t = S' + beta_t k_t (v_t - S'^T k_t)^T, o_t = S_t^T q_t.
 
@@ -33,14 +32,12 @@ def delta_rule(
         q: queries.
         k: keys, shaped as the queries.
         v: values, the targets of the correction.
-        beta: learning rate of each token, broadcastable to (*batch, heads, tokens); 1.
-        decay: factor on the old state at each token, in (0, 1], broadcastable likewise; 1.
-        state: the state before the first token; zeros.
-        scale: factor on the outputs; 1/sqrt(dim) by default.
+        options: beta, decay, log_decay, state, scale: see `RecurrenceOptions`.
 
     Returns:
         The outputs in the dtype of `q`, and the state after the last token in at least float32;
-        both differentiable, any number of times, in every float argument.
+        both differentiable, any number of times, in every float argument. Autocast changes nothing
+        but that tensors of different dtypes are allowed.
 
     Raises:
         TypeError: an argument is not a floating tensor.
@@ -58,4 +55,5 @@ def delta_rule(
         >>> out.allclose(v)
         True
     """
-    return DELTA_RULE(check(q, k, v, beta, decay, state, scale))
+    out, state = DELTA_RULE(check(q, k, v, **options))
+    return restored(out, q.shape[:-3]), restored(state, q.shape[:-3])

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from .._recurrence.call import RecurrenceCall
-from .._recurrence.chunks import merge, split
+from .._recurrence.chunks import Chunks, merge, split, states
+
+ALL_AT_ONCE = 128  # chunks whose states are found by one product; it grows with their square
 
 
 def run(call: RecurrenceCall) -> tuple[Tensor, Tensor]:
@@ -17,12 +19,19 @@ def run(call: RecurrenceCall) -> tuple[Tensor, Tensor]:
     c = split(call)
     k = c.k if c.beta is None else c.k * c.beta.unsqueeze(-1)
     written = c.to_end(k).transpose(-1, -2) @ c.v
-    state, before = call.initial_state(), []
-    for i in range(written.shape[-3]):
-        before.append(state)
-        state = c.carry(state, i) + written[..., i, :, :]
+    found = _states(c, written, call.initial_state())
     inside = c.masked(c.q @ k.transpose(-1, -2)) @ c.v
-    return merge(inside + c.from_start(c.q) @ torch.stack(before, -3), call), state
+    return merge(inside + c.from_start(c.q) @ found[:, :, :-1], call), found[:, :, -1]
+
+
+def _states(c: Chunks, written: Tensor, state: Tensor) -> Tensor:
+    """The state before each chunk and after the last."""
+    if c.start is None or torch.compiler.is_compiling() or written.shape[2] <= ALL_AT_ONCE:
+        return states(written, c.whole(), state)
+    before = [state]
+    for i in range(written.shape[2]):
+        before.append(c.carry(before[-1], i) + written[:, :, i])
+    return torch.stack(before, 2)
 
 
 def reluctant(call: RecurrenceCall) -> str | None:

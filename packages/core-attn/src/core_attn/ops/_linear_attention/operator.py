@@ -1,11 +1,21 @@
 """Linear attention: causal with a state, and over all keys at once."""
 
+from typing import Unpack
+
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import check_broadcasts, check_float, check_scale
+from .._checks import (
+    cast_by_autocast,
+    check_bias,
+    check_float,
+    check_keys,
+    check_scale,
+    check_tensor,
+)
 from .._dispatch import Backend, Operator, offer_of
-from .._recurrence.call import check
+from .._normal import restored
+from .._recurrence.call import RecurrenceOptions, check
 from . import chunked, reference
 from .reference import BidirectionalCall
 
@@ -26,11 +36,7 @@ def linear_attention(
     q: Float[Tensor, "*batch heads tokens dim"],
     k: Float[Tensor, "*batch heads tokens dim"],
     v: Float[Tensor, "*batch heads tokens v_dim"],
-    *,
-    beta: Float[Tensor, "..."] | None = None,
-    decay: Float[Tensor, "..."] | None = None,
-    state: Float[Tensor, "*batch heads dim v_dim"] | None = None,
-    scale: float | None = None,
+    **options: Unpack[RecurrenceOptions],
 ) -> tuple[Float[Tensor, "*batch heads tokens v_dim"], Float[Tensor, "*batch heads dim v_dim"]]:
     r"""Causal linear attention: S_t = decay_t S_{t-1} + beta_t k_t v_t^T, o_t = scale S_t^T q_t.
 
@@ -41,14 +47,12 @@ def linear_attention(
         q: queries; apply a feature map beforehand where there is one.
         k: keys, shaped as the queries.
         v: values.
-        beta: how strongly each token is written, broadcastable to (*batch, heads, tokens); 1.
-        decay: factor on the old state at each token, in (0, 1], broadcastable likewise; 1.
-        state: the state before the first token; zeros.
-        scale: factor on the outputs; 1/sqrt(dim) by default.
+        options: beta, decay, log_decay, state, scale: see `RecurrenceOptions`.
 
     Returns:
         The outputs in the dtype of `q`, and the state after the last token in at least float32;
-        both differentiable, any number of times, in every float argument.
+        both differentiable, any number of times, in every float argument. Autocast changes nothing
+        but that tensors of different dtypes are allowed.
 
     Raises:
         TypeError: an argument is not a floating tensor.
@@ -65,7 +69,8 @@ def linear_attention(
         >>> whole[..., 5:, :].allclose(rest, atol=1e-5)
         True
     """
-    return LINEAR_ATTENTION(check(q, k, v, beta, decay, state, scale))
+    out, state = LINEAR_ATTENTION(check(q, k, v, **options))
+    return restored(out, q.shape[:-3]), restored(state, q.shape[:-3])
 
 
 def bidirectional_linear_attention(
@@ -100,13 +105,15 @@ def bidirectional_linear_attention(
         >>> bidirectional_linear_attention(patterns, patterns, patterns, scale=1 / 100).shape
         torch.Size([1, 3, 100])
     """
-    check_float(q=q, k=k, v=v, beta=beta)
-    if k.shape[-1] != q.shape[-1]:
-        raise ValueError(f"k has dim {k.shape[-1]}, q has {q.shape[-1]}; they must agree")
-    if v.shape[-2] != k.shape[-2]:
-        raise ValueError(f"v has {v.shape[-2]} tokens, k has {k.shape[-2]}; they must agree")
+    q, k, v = cast_by_autocast(q, k, v, widest=True)
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        check_tensor(name, x)
+        if x.dim() < 2:
+            raise ValueError(f"{name} must be (..., tokens, dim), got shape {tuple(x.shape)}")
+    check_float(q=q, k=k, v=v)
+    check_keys(q, k, v)
     factor = check_scale(scale, q.shape[-1])
     if beta is not None:
-        check_broadcasts("beta", beta.shape, k.shape[:-1], "(*batch, heads, keys)")
-        v = v * beta.unsqueeze(-1)
+        check_bias("beta", beta, k.shape[:-1], "(*batch, heads, keys)", q)
+        v = (v * beta.unsqueeze(-1)).to(v.dtype)
     return BIDIRECTIONAL(BidirectionalCall(q, k, v, factor))

@@ -1,21 +1,56 @@
-"""The checked arguments of one recurrence over an outer-product state."""
+"""The arguments of a recurrence over an outer-product state: as they are given, and checked."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import check_broadcasts, check_float, check_scale
+from .._checks import (
+    cast_by_autocast,
+    check_broadcasts,
+    check_float,
+    check_qkv,
+    check_scale,
+    check_tensor,
+    is_readable,
+)
+from .._normal import one_batch
+
+
+class RecurrenceOptions(TypedDict, total=False):
+    """What `linear_attention` and `delta_rule` take besides their tokens; all may be left out.
+
+    Gates may have another floating dtype than the tokens, as float32 beside bfloat16.
+
+    Attributes:
+        beta: how strongly each token is written, broadcastable to (*batch, heads, tokens); 1.
+        decay: factor on the old state at each token, in [0, 1], broadcastable likewise; 1.
+        log_decay: its logarithm instead, at most 0, for gates whose product is too small a number.
+        state: the state before the first token, (*batch, heads, dim, v_dim); zeros.
+        scale: factor on the outputs; 1/sqrt(dim) by default.
+    """
+
+    beta: Float[Tensor, "..."] | None
+    decay: Float[Tensor, "..."] | None
+    log_decay: Float[Tensor, "..."] | None
+    state: Float[Tensor, "*batch heads dim v_dim"] | None
+    scale: float | None
 
 
 class RecurrenceCall(NamedTuple):
-    """Arguments of `linear_attention` and `delta_rule` after their checks; gates are full."""
+    """Arguments of `linear_attention` and `delta_rule` after their checks, one batch axis.
+
+    Gates are (batch, heads, tokens); they and the state are in the dtype that is computed in. At
+    most one of `decay` and `log_decay` is there.
+    """
 
     q: Tensor
     k: Tensor
     v: Tensor
     beta: Tensor | None
     decay: Tensor | None
+    log_decay: Tensor | None
     state: Tensor | None
     scale: float
 
@@ -25,49 +60,65 @@ class RecurrenceCall(NamedTuple):
         return torch.promote_types(self.q.dtype, torch.float32)
 
     def initial_state(self) -> Tensor:
-        """The state before the first token, (*batch, heads, dim, v_dim)."""
+        """The state before the first token, (batch, heads, dim, v_dim)."""
         if self.state is not None:
-            return self.state.to(self.wide)
+            return self.state
         shape = (*self.q.shape[:-2], self.q.shape[-1], self.v.shape[-1])
         return self.q.new_zeros(shape, dtype=self.wide)
 
+    def factors(self) -> Tensor | None:
+        """The factor on the old state at each token."""
+        return self.decay if self.log_decay is None else self.log_decay.exp()
 
-def check(q, k, v, beta, decay, state, scale) -> RecurrenceCall:
+    def nothing(self) -> Tensor:
+        """The outputs for no tokens, on the graph of their inputs."""
+        return ((self.q * self.k).sum(-1, keepdim=True) * self.v).to(self.q.dtype)
+
+
+def check(
+    q, k, v, *, beta=None, decay=None, log_decay=None, state=None, scale=None
+) -> RecurrenceCall:
     """Checks the arguments that both recurrences share and returns them in their normal form."""
-    check_float(q=q, k=k, v=v, beta=beta, decay=decay)
-    check_float(state=state)
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.dim() < 3:
-            raise ValueError(
-                f"{name} must be (*batch, heads, tokens, dim), got shape {tuple(x.shape)}"
-            )
+    q, k, v = cast_by_autocast(q, k, v, widest=True)
+    check_qkv(q, k, v)
     if k.shape != q.shape:
         raise ValueError(f"k has shape {tuple(k.shape)}, q has {tuple(q.shape)}; they must agree")
     if v.shape[:-1] != q.shape[:-1]:
         raise ValueError(
             f"v has shape {tuple(v.shape)}, q has {tuple(q.shape)}; all but the last must agree"
         )
-    tokens = q.shape[:-1]
-    axes = "(*batch, heads, tokens)"
-    if beta is not None:
-        check_broadcasts("beta", beta.shape, tokens, axes)
-        beta = beta.expand(tokens)
-    if decay is not None:
-        check_broadcasts("decay", decay.shape, tokens, axes)
-        # Reading values would stall a GPU and break a trace.
-        if decay.device.type == "cpu" and not torch.compiler.is_compiling() and decay.numel():
-            low, high = decay.detach().aminmax()
-            if not (0.0 < low and high <= 1.0):
-                raise ValueError(
-                    f"decay must be in (0, 1], got values from {float(low)} to {float(high)}"
-                )
-        decay = decay.expand(tokens)
+    if decay is not None and log_decay is not None:
+        raise ValueError("decay and log_decay are the same thing; one of them must be None")
+    wide = torch.promote_types(q.dtype, torch.float32)
     if state is not None:
+        check_tensor("state", state, like=q)
+        check_float(state=state)
         shape = (*q.shape[:-2], q.shape[-1], v.shape[-1])
         if tuple(state.shape) != shape:
             raise ValueError(
                 f"state must be (*batch, heads, dim, v_dim) = {shape}, got {tuple(state.shape)}"
             )
-        if state.device != q.device:
-            raise ValueError(f"state is on {state.device}, q is on {q.device}; they must agree")
-    return RecurrenceCall(q, k, v, beta, decay, state, check_scale(scale, q.shape[-1]))
+        state = one_batch(state).to(wide)
+    return RecurrenceCall(
+        one_batch(q), one_batch(k), one_batch(v),
+        _gate("beta", beta, q, None), _gate("decay", decay, q, (0.0, 1.0)),
+        _gate("log_decay", log_decay, q, (-torch.inf, 0.0)), state,
+        check_scale(scale, q.shape[-1]),
+    )  # fmt: skip
+
+
+def _gate(
+    name: str, x: Tensor | None, q: Tensor, bounds: tuple[float, float] | None
+) -> Tensor | None:
+    if x is None:
+        return None
+    check_tensor(name, x, like=q)
+    check_float(**{name: x})
+    check_broadcasts(name, x.shape, q.shape[:-1], "(*batch, heads, tokens)")
+    if bounds is not None and is_readable(x) and x.numel():
+        low, high = (float(value) for value in x.detach().aminmax())
+        if not (bounds[0] <= low and high <= bounds[1]):
+            raise ValueError(
+                f"{name} must be in [{bounds[0]:g}, {bounds[1]:g}], got values from {low} to {high}"
+            )
+    return one_batch(x.to(torch.promote_types(q.dtype, torch.float32)).expand(q.shape[:-1]), 2)

@@ -2,76 +2,92 @@
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .call import RecurrenceCall
+from .decay import log_spans, spans
 
 CHUNK = 64
 
 
 class Chunks(NamedTuple):
-    """Tokens laid out as (*batch, heads, chunks, size, dim), padded with tokens that do nothing.
+    """Tokens laid out as (batch, heads, chunks, size, dim), padded with tokens that do nothing.
 
-    `log_decay` is the running sum of log(decay) inside each chunk, None without decay.
+    `within` (batch, heads, chunks, size, size) is how much of what token j wrote is left when token
+    i has decayed it, `start` (batch, heads, chunks, size) how much of the state at the chunk's
+    start; both are None without decay.
     """
 
     q: Tensor
     k: Tensor
     v: Tensor
     beta: Tensor | None
-    log_decay: Tensor | None
+    within: Tensor | None
+    start: Tensor | None
 
     def masked(self, scores: Tensor, diagonal: int = 0) -> Tensor:
         """Keeps the keys up to `diagonal` past the query and lets earlier ones decay."""
-        if self.log_decay is None:
-            return scores.tril(diagonal)
-        gap = self.log_decay.unsqueeze(-1) - self.log_decay.unsqueeze(-2)
-        # Zeroing the gap first keeps exp finite where the mask drops it.
-        return scores.tril(diagonal) * gap.tril().exp()
+        scores = scores.tril(diagonal)
+        return scores if self.within is None else scores * self.within
 
     def from_start(self, x: Tensor) -> Tensor:
         """Decays each token's row of `x` from the start of its chunk to the token."""
-        return x if self.log_decay is None else x * self.log_decay.exp().unsqueeze(-1)
+        return x if self.start is None else x * self.start.unsqueeze(-1)
 
     def to_end(self, x: Tensor) -> Tensor:
         """Decays each token's row of `x` from the token to the end of its chunk."""
-        if self.log_decay is None:
-            return x
-        return x * (self.log_decay[..., -1:] - self.log_decay).exp().unsqueeze(-1)
+        return x if self.within is None else x * self.within[..., -1, :].unsqueeze(-1)
 
     def carry(self, state: Tensor, chunk: int) -> Tensor:
         """Decays the state over the given chunk."""
-        if self.log_decay is None:
-            return state
-        return state * self.log_decay[..., chunk, -1, None, None].exp()
+        return state if self.start is None else state * self.start[..., chunk, -1, None, None]
+
+    def whole(self) -> Tensor | None:
+        """The decay over each chunk, (batch, heads, chunks)."""
+        return None if self.start is None else self.start[..., -1]
 
 
 def split(call: RecurrenceCall, size: int = CHUNK) -> Chunks:
     """Lays the call out in chunks, in the dtype of the state; the scale goes into the queries."""
-    size = min(size, call.q.shape[-2])
-    pad = -call.q.shape[-2] % size
+    tokens = call.q.shape[-2]
+    size = min(size, tokens)
+    pad = -tokens % size
 
     def rows(x: Tensor) -> Tensor:
-        x = x.to(call.wide)
-        return (F.pad(x, (0, 0, 0, pad)) if pad else x).unflatten(-2, (-1, size))
+        return F.pad(x.to(call.wide), (0, 0, 0, pad)).unflatten(-2, (-1, size))
 
     def gate(x: Tensor | None, fill: float) -> Tensor | None:
-        if x is None:
-            return None
-        x = x.to(call.wide)
-        return (F.pad(x, (0, pad), value=fill) if pad else x).unflatten(-1, (-1, size))
+        return None if x is None else F.pad(x, (0, pad), value=fill).unflatten(-1, (-1, size))
 
-    decay = gate(call.decay, 1.0)
+    within = start = None
+    if (decay := gate(call.decay, 1.0)) is not None:
+        within, start = spans(decay), decay.cumprod(-1)
+    if (log_decay := gate(call.log_decay, 0.0)) is not None:
+        within, start = log_spans(log_decay), log_decay.cumsum(-1).exp()
     return Chunks(
-        call.scale * rows(call.q),
-        rows(call.k),
-        rows(call.v),
-        gate(call.beta, 0.0),
-        None if decay is None else decay.log().cumsum(-1),
+        call.scale * rows(call.q), rows(call.k), rows(call.v), gate(call.beta, 0.0), within, start
     )
 
 
 def merge(out: Tensor, call: RecurrenceCall) -> Tensor:
     """Puts the chunks' outputs back into one row of tokens, without the padding."""
     return out.flatten(-3, -2)[..., : call.q.shape[-2], :].to(call.q.dtype)
+
+
+def states(written: Tensor, whole: Tensor | None, initial: Tensor) -> Tensor:
+    """The state before each chunk and after the last, (batch, heads, chunks + 1, dim, v_dim).
+
+    All at once, so that a graph does not depend on the number of chunks.
+
+    Args:
+        written: what each chunk adds, (batch, heads, chunks, dim, v_dim).
+        whole: the decay over each chunk, None for none.
+        initial: the state before the first.
+    """
+    added = torch.cat([initial.unsqueeze(2), written], 2)
+    if whole is None:
+        return added.cumsum(2)
+    left = spans(F.pad(whole, (1, 0), value=1.0))
+    return (left @ added.flatten(-2)).unflatten(-1, added.shape[-2:])

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import check_float, check_scale
+from .._checks import cast_by_autocast, check_qkv, check_scale
 from .._dispatch import Backend, Operator, offer_of
 from . import reference
 from .reference import ReluCall
@@ -41,27 +41,14 @@ def relu_attention(
         >>> relu_attention(torch.randn(2, 40, 1, 3), tokens, tokens).shape
         torch.Size([2, 40, 1, 3])
     """
-    check_float(q=q, k=k, v=v)
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.dim() < 3:
-            raise ValueError(
-                f"{name} must be (*batch, heads, tokens, dim), got shape {tuple(x.shape)}"
-            )
-    if k.shape[:-3] != q.shape[:-3] or v.shape[:-3] != q.shape[:-3]:
-        raise ValueError(
-            f"batch dimensions differ: q {tuple(q.shape[:-3])}, k {tuple(k.shape[:-3])}, "
-            f"v {tuple(v.shape[:-3])}"
-        )
+    q, k, v = cast_by_autocast(q, k, v)
+    check_qkv(q, k, v)
     heads = q.shape[-3]
     if k.shape[-3] not in (1, heads) or v.shape[-3] != k.shape[-3]:
         raise ValueError(
             f"k and v must both have 1 or {heads} heads, got {k.shape[-3]} and {v.shape[-3]}"
         )
-    if k.shape[-1] != q.shape[-1]:
-        raise ValueError(f"k has head dim {k.shape[-1]}, q has {q.shape[-1]}; they must agree")
     keys = k.shape[-2]
-    if v.shape[-2] != keys:
-        raise ValueError(f"v has {v.shape[-2]} tokens, k has {keys}; they must agree")
     if keys == 0:
         raise ValueError("there must be at least 1 key, got 0")
     factor = 1 / keys if scale is None else check_scale(scale, 1)

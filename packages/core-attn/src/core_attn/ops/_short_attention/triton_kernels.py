@@ -17,6 +17,7 @@ from .._triton_common import (
     displacement,
     dot,
     dropout_factor,
+    in_log2,
     load_rows,
     origin,
     precision,
@@ -171,7 +172,7 @@ def softmax(s, first, head, problem, i, j, same, bias, mask):
     """Weights from scores in units of log 2; rows that may see nothing are 0."""
     if bias is not None:
         at = whole_plane_pointers(bias, first, head, problem, i, j)
-        s += tl.load(at, mask=same, other=0.0).to(tl.float32) * LOG2E
+        s += in_log2(tl.load(at, mask=same, other=0.0))
     if mask is not None:
         at = whole_plane_pointers(mask, first, head, problem, i, j)
         s = tl.where(tl.load(at, mask=same, other=0) != 0, s, float("-inf"))

@@ -33,7 +33,7 @@ def refuses(call: BlockCall) -> str | None:
         return "the heads are watched"
     if x.device.type != "cpu":
         return f"the tensors are on {x.device.type}"
-    if x.dtype != torch.float32:
+    if any(y is not None and y.dtype != torch.float32 for y in (x, call.gain)):
         return "it computes in float32 only"
     if torch.compiler.is_compiling():
         return "it cannot be traced"

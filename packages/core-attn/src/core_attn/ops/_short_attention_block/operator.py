@@ -5,7 +5,7 @@ from typing import get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import check_dropout, check_float, check_scale
+from .._checks import cast_by_autocast, check_dropout, check_float, check_scale, check_tensor
 from .._dispatch import Backend, Operator, offer_of
 from .._short_attention.operator import SHORT_ATTENTION
 from . import composed, cpu
@@ -71,7 +71,11 @@ def short_attention_block(
         >>> short_attention_block(x, weight, heads=2, residual="linear").shape
         torch.Size([100, 39, 32])
     """
-    check_float(x=x, weight=weight, bias=bias, gain=gain, shift=shift)
+    x, weight, bias = cast_by_autocast(x, weight, bias)
+    check_tensor("x", x)
+    check_tensor("weight", weight)
+    check_float(x=x, weight=weight, bias=bias)
+    check_float(gain=gain, shift=shift)
     for name, value, kind in (
         ("activation", activation, Activation), ("residual", residual, Residual)
     ):  # fmt: skip

@@ -1,4 +1,5 @@
 /* One problem: its operands on the way in, its results on the way out, its softmax. */
+#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -152,14 +153,20 @@ static void over_queries(const Work *w, const View *out, const View *x, isize co
 }
 
 /* scores[key][query] += factor * x[query][key] for the square of keys from j0 and queries from i0,
- * keys from `first` on; beyond the last query the last row is repeated. */
+ * keys from `first` on; beyond the last query the last row is repeated. Where x is -inf the sum is,
+ * whatever it was; the factor makes no finite x infinite, so that -FLT_MAX forbids nothing. */
 static inline void add_square(const Work *w, const float *const row[TILE], isize column, isize first,
                               isize j0, isize i0, float factor, float *scores) {
+    typedef int32_t itile __attribute__((vector_size(4 * TILE), may_alias));
+    const tile infinite = (tile){0} + INFINITY, most = (tile){0} + FLT_MAX;
     tile t[TILE];
     transpose(row, column, t);
     for (isize c = first - j0; c < TILE && j0 + c < w->keys; c++) {
-        tile *to = (tile *)(scores + (j0 + c) * w->width + i0);
-        *to += t[c] * factor;
+        tile *to = (tile *)(scores + (j0 + c) * w->width + i0), x = t[c] * factor;
+        itile low = (itile)(x == -infinite), high = (itile)(x == infinite);
+        itile forbidden = (itile)(t[c] == -infinite);
+        x = (tile)((low & (itile)-most) | (high & (itile)most) | (~(low | high) & (itile)x));
+        *to = (tile)((forbidden & (itile)-infinite) | (~forbidden & (itile)(*to + x)));
     }
 }
 
