@@ -1,11 +1,13 @@
 """Errors of the user in one line; errors of the program with their traceback."""
 
 import dis
+import errno
 import re
 from argparse import ArgumentError
 from types import TracebackType
 
 RAISED_AT_BOUNDARIES = (ValueError, TypeError, NotImplementedError, OSError, ArgumentError)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TRAINER = ("pytorch_lightning", "lightning_fabric", "jsonargparse")
 # No flag reaches these directly: what they refuse, a program has asked of them.
 INNER = ("core_attn.ops", "core_attn.layers", "core_attn.taps", "core_attn.native")
@@ -21,7 +23,9 @@ def is_user_error(error: BaseException, package: str) -> bool:
     if isinstance(error, ArgumentError) or type(error).__name__ == "MisconfigurationException":
         return True
     if isinstance(error, OSError):
-        return error.filename is not None or _raised_by(error.__traceback__, package)
+        if error.filename is not None or error.errno in NO_ROOM:
+            return True
+        return _raised_by(error.__traceback__, package)
     return isinstance(error, RAISED_AT_BOUNDARIES) and _raised_by(error.__traceback__, package)
 
 
@@ -40,6 +44,8 @@ def one_line(error: BaseException) -> str:
     """The message of `error` in one line, without the parser's talk of types."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}"
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return f"{str(error.strerror).lower()}, while something was written"
     text = str(error.message if isinstance(error, ArgumentError) else error)
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
     text = " ".join(line for line in lines if line and not _NOISE.match(line))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..cli import main
 
 if TYPE_CHECKING:
-    from .checkpoint import Opened, opened
+    from .checkpoint import Opened, Trained, opened, trained
     from .data import Stream, StreamLoader, data_folder, loader
     from .exhibit import Exhibit
     from .task import Task
@@ -30,6 +30,8 @@ __all__ = [
     "data_folder",
     "Opened",
     "opened",
+    "Trained",
+    "trained",
 ]
 
 # Lightning takes seconds to import; `recipes`, `--help` and a misspelt recipe need not wait.
@@ -42,6 +44,8 @@ _LAZY = {
     "data_folder": "data",
     "Opened": "checkpoint",
     "opened": "checkpoint",
+    "Trained": "checkpoint",
+    "trained": "checkpoint",
 }
 
 

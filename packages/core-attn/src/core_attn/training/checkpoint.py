@@ -15,8 +15,22 @@ from torch import nn
 from .task import Task
 
 
-class Opened(NamedTuple):
+class Trained(NamedTuple):
     """What a checkpoint holds.
+
+    Attributes:
+        path: the file.
+        task: trained, in eval mode on the CPU.
+        content: the file's other entries, as "config", "recipe", "epoch".
+    """
+
+    path: Path
+    task: Task
+    content: dict[str, Any]
+
+
+class Opened(NamedTuple):
+    """A checkpoint and its data.
 
     Attributes:
         path: the file.
@@ -31,10 +45,25 @@ class Opened(NamedTuple):
     content: dict[str, Any]
 
 
+def trained(path: str | Path) -> Trained:
+    """Opens a checkpoint without its data, which need not be there.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint of this program, or does not fit its own model.
+    """
+    content = read_checkpoint(path)
+    task = _built(Task, content["config"]["model"])
+    task.on_load_checkpoint(content)  # where a network's sizes come from data, it is built here
+    check_fits(task, content, path)
+    task.load_state_dict(content["state_dict"])
+    return Trained(Path(path), task.eval(), content)
+
+
 def opened(
     path: str | Path, stage: Literal["fit", "validate", "test", "predict"] | None = None
 ) -> Opened:
-    """Opens a checkpoint once, for everything that is done with it.
+    """Opens a checkpoint and its data once, for everything that is done with them.
 
     Args:
         path: the file.
@@ -44,22 +73,18 @@ def opened(
         FileNotFoundError: there is no such file, or the data are not where they were.
         ValueError: it is not a checkpoint of this program, or does not fit its own model.
     """
-    content = read_checkpoint(path)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Task, "model")
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    config = content["config"]
-    parts = parser.instantiate_classes(
-        parser.parse_object({"model": config["model"], "data": config["data"]})
-    )
-    task, data = parts["model"], parts["data"]
-    task.on_load_checkpoint(content)  # where a network's sizes come from data, it is built here
-    check_fits(task, content, path)
-    task.load_state_dict(content["state_dict"])
+    path, task, content = trained(path)
+    data = _built(LightningDataModule, content["config"]["data"])
     if stage is not None:
         data.prepare_data()
         data.setup(stage)
-    return Opened(Path(path), task.eval(), data, content)
+    return Opened(path, task, data, content)
+
+
+def _built(base: type, config: Mapping[str, Any]) -> Any:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "part")
+    return parser.instantiate(parser.parse_object({"part": dict(config)})).part
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -110,7 +135,10 @@ def check_fits(task: nn.Module, checkpoint: Mapping[str, Any], path: str | Path)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, then renames: a file is either the old or the new one, whole."""
+    """Writes beside the target, then renames: a file is either the old or the new one, whole.
+
+    What could not be written, as on a full disk, leaves the old file and no part of the new one.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -119,8 +147,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
-        with part.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        try:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException as error:
+            part.unlink(missing_ok=True)
+            # torch hides what the system said behind an error about positions in its archive
+            said = error if isinstance(error, OSError) else error.__context__
+            if isinstance(said, OSError) and said.errno is not None:
+                raise OSError(said.errno, said.strerror, str(path)) from error
+            raise

@@ -31,14 +31,14 @@ def export(
     """
     import torch
 
-    from .checkpoint import opened
+    from .checkpoint import trained
 
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
     if format == "onnx" and missing:
         raise ValueError(
             f"--format onnx needs {', '.join(missing)}: install the package with its extra [export]"
         )
-    task = opened(ckpt).task
+    task = trained(ckpt).task
     model, inputs = task.exported().eval(), task.example_inputs()
     path = Path(out or Path(ckpt).with_suffix({"onnx": ".onnx", "torch": ".pt2"}[format]))
     with torch.no_grad():

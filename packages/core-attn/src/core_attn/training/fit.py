@@ -4,10 +4,10 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import warnings
 from argparse import ArgumentError
-from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..cli.errors import one_line
 from ..cli.hints import with_hint
 from .callbacks import Compile, LastCheckpoint, Throughput
 from .checkpoint import AtomicCheckpointIO, check_fits, read_checkpoint
+from .continuing import with_stored_config
 from .runs import find_checkpoint, loggers, new_run
 from .task import Task
 
@@ -36,9 +37,7 @@ def run(package: str, program: str, recipe: str | None, argv: list[str]) -> int:
         if find_spec(f"{package}.{module}"):
             import_module(f"{package}.{module}")
     words = [re.sub(r"^--ckpt(=|$)", r"--ckpt_path\1", word) for word in argv]
-    if recipe is None and (stored := _stored_config(words)):
-        recipe, config = stored
-        words = [words[0], "--config", json.dumps(config), *words[1:]]
+    recipe, words = with_stored_config(recipe, words)
     DomainCLI(package, program, recipe, words)
     return 0
 
@@ -52,20 +51,27 @@ class DomainCLI(LightningCLI):
         self.folder: Path | None = None
         self.ckpt: Path | None = None
         self.last: LastCheckpoint | None = None
+        self.is_new = False
         strict = {"exit_on_error": False, "allow_abbrev": False}
-        super().__init__(
-            Task,
-            LightningDataModule,
-            save_config_callback=StoreConfig,
-            save_config_kwargs={"overwrite": True, "recipe": self.recipe, "package": package},
-            trainer_defaults={"default_root_dir": "runs"},
-            seed_everything_default=0,
-            parser_kwargs={"prog": program} | strict | {key: strict for key in self.subcommands()},
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            args=argv,
-            auto_configure_optimizers=False,
-        )
+        try:
+            super().__init__(
+                Task,
+                LightningDataModule,
+                save_config_callback=StoreConfig,
+                trainer_defaults={"default_root_dir": "runs"},
+                seed_everything_default=0,
+                parser_kwargs={"prog": program}
+                | strict
+                | {key: strict for key in self.subcommands()},
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                args=argv,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
+        except BaseException:
+            self._leave_nothing_of_a_start()
+            raise
 
     def add_arguments_to_parser(self, parser):
         """Adds the flags that Lightning does not have."""
@@ -104,10 +110,21 @@ class DomainCLI(LightningCLI):
             self.ckpt = Path(config.ckpt_path)
             self.folder = self.ckpt.parent
         if self.config.subcommand == "fit":
-            if self.folder is None or not (self.folder / "metrics.csv").exists():
-                self.folder = new_run(root, self.recipe)
+            if self.folder is None or not (self.folder / "config.yaml").exists():
+                self.folder, self.is_new = new_run(root, self.recipe), True
+            self.save_config_kwargs = {
+                "save_to_log_dir": False, "recipe": self.recipe, "package": self.package,
+                "folder": self.folder,
+            }  # fmt: skip
         else:
             self.save_config_callback = None
+
+    def instantiate_classes(self) -> None:
+        """Instantiates task, data and trainer."""
+        self.config_init = self.parser.instantiate(self.config)
+        self.datamodule = self._get(self.config_init, "data")
+        self.model = self._get(self.config_init, "model")
+        self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds loggers, callbacks and atomic files to what the recipe says of the trainer."""
@@ -148,6 +165,9 @@ class DomainCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Trains; says where the results lie and what can be done with them."""
+        if self.ckpt is not None:
+            step = self.checkpoint.get("global_step", 0)
+            self._say(f"from {self.ckpt}, after step {step}, in {self.folder}")
         try:
             self.trainer.fit(**kwargs)
         except SystemExit as stop:  # Lightning's answer to Ctrl-C
@@ -161,6 +181,13 @@ class DomainCLI(LightningCLI):
         if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             self._say(f"best {best.monitor} {best.best_model_score:.4g}: {self.folder}/best.ckpt")
             self._say(f"next: {self.program} report --ckpt {self.folder}/best.ckpt")
+
+    def _leave_nothing_of_a_start(self) -> None:
+        """Removes the folder of a new run that has not taken a step."""
+        trainer = getattr(self, "trainer", None)
+        stepped = trainer is not None and trainer.global_step > 0
+        if self.is_new and not stepped and os.environ.get("LOCAL_RANK", "0") == "0":
+            shutil.rmtree(cast(Path, self.folder), ignore_errors=True)
 
     def after_validate(self) -> None:
         """Keeps the metrics for the report."""
@@ -194,15 +221,21 @@ class DomainCLI(LightningCLI):
 class StoreConfig(SaveConfigCallback):
     """Keeps the configuration in the run folder and in every checkpoint."""
 
-    def __init__(self, *args: Any, package: str, recipe: str, **kwargs: Any):
+    def __init__(self, *args: Any, package: str, recipe: str, folder: Path, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.package, self.recipe = package, recipe
+        self.package, self.recipe, self.folder = package, recipe, folder
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes config.yaml; called once, in the first process."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = self.parser.dump(self.config, skip_unset=False)
+        (self.folder / "config.yaml").write_text(text, encoding="utf-8")
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Adds the configuration as plain data."""
-        text = self.parser.dump(self.config, skip_none=False)
+        text = self.parser.dump(self.config, skip_unset=False)
         checkpoint |= {
             "config": yaml.safe_load(text), "recipe": self.recipe, "package": self.package,
         }  # fmt: skip
@@ -211,25 +244,6 @@ class StoreConfig(SaveConfigCallback):
 def subclasses(base: type) -> list[type]:
     """Those imported, of every generation."""
     return [kind for child in base.__subclasses__() for kind in (child, *subclasses(child))]
-
-
-def _stored_config(words: list[str]) -> tuple[str, Mapping[str, Any]] | None:
-    """Recipe and configuration out of the checkpoint that `words` name, if they name a file."""
-    path = None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        flag, equals, value = word.partition("=")
-        if flag == "--ckpt_path":
-            path = value if equals else following
-    if path in (None, "last", "best"):
-        return None
-    checkpoint = read_checkpoint(path)
-    config = checkpoint["config"]
-    if words[0] == "fit":
-        return checkpoint["recipe"], {
-            key: value for key, value in config.items() if key not in ("ckpt_path", "weights_only")
-        }
-    kept = {key: config[key] for key in ("model", "data", "seed_everything")}
-    return checkpoint["recipe"], kept | {"trainer": {"precision": config["trainer"]["precision"]}}
 
 
 def _be_quiet() -> None:

@@ -19,12 +19,22 @@ def new_run(root: Path, recipe: str) -> Path:
     return folder
 
 
-def find_checkpoint(root: Path, recipe: str, which: str) -> Path:
+def find_checkpoint(root: Path, recipe: str | None, which: str) -> Path:
     """`last.ckpt` or `best.ckpt` of the newest run of a recipe that has one.
+
+    Args:
+        root: the folder of all runs.
+        recipe: whose; None for the run of any recipe whose checkpoint was written last.
+        which: "last" or "best".
 
     Raises:
         FileNotFoundError: no run has one.
     """
+    if recipe is None:
+        found = root.glob(f"*/version_*/{which}.ckpt")
+        if newest := max(found, key=lambda path: path.stat().st_mtime_ns, default=None):
+            return newest
+        raise FileNotFoundError(f"--ckpt_path {which}: no run under {root} has a {which}.ckpt")
     for version in sorted(_versions(root, recipe), reverse=True):
         path = root / recipe / f"version_{version}" / f"{which}.ckpt"
         if path.exists():

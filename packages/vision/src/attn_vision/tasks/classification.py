@@ -1,6 +1,5 @@
 """Image classification by DeiT's recipe."""
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -12,6 +11,7 @@ from torchmetrics.functional import accuracy
 
 from core_attn import losses, record
 from core_attn.training import Exhibit, Task
+from core_attn.training.schedules import warmup_cosine
 
 from ..data.image_data import ImageData
 from ..models import VisionTransformer, create
@@ -132,18 +132,9 @@ class ImageClassification(Task):
             {"params": plain, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.lr * batch / 512)
-        steps = int(self.trainer.estimated_stepping_batches)
-        rising = max(1, steps * self.warmup // max(self.trainer.max_epochs or 1, 1))
-        floor = self.final_lr / self.lr
-
-        def rate(step: int) -> float:
-            if step < rising:
-                return (step + 1) / rising
-            progress = (step - rising) / max(1, steps - rising)
-            return floor + (1 - floor) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return warmup_cosine(
+            optimizer, self.trainer, warmup=self.warmup, floor=self.final_lr / self.lr
+        )
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Two images of noise."""
