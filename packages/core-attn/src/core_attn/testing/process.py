@@ -1,4 +1,4 @@
-"""A package's command in a new process, forked from one with everything imported; it may be killed."""
+"""A package's command in a new process, forked from one that has imported it; it may be killed."""
 
 import multiprocessing
 import os
