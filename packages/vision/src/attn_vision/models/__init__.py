@@ -4,7 +4,7 @@ from typing import Any
 
 from core_attn.variants import variant
 
-from . import convit, deit, dhvt, evit, halonet, moh_dit, moh_vit
+from . import convit, deit, dhvt, evit, halonet, moh_dit, moh_vit, sparsifiner
 from .skeleton import ImageConfig, ImageModel
 from .staged_transformer import StagedConfig, StagedTransformer
 from .vision_transformer import VisionTransformer, VisionTransformerConfig
@@ -15,6 +15,7 @@ VARIANTS: dict[str, ImageConfig] = {
     **dhvt.VARIANTS,
     **evit.VARIANTS,
     **halonet.VARIANTS,
+    **sparsifiner.VARIANTS,
     **moh_vit.VARIANTS,
     **moh_dit.VARIANTS,
 }

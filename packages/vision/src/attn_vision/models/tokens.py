@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -22,6 +22,7 @@ class TokenState:
     grid: tuple[int, int] | None
     prefix: int = 0
     kept: Int[Tensor, "batch patches"] | None = None
+    alive: Bool[Tensor, "batch patches"] | None = None
 
     def with_tokens(self, tokens: Float[Tensor, "batch tokens dim"]) -> "TokenState":
         """The same layout with other features."""

@@ -1,0 +1,304 @@
+"""Sparsifiner: every query attends to the few keys that a predictor chooses for it.
+
+Source: Wei et al., 2023, "Sparsifiner: Learning Sparse Instance-Dependent Attention for Efficient
+Vision Transformers", arXiv 2303.13755.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from core_attn import attention, attention_row, attention_weights, gather_attention, top_positions
+
+from .blocks import Block, SelfAttention
+from .connectivity import ConnectivityPredictor, Prediction
+from .tokens import TokenState
+from .vision_transformer import VisionTransformer, VisionTransformerConfig
+
+_PER_BLOCK = ("keep_rates", "token_keep_rates", "prunes_tokens")
+_MANY = 512  # tokens, from which on gathering keys is faster than masking them
+
+
+@dataclass(frozen=True)
+class SparsifinerConfig(VisionTransformerConfig):
+    """Shape of a Sparsifiner; the defaults are DeiT-Ti with a quarter of the keys.
+
+    Attributes:
+        keep_rates: share of the keys that each query attends to, in each block; one value stands
+            for all blocks.
+        prunes_tokens: blocks after which patches are left out; one value stands for all.
+        token_keep_rates: share of all patches that is left after such a block.
+        prune_rows: whether the queries of patches left out give 0.
+        reduce_n: the predictor has one pattern for so many tokens.
+        reduce_c: it works on one feature for so many of a head.
+        shared_basis: whether it sums keys by the patterns themselves.
+        top_coefficients: patterns that a query keeps; None for those above 0.05.
+        score_threshold: keys above this score are attended to, instead of a share of them.
+        signed_basis: whether patterns keep their signs, against the official code.
+    """
+
+    keep_rates: tuple[float, ...] = (0.25,)
+    prunes_tokens: tuple[bool, ...] = (False,)
+    token_keep_rates: tuple[float, ...] = (1.0,)
+    prune_rows: bool = False
+    reduce_n: int = 6
+    reduce_c: int = 2
+    shared_basis: bool = False
+    top_coefficients: int | None = 8
+    score_threshold: float | None = None
+    signed_basis: bool = False
+
+    def __post_init__(self):
+        """Refuses lists that do not match the depth, and rates outside (0, 1]."""
+        super().__post_init__()
+        for name in _PER_BLOCK:
+            values = getattr(self, name)
+            if len(values) == 1:
+                object.__setattr__(self, name, values * self.depth)
+            elif len(values) != self.depth:
+                raise ValueError(
+                    f"{name} must have 1 value or one per block ({self.depth}), got {len(values)}"
+                )
+        for name in ("keep_rates", "token_keep_rates"):
+            for rate in getattr(self, name):
+                if not 0 < rate <= 1:
+                    raise ValueError(f"{name} must be in (0, 1], got {rate}")
+        if self.reduce_n < 1 or self.reduce_c < 1:
+            raise ValueError(
+                f"reduce_n and reduce_c must be at least 1, got {self.reduce_n}, {self.reduce_c}"
+            )
+        if self.prefix != 1 or not self.class_token:
+            raise ValueError(
+                "Sparsifiner needs one class token and no other token before the patches"
+            )
+
+    def build(self) -> "Sparsifiner":
+        """The model of this configuration, untrained."""
+        return Sparsifiner(self)
+
+
+class SparseAttention(SelfAttention):
+    """Self attention over the keys that a predictor chooses; the class token sees all.
+
+    Args:
+        config: of the model.
+        block: number of the block.
+    """
+
+    def __init__(self, config: SparsifinerConfig, block: int):
+        c = config
+        super().__init__(c.dim, c.heads, qkv_bias=c.qkv_bias, qk_norm=c.qk_norm)
+        tokens = 1 + c.grid[0] * c.grid[1]
+        self.keep_rate, self.prune_rows = c.keep_rates[block], c.prune_rows
+        self.score_threshold = c.score_threshold
+        self.mask_predictor = ConnectivityPredictor(
+            self.head_dim, c.heads, tokens=tokens, width=self.head_dim // c.reduce_c,
+            size=tokens // c.reduce_n, shared=c.shared_basis,
+            top_coefficients=c.top_coefficients, signed_basis=c.signed_basis,
+        )  # fmt: skip
+
+    def forward(self, state: TokenState) -> Float[Tensor, "batch tokens dim"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Attends to the predicted keys."""
+        return self.attended(state)[0]
+
+    def attended(
+        self, state: TokenState
+    ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch patches"]]:
+        """The new features, and what the class token gives to each patch, the mean of the heads."""
+        q, k, v = self.queries(state)
+        prediction = self.mask_predictor(q, k, state.alive)
+        if self.gathers(q.shape[-2]):
+            index = self.chosen(prediction, state.alive)
+            patches = gather_attention(q[:, :, 1:], k, v, index)
+            heads = torch.cat([attention(q[:, :, :1], k, v), patches], 2).transpose(1, 2)
+            heads = self.heads(heads)
+        else:
+            heads = self.attend(q, k, v, mask=self.mask(prediction, state.alive))
+        with torch.autocast(q.device.type, enabled=False):
+            ranks = attention_row(q[:, :, :1].float(), k.float(), 0).mean(1)[:, 1:]
+        return self.proj(heads.flatten(2)), ranks
+
+    def queries(self, state: TokenState) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, those of patches left out set to zero."""
+        q, k, v = self.project(state.tokens)
+        if state.alive is None:
+            return q, k, v
+        rows = torch.cat([state.alive.new_ones(len(q), 1), state.alive], 1)[:, None, :, None]
+        return q * rows, k * rows, v * rows
+
+    def gathers(self, tokens: int) -> bool:
+        """Whether keys are gathered rather than masked: the same result, faster for many tokens."""
+        return (
+            tokens >= _MANY
+            and self.score_threshold is None
+            and not self.prune_rows
+            and not self.pattern.listening
+        )
+
+    def budget(self, tokens: int, alive: Bool[Tensor, "batch patches"] | None) -> int:
+        """How many keys a query attends to; never more than are left."""
+        budget = math.ceil(self.keep_rate * tokens)
+        return budget if alive is None else min(budget, 1 + int(alive[0].sum()))
+
+    def chosen(
+        self, prediction: Prediction, alive: Bool[Tensor, "batch patches"] | None
+    ) -> Int[Tensor, "batch heads patches budget"]:
+        """The keys of largest score; of equal ones the first."""
+        scores = _without(prediction.scores, alive)
+        return top_positions(scores, self.budget(scores.shape[-1], alive), ascending=True)
+
+    def mask(
+        self, prediction: Prediction, alive: Bool[Tensor, "batch patches"] | None
+    ) -> Bool[Tensor, "batch heads tokens tokens"]:
+        """Which keys each query attends to; the class token's query to all."""
+        scores = _without(prediction.scores, alive)
+        if self.score_threshold is not None:
+            mask = scores > self.score_threshold
+        else:
+            mask = torch.zeros_like(scores, dtype=torch.bool)
+            mask = mask.scatter(-1, self.chosen(prediction, alive), True)
+        if alive is not None and self.prune_rows:
+            mask = mask & alive[:, None, :, None]
+        return torch.cat([mask.new_ones(*mask.shape[:2], 1, mask.shape[-1]), mask], 2)
+
+
+class SparseBlock(Block):
+    """A block that can leave patches out for those that follow.
+
+    Args:
+        keeps: how many patches are left after it; None leaves all.
+    """
+
+    attn: SparseAttention
+
+    def __init__(self, *args, keeps: int | None = None, **options):
+        super().__init__(*args, **options)
+        self.keeps = keeps
+
+    def forward(self, state: TokenState) -> TokenState:
+        """The new tokens."""
+        new, ranks = self.attn.attended(state.with_tokens(self.norm1(state.tokens)))
+        state = state.with_tokens(state.tokens + self.drop_path1(self.ls1(new)))
+        if self.keeps is not None:
+            state = replace(state, alive=_best(ranks, state.alive, self.keeps))
+        state = self.feed(state)
+        if state.alive is None:
+            return state
+        first, patches = state.tokens[:, :1], state.patches
+        return state.with_tokens(torch.cat([first, patches * state.alive[..., None]], 1))
+
+    def dense(self, state: TokenState) -> tuple[TokenState, Tensor, Tensor]:
+        """The block with all keys, its attention, and the predictor's approximation of it."""
+        q, k, v = self.attn.queries(state.with_tokens(self.norm1(state.tokens)))
+        scores = self.attn.mask_predictor(q, k, state.alive, dense=True).scores
+        new = self.attn.proj(self.attn.attend(q, k, v).flatten(2))
+        state = state.with_tokens(state.tokens + self.drop_path1(self.ls1(new)))
+        return self.feed(state), attention_weights(q, k), scores
+
+
+class Sparsifiner(VisionTransformer):
+    """A vision transformer whose queries attend to predicted keys only.
+
+    Raises:
+        ValueError: in `forward`, images of another size than the predictor was built for.
+
+    Example:
+        >>> config = SparsifinerConfig(16, patch_size=4, dim=16, depth=2, heads=2,
+        ...                            top_coefficients=2, classes=5)
+        >>> Sparsifiner(config)(torch.randn(2, 3, 16, 16)).shape
+        torch.Size([2, 5])
+    """
+
+    config: SparsifinerConfig
+
+    def make_block(self, index: int) -> SparseBlock:
+        """A block with a predictor."""
+        c = self.config
+        patches = c.grid[0] * c.grid[1]
+        keeps = math.ceil(c.token_keep_rates[index] * patches) if c.prunes_tokens[index] else None
+        return SparseBlock(
+            c.dim, SparseAttention(c, index), self.make_mlp(index), norm_eps=c.norm_eps,
+            layer_scale=c.layer_scale, drop_path=self.drop_path_rate(index), keeps=keeps,
+        )  # fmt: skip
+
+    def embed(self, images: Float[Tensor, "batch channels height width"]) -> TokenState:
+        """The tokens that enter the first block."""
+        sides = (images.shape[-2], images.shape[-1])
+        if sides != self.config.image_sides:
+            raise ValueError(
+                f"the predictor was built for images of {self.config.image_sides} pixels, got "
+                f"{sides}"
+            )
+        return super().embed(images)
+
+    def reconstructed(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> list[tuple[Float[Tensor, "b h tokens tokens"], Float[Tensor, "b h patches tokens"]]]:
+        """For each block, run with all keys, its attention and what the predictor makes of it."""
+        state, maps = self.embed(images), []
+        for block in self.blocks:
+            state, weights, scores = block.dense(state)
+            maps.append((weights, scores))
+        return maps
+
+    def predictor_parameters(self) -> list[str]:
+        """Names of the predictors' parameters; all others are the backbone's."""
+        return [name for name, _ in self.named_parameters() if "mask_predictor" in name]
+
+
+def reconstruction_loss(
+    maps: list[tuple[Float[Tensor, "b h tokens tokens"], Float[Tensor, "b h patches tokens"]]],
+) -> Float[Tensor, ""]:
+    """The squared error of the predicted maps, summed over each and averaged over the blocks.
+
+    It grows with the batch and with the square of the tokens, as the official one does.
+    """
+    errors = [(scores - weights[:, :, 1:].detach()).square().sum() for weights, scores in maps]
+    return torch.stack(errors).mean()
+
+
+def saved_share(tokens: int, head_dim: int, keep_rate: float, *, width: int, size: int,
+                filled: float, top: int = 8) -> float:  # fmt: skip
+    """The share of attention's multiplications that is saved, the predictor's counted.
+
+    Args:
+        tokens: the class token included.
+        head_dim: features of a head.
+        keep_rate: share of the keys.
+        width: of the predictor.
+        size: of its basis.
+        filled: share of the basis that is not zero.
+        top: coefficients kept.
+
+    Source: counted from the official code.
+
+    Example:
+        >>> round(saved_share(197, 64, 0.25, width=32, size=32, filled=0.3), 3)
+        0.484
+    """
+    n, d, b = tokens, head_dim, math.ceil(keep_rate * tokens)
+    sparse = 2 * n * b * d + 2 * n * d * width + 2 * width * n * size + (n - 1) * top * n * filled
+    return 1 - sparse / (2 * n * n * d)
+
+
+def _without(scores: Tensor, alive: Tensor | None) -> Tensor:
+    if alive is None:
+        return scores
+    seen = torch.cat([alive.new_ones(len(alive), 1), alive], 1)
+    return scores.masked_fill(~seen[:, None, None], float("-inf"))
+
+
+def _best(ranks: Tensor, alive: Tensor | None, keeps: int) -> Tensor:
+    if alive is not None:
+        ranks = ranks.masked_fill(~alive, float("-inf"))
+    return torch.zeros_like(ranks, dtype=torch.bool).scatter(1, top_positions(ranks, keeps), True)
+
+
+VARIANTS = {
+    "sparsifiner_tiny": SparsifinerConfig(),
+    "sparsifiner_small": SparsifinerConfig(dim=384, heads=6),
+    "sparsifiner_base": SparsifinerConfig(dim=768, heads=12),
+}
