@@ -1,0 +1,195 @@
+"""What holds for every named model; a new one is covered by an entry in SHRUNK and in PARAMETERS."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from attn_vision.models import VARIANTS, create
+from attn_vision.models.blocks import DropPath
+from core_attn import losses, record
+
+_COLUMN = {"image_size": 16, "patch_size": 4, "channels": 1, "classes": 3, "dim": 24, "depth": 3}
+SHRUNK = {
+    "VisionTransformerConfig": _COLUMN | {"heads": 3},
+    "ConViTConfig": _COLUMN | {"heads": 4, "local_layers": 2},
+    "DHVTConfig": _COLUMN | {"heads": 4, "patch_size": 4},
+    "EViTConfig": _COLUMN | {"heads": 3, "keep_rates": (1, 0.7, 0.5)},
+    "SparsifinerConfig": _COLUMN | {"heads": 3, "top_coefficients": 2},
+    "MoHViTConfig": {
+        "image_size": 32, "channels": 1, "classes": 3, "dims": (8, 16), "depths": (1, 2),
+        "heads": (2, 4), "mlp_ratios": (2, 2), "shrinks": (4, 1), "shared": (2, 1),
+        "routed": (0, 2),
+    },
+    "MoHDiTConfig": {
+        "image_size": 8, "channels": 2, "classes": 3, "dim": 16, "head_dim": 4, "heads": (4, 4),
+        "shared": (2, 4), "routed": (1, 0),
+    },
+}  # fmt: skip
+PARAMETERS = {
+    "deit_tiny": 5_717_416, "deit_small": 22_050_664, "deit_base": 86_567_656,
+    "deit_tiny_distilled": 5_910_800, "deit_small_distilled": 22_436_432,
+    "deit_base_distilled": 87_338_192,
+    "convit_tiny": 5_710_512, "convit_small": 27_777_322, "convit_base": 86_540_040,
+    "convit_tiny_plus": 9_978_480, "convit_small_plus": 48_905_578,
+    "convit_base_plus": 152_878_952,
+    "dhvt_tiny": 6_008_650, "dhvt_small": 23_425_450, "dhvt_tiny_patch2": 5_845_162,
+    "dhvt_small_patch2": 22_766_698, "dhvt_tiny_domainnet": 6_105_975,
+    "dhvt_small_domainnet": 23_788_431, "dhvt_tiny_imagenet": 6_267_334,
+    "dhvt_small_imagenet": 24_040_606,
+    "evit_tiny": 5_717_416, "evit_small": 22_050_664, "evit_base": 86_567_656,
+    "sparsifiner_tiny": 5_717_416 + 201_216, "sparsifiner_small": 22_050_664 + 201_216,
+    "sparsifiner_base": 86_567_656 + 201_216,
+    "moh_vit_small_80": 49_910_548, "moh_vit_small_75": 49_910_548,
+    "moh_vit_base_75": 90_020_632, "moh_vit_base_50": 90_023_512,
+    "moh_dit_xl_2_90": 675_371_552, "moh_dit_xl_2_75": 675_394_592,
+    "moh_dit_l_2_90": 458_250_272, "moh_dit_l_2_75": 458_266_656,
+    "moh_dit_b_2_90": 130_441_760, "moh_dit_b_2_75": 130_441_760,
+    "moh_dit_s_2_90": 32_898_848, "moh_dit_s_2_75": 32_900_384,
+}  # fmt: skip
+
+
+def shrunk(config):
+    return replace(config, **SHRUNK[type(config).__name__])
+
+
+# Names that differ in size alone are one small model.
+SMALL = {shrunk(config): name for name, config in VARIANTS.items()}
+EVERY = pytest.mark.parametrize("config", SMALL, ids=SMALL.get)
+
+
+def built(config, **changes):
+    torch.manual_seed(0)
+    return replace(config, **changes).build()
+
+
+def first(x):
+    return x[0] if isinstance(x, tuple) else x
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_it_has_the_published_number_of_parameters(name):
+    with torch.device("meta"):
+        model = create(name)
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
+
+
+@EVERY
+def test_it_trains(config):
+    model = built(config, drop_path=0.2)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    inputs, before = model.example_inputs(4), {n: p.clone() for n, p in model.named_parameters()}
+    for _ in range(3):
+        loss = (model(*inputs) - 1).square().mean() + sum(losses(model).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.isfinite()
+    frozen = {n for n, p in model.named_parameters() if p.grad is None}
+    # A predictor's choice has no gradient; the last MLP of a class token needs no squeeze there.
+    assert all("mask_predictor" in name for name in frozen), frozen
+    moved = [n for n, p in model.named_parameters() if n not in frozen and p.equal(before[n])]
+    assert not moved, moved
+
+
+@EVERY
+def test_branches_are_dropped_at_rates_that_rise_from_zero(config):
+    rates = [m.rate for m in built(config, drop_path=0.3).modules() if isinstance(m, DropPath)]
+    if not rates:
+        pytest.skip("this model has no stochastic depth, as the official one")
+    assert rates[0] == 0 and rates == sorted(rates) and rates[-1] == pytest.approx(0.3)
+
+
+@EVERY
+def test_every_attention_layer_can_be_watched_without_changing_the_result(config):
+    model = built(config).eval()
+    inputs = model.example_inputs(2)
+    plain = model(*inputs)
+    for tap in ("pattern", "heads"):
+        with record(model, tap) as seen:
+            watched = model(*inputs)
+            assert all(x.isfinite().all() for x in seen.values())
+        torch.testing.assert_close(watched, plain, rtol=1e-4, atol=1e-5)
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_half_precision_stays_near(config, dtype):
+    model = built(config).eval()
+    inputs = model.example_inputs(2)
+    exact = model(*inputs)
+    with torch.autocast("cpu", dtype):
+        rounded = model(*inputs)
+    assert rounded.isfinite().all()
+    assert (rounded.float() - exact).abs().max() <= 0.1 * exact.abs().max() + 0.05
+    model.train()
+    with torch.autocast("cpu", dtype):
+        model(*inputs).float().square().mean().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@EVERY
+def test_it_is_saved_and_loaded_with_its_settings(config, tmp_path):
+    model = built(config).eval()
+    model.save_pretrained(tmp_path)
+    again, inputs = type(model).from_pretrained(tmp_path), model.example_inputs(1)
+    assert again.config == config
+    torch.testing.assert_close(again(*inputs), model(*inputs))
+
+
+@EVERY
+def test_rectangular_images_work_or_are_refused_with_the_sizes_that_do(config):
+    model = built(config, image_size=(config.image_size, 2 * config.image_size)).eval()
+    assert first(model(*model.example_inputs(1))).isfinite().all()
+    square = built(config).eval()
+    try:
+        assert first(square(*model.example_inputs(1))).isfinite().all()
+    except ValueError as error:
+        assert str(config.image_size) in str(error)
+
+
+@EVERY
+def test_the_compiled_model_equals_eager(config):
+    model = built(config).eval()
+    inputs = model.example_inputs(3)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="aot_eager")
+        torch.testing.assert_close(compiled(*inputs), model(*inputs), rtol=1e-4, atol=1e-5)
+
+
+@EVERY
+def test_the_exported_program_serves_any_batch(config):
+    model = built(config).eval()
+    batch = torch.export.Dim("batch", min=1)
+    inputs = model.example_inputs(3)
+    with torch.no_grad():
+        program = torch.export.export(
+            model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs)
+        ).module()
+        for size in (1, 2, 5):
+            given = model.example_inputs(size)
+            torch.testing.assert_close(program(*given), model(*given), rtol=1e-4, atol=1e-5)
+
+
+@EVERY
+def test_equal_images_give_equal_results_in_any_batch_and_order(config):
+    model = built(config).eval()
+    inputs = model.example_inputs(3)
+    with torch.no_grad():
+        whole = model(*inputs)
+        apart = torch.cat([model(*(x[i : i + 1] for x in inputs)) for i in range(3)])
+    torch.testing.assert_close(apart, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_of_one_with_one_patch_is_refused_in_training_where_it_breaks():
+    model = create("dhvt_tiny", image_size=4, patch_size=4, dim=16, depth=1, classes=3)
+    with pytest.raises(ValueError, match="train on more than one patch"):
+        model.train()(torch.randn(1, 3, 4, 4))
+
+
+def test_parts_that_initialize_themselves_are_not_overwritten():
+    model = create("convit_tiny", dim=16, depth=2, local_layers=1, image_size=16, patch_size=4)
+    assert model.blocks[0].attn.v.weight.equal(torch.eye(16))
+    assert isinstance(model.blocks[1].attn.qkv, nn.Linear)
