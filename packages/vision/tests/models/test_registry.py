@@ -1,4 +1,4 @@
-"""What holds for every named model; a new one is covered by an entry in SHRUNK and in PARAMETERS."""
+"""What holds for every named model; a new one needs a row in SHRUNK and in PARAMETERS."""
 
 from dataclasses import replace
 

@@ -35,14 +35,7 @@ class EViTConfig(VisionTransformerConfig):
     def __post_init__(self):
         """Refuses rates that leave no token, and models without a class token."""
         super().__post_init__()
-        if len(self.keep_rates) == 1:
-            object.__setattr__(self, "keep_rates", self.keep_rates * self.depth)
-        if len(self.keep_rates) != self.depth:
-            raise ValueError(
-                f"keep_rates must have 1 value or one per block ({self.depth}), got "
-                f"{len(self.keep_rates)}"
-            )
-        for rate in self.keep_rates:
+        for rate in self.per_block("keep_rates"):
             if not 0 < rate <= 1:
                 raise ValueError(f"keep_rates must be in (0, 1], got {rate}")
         if not self.class_token:
@@ -186,7 +179,7 @@ class EViT(VisionTransformer):
             if not 1 <= count <= patches:
                 raise ValueError(f"tokens must be in [1, {patches}] at block {block}, got {count}")
             return int(count)
-        rate = self.config.keep_rates[block]
+        rate = self.config.per_block("keep_rates")[block]
         if keep_rate is not None:
             called = _of_block("keep_rate", keep_rate, block, self.config.depth)
             if not 0 < called <= 1:
@@ -239,7 +232,7 @@ def token_counts(config: EViTConfig) -> list[int]:
         [197, 140, 100, 72]
     """
     patches, counts = config.grid[0] * config.grid[1], []
-    for rate in config.keep_rates:
+    for rate in config.per_block("keep_rates"):
         kept = math.ceil(rate * patches) if rate < 1 else patches
         patches = kept + (config.fuse and kept < patches)
         counts.append(config.prefix + patches)

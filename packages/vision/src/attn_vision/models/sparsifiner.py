@@ -55,16 +55,8 @@ class SparsifinerConfig(VisionTransformerConfig):
         """Refuses lists that do not match the depth, and rates outside (0, 1]."""
         super().__post_init__()
         for name in _PER_BLOCK:
-            values = getattr(self, name)
-            if len(values) == 1:
-                object.__setattr__(self, name, values * self.depth)
-            elif len(values) != self.depth:
-                raise ValueError(
-                    f"{name} must have 1 value or one per block ({self.depth}), got {len(values)}"
-                )
-        for name in ("keep_rates", "token_keep_rates"):
-            for rate in getattr(self, name):
-                if not 0 < rate <= 1:
+            for rate in self.per_block(name):
+                if name != "prunes_tokens" and not 0 < rate <= 1:
                     raise ValueError(f"{name} must be in (0, 1], got {rate}")
         if self.reduce_n < 1 or self.reduce_c < 1:
             raise ValueError(
@@ -92,7 +84,7 @@ class SparseAttention(SelfAttention):
         c = config
         super().__init__(c.dim, c.heads, qkv_bias=c.qkv_bias, qk_norm=c.qk_norm)
         tokens = 1 + c.grid[0] * c.grid[1]
-        self.keep_rate, self.prune_rows = c.keep_rates[block], c.prune_rows
+        self.keep_rate, self.prune_rows = c.per_block("keep_rates")[block], c.prune_rows
         self.score_threshold = c.score_threshold
         self.mask_predictor = ConnectivityPredictor(
             self.head_dim, c.heads, tokens=tokens, width=self.head_dim // c.reduce_c,
@@ -218,7 +210,8 @@ class Sparsifiner(VisionTransformer):
         """A block with a predictor."""
         c = self.config
         patches = c.grid[0] * c.grid[1]
-        keeps = math.ceil(c.token_keep_rates[index] * patches) if c.prunes_tokens[index] else None
+        rate, prunes = (c.per_block(name)[index] for name in ("token_keep_rates", "prunes_tokens"))
+        keeps = math.ceil(rate * patches) if prunes else None
         return SparseBlock(
             c.dim, SparseAttention(c, index), self.make_mlp(index), norm_eps=c.norm_eps,
             layer_scale=c.layer_scale, drop_path=self.drop_path_rate(index), keeps=keeps,

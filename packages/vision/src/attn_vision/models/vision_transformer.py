@@ -96,6 +96,19 @@ class VisionTransformerConfig(ImageConfig):
         """Number of tokens in front of the patches."""
         return self.class_token + self.distilled + self.registers
 
+    def per_block(self, name: str) -> tuple:
+        """A field's value for each block, where it has one for all or one each.
+
+        Raises:
+            ValueError: it has another number of values.
+        """
+        values = getattr(self, name)
+        if len(values) not in (1, self.depth):
+            raise ValueError(
+                f"{name} must have 1 value or one per block ({self.depth}), got {len(values)}"
+            )
+        return values * self.depth if len(values) == 1 else values
+
     def build(self) -> "VisionTransformer":
         """The model of this configuration, untrained."""
         return VisionTransformer(self)
