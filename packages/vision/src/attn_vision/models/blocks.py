@@ -82,7 +82,7 @@ class DropPath(nn.Module):
         """Returns `x`, or some of its samples scaled up and the others as zeros."""
         if not self.training or self.rate == 0:
             return x
-        kept = x.new_empty(len(x), *[1] * (x.dim() - 1)).bernoulli_(1 - self.rate)
+        kept = x.new_empty(x.shape[0], *[1] * (x.dim() - 1)).bernoulli_(1 - self.rate)
         return x * kept / (1 - self.rate)
 
 

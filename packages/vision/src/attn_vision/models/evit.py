@@ -126,7 +126,7 @@ def select(
     if fused_as is not None:
         rest = weights.scatter(1, chosen, 0.0).to(patches.dtype)
         tokens.append(rest[:, None] @ patches)
-        marks.append(marks[0].new_full((len(patches), 1), fused_as))
+        marks.append(marks[0].new_full((patches.shape[0], 1), fused_as))
     return replace(state, tokens=torch.cat(tokens, 1), grid=None, kept=torch.cat(marks, 1))
 
 

@@ -118,7 +118,7 @@ class SparseAttention(SelfAttention):
         q, k, v = self.project(state.tokens)
         if state.alive is None:
             return q, k, v
-        rows = torch.cat([state.alive.new_ones(len(q), 1), state.alive], 1)[:, None, :, None]
+        rows = torch.cat([state.alive.new_ones(q.shape[0], 1), state.alive], 1)[:, None, :, None]
         return q * rows, k * rows, v * rows
 
     def gathers(self, tokens: int) -> bool:
@@ -280,7 +280,7 @@ def saved_share(tokens: int, head_dim: int, keep_rate: float, *, width: int, siz
 def _without(scores: Tensor, alive: Tensor | None) -> Tensor:
     if alive is None:
         return scores
-    seen = torch.cat([alive.new_ones(len(alive), 1), alive], 1)
+    seen = torch.cat([alive.new_ones(alive.shape[0], 1), alive], 1)
     return scores.masked_fill(~seen[:, None, None], float("-inf"))
 
 
