@@ -1,1 +1,19 @@
-"""."""
+"""Objective measures of speech."""
+
+from .alignment import Diagonality, Reading, diagonality, durations, reading
+from .distances import log_mel_l1, mel_cepstral_distortion, warping_path
+from .listening import can_listen, transcribe, word_errors
+
+__all__ = [
+    "log_mel_l1",
+    "mel_cepstral_distortion",
+    "warping_path",
+    "diagonality",
+    "Diagonality",
+    "durations",
+    "reading",
+    "Reading",
+    "transcribe",
+    "word_errors",
+    "can_listen",
+]

@@ -61,9 +61,9 @@ class TTSLossConfig:
             raise ValueError(f"guided_sigma must be positive, got {self.guided_sigma}")
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        """For each guided attention, the layers to record, as a pattern of their names."""
-        return tuple(LAYERS[name] for name in self.guided)
+    def recorded(self) -> str:
+        """The layers to record for guided attention, as a pattern of their names."""
+        return LAYERS[self.guided[0]] if len(self.guided) == 1 else "*"
 
 
 LAYERS = {
@@ -92,7 +92,7 @@ def tts_losses(
         config: what the loss is made of.
         reduction: frames of one step; what does not fill a group is left out.
         text_lengths: symbols of each row without the end; needed for guided attention.
-        patterns: the tap `pattern` of the layers `config.layers`, by layer name; likewise.
+        patterns: the tap `pattern` of the layers `config.recorded`, by layer name; likewise.
 
     Returns:
         "l1", "l2", "stop", for each guided attention "guided_<name>", and "loss".

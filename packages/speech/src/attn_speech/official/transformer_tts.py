@@ -103,6 +103,13 @@ def from_official(state: Mapping[str, Tensor], config: TransformerTTSConfig) -> 
     Raises:
         ValueError: a key is unknown, or one is missing; the message names them.
     """
+    ours = renamed(state, config)
+    check_complete(ours, config)
+    return ours
+
+
+def renamed(state: Mapping[str, Tensor], config: TransformerTTSConfig) -> dict[str, Tensor]:
+    """ESPnet's weights under our names, whether or not they are complete."""
     has_prefix = any(key.startswith("tts.") for key in state)
     state = {
         key.removeprefix("tts."): value
@@ -126,7 +133,6 @@ def from_official(state: Mapping[str, Tensor], config: TransformerTTSConfig) -> 
             ours[f"{layer}.kv.{kind}"] = torch.cat([parts["k"], parts["v"]])
         else:
             ours[f"{layer}.qkv.{kind}"] = torch.cat([parts["q"], parts["k"], parts["v"]])
-    check_complete(ours, config)
     return ours
 
 

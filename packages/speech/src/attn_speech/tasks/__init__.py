@@ -1,1 +1,5 @@
-"""."""
+"""What can be trained."""
+
+from .synthesis import SpeechSynthesis
+
+__all__ = ["SpeechSynthesis"]

@@ -1,0 +1,243 @@
+"""Training Transformer TTS."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from core_attn import record
+from core_attn.training import Exhibit, Task
+
+from ..audio.features import MelFeatures
+from ..data.batching import SpeechBatch
+from ..data.module import SpeechData
+from ..metrics.alignment import diagonality
+from ..models import VARIANTS, TransformerTTS, TransformerTTSConfig
+from ..models.decoding import DecodeOptions, decode
+from ..models.tts_loss import TTSLossConfig, tts_losses
+from ..official import transformer_tts as espnet
+from ..text.symbols import Symbols
+from . import pictures
+from .judging import Judge
+
+Metrics = dict[str, Tensor]
+
+
+class SpeechSynthesis(Task):
+    """Trains Transformer TTS on utterances; the vocabulary, bands and speakers are the data's.
+
+    Adam, whose rate rises linearly over `warmup` steps and then falls as the root of their number.
+
+    Args:
+        config: sizes and options; `vocabulary`, `mels` and `speakers` are set by the data.
+        loss: what the loss is made of.
+        lr: the highest learning rate.
+        warmup: steps of rising rate.
+        weights: a file to start from: a checkpoint of this package, or of ESPnet.
+        max_ratio: frames per symbol at which decoding stops, in the test.
+        listen: whether the test transcribes what is said, where pocketsphinx is installed.
+
+    Source: Li et al., 2019, arXiv 1809.08895.
+    """
+
+    model: TransformerTTS
+
+    def __init__(
+        self,
+        config: TransformerTTSConfig = VARIANTS["tts_tiny"],
+        loss: TTSLossConfig = TTSLossConfig(),  # noqa: B008
+        lr: float = 1e-3,
+        warmup: int = 200,
+        weights: str | None = None,
+        max_ratio: float = 10.0,
+        listen: bool = True,
+    ):
+        super().__init__()
+        if lr <= 0 or warmup < 1:
+            raise ValueError(f"lr and warmup must be positive, got {lr}, {warmup}")
+        self.config, self.loss, self.lr, self.warmup = config, loss, lr, warmup
+        self.weights = weights
+        self.options = DecodeOptions(max_ratio=max_ratio)
+        self.listen = listen
+        self.speakers: list[str] = []
+        self.alignment_head = (0, 0)
+        self._judge: Judge | None = None
+
+    def configure_model(self) -> None:
+        """Builds the network for the data of the trainer."""
+        if not hasattr(self, "model"):
+            data: SpeechData = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+            self._build(data.features, data.symbols, data.speakers)
+
+    def _build(self, features: MelFeatures, symbols: Symbols, speakers: list[str]) -> None:
+        self.features, self.symbols, self.speakers = features, symbols, speakers
+        count = len(speakers) if len(speakers) > 1 else 0
+        self.config = replace(
+            self.config, vocabulary=len(symbols), mels=features.mels, speakers=count
+        )
+        self.model = self.config.build()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what the numbers of the network mean."""
+        checkpoint["speech"] = {
+            "features": self.features.as_dict(),
+            "front_end": self.symbols.front_end,
+            "symbols": list(self.symbols.names),
+            "speakers": self.speakers,
+            "alignment_head": list(self.alignment_head),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Builds the network as it was; data that are to continue it must be of the same kind.
+
+        Raises:
+            ValueError: the checkpoint is of another task, or the data are of another kind.
+        """
+        kept = checkpoint.get("speech")
+        if kept is None or "symbols" not in kept:
+            raise ValueError("the checkpoint is not one of speech synthesis")
+        features = MelFeatures.from_dict(kept["features"])
+        symbols = Symbols(kept["front_end"], tuple(kept["symbols"]))
+        if hasattr(self, "model"):
+            symbols.require(self.symbols)
+            features.require(self.features, "the data")
+            self.features = features
+        else:
+            self._build(features, symbols, kept["speakers"])
+        self.alignment_head = tuple(kept["alignment_head"])
+
+    def adapted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of ESPnet under our names; ours as they are."""
+        if any(key.removeprefix("tts.").startswith("encoder.embed.") for key in state) and any(
+            key.removeprefix("tts.").startswith("feat_out.") for key in state
+        ):
+            return espnet.renamed(state, self.config)
+        return state
+
+    def training_step(self, batch: SpeechBatch, index: int) -> Tensor:
+        """The loss, with guided attention where asked for."""
+        parts = self._losses(batch)
+        for name, value in parts.items():
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss")
+        return parts["loss"]
+
+    def validation_step(self, batch: SpeechBatch, index: int) -> None:
+        """Logs the loss and how far heads run along the text."""
+        with record(self.model, "pattern", layers="decoder.blocks.*.cross") as seen:
+            parts = self._losses(batch)
+            pattern = torch.stack([x.detach() for x in seen.values()], 1)
+        count = len(batch.text)
+        for name, value in parts.items():
+            self.log(f"val/{name}", value, prog_bar=name == "loss", batch_size=count,
+                     sync_dist=True)  # fmt: skip
+        steps = (batch.mel_lengths // self.config.reduction).tolist()
+        tokens = (batch.text_lengths + 1).tolist()
+        rows = [x[:, :, :t, :n] for x, t, n in zip(pattern, steps, tokens, strict=True)]
+        self._diagonals += [diagonality(row.float()) for row in rows]
+        self._longest = rows[-1]
+
+    def on_validation_epoch_start(self) -> None:
+        """Begins anew to measure heads."""
+        self._diagonals: list = []
+        self._longest: Tensor | None = None
+
+    def on_validation_epoch_end(self) -> None:
+        """Chooses the head that runs along the text, and draws it beside the checkpoints."""
+        if not self._diagonals:
+            return
+        focus, band = (
+            torch.stack([getattr(d, name) for d in self._diagonals]).mean(0)
+            for name in ("focus", "band")
+        )
+        heads = focus.shape[1]
+        layer, head = divmod(int((focus * band).argmax()), heads)
+        self.alignment_head = (layer, head)
+        self.log("val/focus", focus.max(), prog_bar=True)
+        self.log("val/band", band[layer, head])
+        folder = getattr(self.logger, "log_dir", None) if self.trainer.is_global_zero else None
+        if folder and not self.trainer.sanity_checking and self._longest is not None:
+            picture = pictures.alignment(self._longest[layer, head].cpu(), (layer, head))
+            path = Path(folder, "alignments", f"step-{self.global_step:06d}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.savefig(path, dpi=80)
+
+    def on_test_epoch_start(self) -> None:
+        """Begins anew to judge."""
+        self._judge = Judge(self.features, self.alignment_head, listen=self.listen)
+
+    def test_step(self, batch: SpeechBatch, index: int) -> None:
+        """Speaks the texts freely and compares."""
+        assert self._judge is not None
+        data: SpeechData = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        numbers = data.test_numbers[index]
+        said = [data.prepared.rows[i]["text"] for i in numbers]  # pyright: ignore
+        self.judge(batch, said, self._judge)
+
+    @torch.no_grad()
+    def judge(self, batch: SpeechBatch, texts: list[str], judge: Judge) -> None:
+        """Compares what is predicted, shown the true mels and freely, with the true mels."""
+        speaker = batch.speaker(self.config.speakers > 0)
+        shown = self.model(
+            batch.text, batch.text_lengths, self._scaled(batch), batch.mel_lengths, speaker
+        )
+        free = decode(self.model, batch.text, batch.text_lengths, speaker, options=self.options)
+        for row, (done, text) in enumerate(zip(free, texts, strict=True)):
+            length = int(batch.mel_lengths[row])
+            judge.add(
+                true=batch.mels[row, :length].cpu(),
+                shown=self.features.restored(shown.after[row, :length]).cpu(),
+                said=self.features.restored(done.mel).cpu(),
+                decoded=done,
+                text=text,
+            )
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the whole table."""
+        assert self._judge is not None
+        for name, value in self._judge.table().items():
+            self.log(f"test/{name}", value)
+
+    def predict_step(self, batch: SpeechBatch, index: int) -> list[Tensor]:
+        """The log mels of each text, spoken freely."""
+        speaker = batch.speaker(self.config.speakers > 0)
+        done = decode(self.model, batch.text, batch.text_lengths, speaker, options=self.options)
+        return [self.features.restored(one.mel) for one in done]
+
+    def configure_optimizers(self):
+        """Adam with a rising, then falling rate."""
+        optimizer = torch.optim.Adam(
+            self.model.parameters(), self.lr, betas=(0.9, 0.98), fused=True
+        )
+
+        def rate(step: int) -> float:
+            return min((step + 1) / self.warmup, (self.warmup / (step + 1)) ** 0.5)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @torch.no_grad()
+    def figures(self, data: LightningDataModule) -> Iterable[Exhibit]:
+        """Alignments, mels, and the sound of some test sentences."""
+        if isinstance(data, SpeechData):
+            yield from pictures.synthesis(self, data)
+
+    def _scaled(self, batch: SpeechBatch) -> Tensor:
+        place = torch.arange(batch.mels.shape[1], device=batch.mels.device)
+        padding = place >= batch.mel_lengths[:, None]
+        return self.features.scaled(batch.mels).masked_fill(padding[..., None], 0.0)
+
+    def _losses(self, batch: SpeechBatch) -> Metrics:
+        mels, speaker = self._scaled(batch), batch.speaker(self.config.speakers > 0)
+        given = (batch.text, batch.text_lengths, mels, batch.mel_lengths, speaker)
+        options = {"reduction": self.config.reduction, "text_lengths": batch.text_lengths}
+        if not self.loss.guided:
+            return tts_losses(self.model(*given), mels, batch.mel_lengths, self.loss, **options)
+        with record(self.model, "pattern", layers=self.loss.recorded) as seen:
+            prediction = self.model(*given)
+            return tts_losses(
+                prediction, mels, batch.mel_lengths, self.loss, patterns=seen, **options
+            )
