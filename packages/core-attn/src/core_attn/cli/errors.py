@@ -6,7 +6,9 @@ import re
 from argparse import ArgumentError
 from types import TracebackType
 
-RAISED_AT_BOUNDARIES = (ValueError, TypeError, NotImplementedError, OSError, ArgumentError)
+RAISED_AT_BOUNDARIES = (
+    ValueError, TypeError, NotImplementedError, OSError, ImportError, ArgumentError,
+)  # fmt: skip
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TRAINER = ("pytorch_lightning", "lightning_fabric", "jsonargparse")
 # No flag reaches these directly: what they refuse, a program has asked of them.

@@ -98,6 +98,12 @@ class SpeechData(LightningDataModule):
         return self.preparation.features.fitted([clips[i].mel for i in self.parts["train"]])
 
     @property
+    def longest(self) -> int:
+        """Symbols of the longest text of the training part."""
+        clips = self._set_up()
+        return max(len(clips.rows[i]["tokens"]) for i in self.parts["train"])
+
+    @property
     def speakers(self) -> list[str]:
         """Their names, in the order of their numbers."""
         return self._set_up().speakers

@@ -46,6 +46,13 @@ def from_official(state: Mapping[str, Tensor], config: GaamConfig) -> dict[str, 
     Raises:
         ValueError: a key is unknown or missing, or of another shape.
     """
+    ours = renamed(state)
+    check_complete(ours, config)
+    return ours
+
+
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An experiment's weights under our names, whether or not they are complete."""
     ours, heads = {}, {}
     for key, value in state.items():
         if found := re.fullmatch(r"daam\.(?:gcts|daams)\.(\d+)\.(mean_offset|c)", key):
@@ -54,7 +61,6 @@ def from_official(state: Mapping[str, Tensor], config: GaamConfig) -> dict[str, 
             ours[rename(key, _PAIRS)] = value
     for name, parts in heads.items():
         ours[f"gate.{name}"] = torch.cat([parts[head] for head in range(len(parts))])
-    check_complete(ours, config)
     return ours
 
 

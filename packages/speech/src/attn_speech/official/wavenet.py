@@ -69,6 +69,13 @@ def from_official(state: Mapping[str, Any], config: WaveNetConfig) -> dict[str, 
     Raises:
         ValueError: a key is unknown, or one is missing; the message names them.
     """
+    ours = renamed(state, config)
+    check_complete(ours, config)
+    return ours
+
+
+def renamed(state: Mapping[str, Any], config: WaveNetConfig) -> dict[str, Tensor]:
+    """The reference's weights under our names, whether or not they are complete."""
     state = state.get("state_dict", state)
     ours = {}
     for key, value in state.items():
@@ -76,7 +83,6 @@ def from_official(state: Mapping[str, Any], config: WaveNetConfig) -> dict[str, 
         key = re.sub(r"\.parametrizations\.weight\.original0$", ".weight_g", key)
         key = re.sub(r"\.parametrizations\.weight\.original1$", ".weight_v", key)
         ours[_renamed(key, _pairs(config))] = value
-    check_complete(ours, config)
     return ours
 
 

@@ -1,5 +1,7 @@
 """What can be trained."""
 
+from .classification import UtteranceClassification
 from .synthesis import SpeechSynthesis
+from .vocoding import Vocoding
 
-__all__ = ["SpeechSynthesis"]
+__all__ = ["SpeechSynthesis", "UtteranceClassification", "Vocoding"]

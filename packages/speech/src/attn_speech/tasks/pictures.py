@@ -1,10 +1,9 @@
 """The pictures of speech reports."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -14,12 +13,16 @@ from ..audio.features import MelFeatures
 from ..audio.files import wav_bytes
 from ..data.batching import collate
 from ..data.module import SpeechData
+from ..metrics.distances import log_mel_l1
+from ..models import WaveNet
 from ..models.decoding import decode
+from ..vocoder import WaveNetVocoder
 
 if TYPE_CHECKING:
     from .synthesis import SpeechSynthesis
 
 SHOWN = 3
+LONGEST_DRAWN = 160  # frames that a vocoder draws for a report
 
 
 def alignment(pattern: Float[Tensor, "steps tokens"], head: tuple[int, int]) -> Figure:
@@ -107,5 +110,69 @@ def synthesis(task: "SpeechSynthesis", data: SpeechData) -> Iterable[Exhibit]:
             )  # fmt: skip
 
 
+def vocoding(model: WaveNet, features: MelFeatures, data: SpeechData) -> Iterable[Exhibit]:
+    """Recordings and what a vocoder draws for their mels, beside Griffin-Lim."""
+    clips = data.prepared
+    assert clips is not None
+    draw = WaveNetVocoder(model, features)
+    for i in (data.parts["test"] or data.parts["train"])[:SHOWN]:
+        utterance = clips[i]
+        mel = utterance.mel[:LONGEST_DRAWN]
+        recording = utterance.audio[: len(mel) * features.hop]
+        sounds = {
+            "recording": recording,
+            "WaveNet": draw([mel], [0])[0],
+            "Griffin-Lim": features.griffin_lim(mel),
+        }
+        shown = {name: features.log_mel(sound) for name, sound in sounds.items()}
+        caption = "; ".join(f"{name} {log_mel_l1(again, mel):.3f}" for name, again in shown.items())
+        title = f"“{utterance.text}”"
+        yield Exhibit(
+            f"Mel spectrograms: {title}", f"Distance to the log mel that was given: {caption}.",
+            mels(shown, features), name=f"mel-{i}",
+        )  # fmt: skip
+        for name, sound in sounds.items():
+            yield Exhibit(
+                f"{name}: {title}", "", wav_bytes(_audible(sound), features.rate),
+                name=f"{name.lower()}-{i}",
+            )  # fmt: skip
+
+
+def classification(
+    counts: Int[Tensor, "classes classes"], names: Sequence[str], gate: Tensor | None
+) -> Iterable[Exhibit]:
+    """How often each class was taken for each other one, and where the gate looks."""
+    figure = Figure(figsize=(0.5 * len(names) + 2, 0.5 * len(names) + 1), layout="constrained")
+    axis = figure.subplots()
+    share = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    axis.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    for row, column in counts.nonzero().tolist():
+        color = "white" if share[row, column] > 0.5 else "black"
+        axis.text(column, row, str(int(counts[row, column])), ha="center", va="center", fontsize=7,
+                  color=color)  # fmt: skip
+    axis.set(xlabel="predicted", ylabel="true")
+    rows = [
+        {"true": name, **dict(zip(names, row.tolist(), strict=True))}
+        for name, row in zip(names, counts, strict=True)
+    ]
+    right = counts.diagonal().sum() / counts.sum()
+    yield Exhibit("Confusion", f"{right:.1%} of the test is right.", figure, rows)
+    if gate is None:
+        return
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(gate.numpy(), aspect="auto", cmap="magma", vmin=0, vmax=1)
+    axis.set(xlabel="feature", ylabel="layer or segment")
+    figure.colorbar(image)
+    yield Exhibit(
+        "Importance factor",
+        "The gate's mean over the test, from its least (0) to its greatest (1).",
+        figure, [{"layer": i, **{str(j): v for j, v in enumerate(row)}}
+                 for i, row in enumerate(gate.tolist())],
+    )  # fmt: skip
+
+
 def _audible(audio: Tensor) -> Tensor:
-    return audio / torch.clamp(audio.abs().max(), min=1.0)
+    return audio / audio.abs().max().clamp(min=1.0)

@@ -16,7 +16,7 @@ from ..audio.features import MelFeatures
 from ..data.batching import SpeechBatch
 from ..data.module import SpeechData
 from ..metrics.alignment import diagonality
-from ..models import VARIANTS, TransformerTTS, TransformerTTSConfig
+from ..models import TransformerTTS, TransformerTTSConfig
 from ..models.decoding import DecodeOptions, decode
 from ..models.tts_loss import TTSLossConfig, tts_losses
 from ..official import transformer_tts as espnet
@@ -48,7 +48,7 @@ class SpeechSynthesis(Task):
 
     def __init__(
         self,
-        config: TransformerTTSConfig = VARIANTS["tts_tiny"],
+        config: TransformerTTSConfig = TransformerTTSConfig(),  # noqa: B008
         loss: TTSLossConfig = TTSLossConfig(),  # noqa: B008
         lr: float = 1e-3,
         warmup: int = 200,
@@ -64,7 +64,7 @@ class SpeechSynthesis(Task):
         self.options = DecodeOptions(max_ratio=max_ratio)
         self.listen = listen
         self.speakers: list[str] = []
-        self.alignment_head = (0, 0)
+        self.alignment_head, self.longest = (0, 0), 150
         self._judge: Judge | None = None
 
     def configure_model(self) -> None:
@@ -72,6 +72,7 @@ class SpeechSynthesis(Task):
         if not hasattr(self, "model"):
             data: SpeechData = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
             self._build(data.features, data.symbols, data.speakers)
+            self.longest = data.longest
 
     def _build(self, features: MelFeatures, symbols: Symbols, speakers: list[str]) -> None:
         self.features, self.symbols, self.speakers = features, symbols, speakers
@@ -89,6 +90,7 @@ class SpeechSynthesis(Task):
             "symbols": list(self.symbols.names),
             "speakers": self.speakers,
             "alignment_head": list(self.alignment_head),
+            "longest": self.longest,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -108,7 +110,7 @@ class SpeechSynthesis(Task):
             self.features = features
         else:
             self._build(features, symbols, kept["speakers"])
-        self.alignment_head = tuple(kept["alignment_head"])
+        self.alignment_head, self.longest = tuple(kept["alignment_head"]), kept["longest"]
 
     def adapted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Weights of ESPnet under our names; ours as they are."""

@@ -1,0 +1,142 @@
+"""The commands that speak: `say` and `predict`."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch and Lightning take seconds to import, other commands need not wait
+    from .voice import Voice
+
+NOT_AS_WRITTEN = 3  # exit code: words skipped or repeated, or a decoder that ran to its limit
+
+
+def say(
+    ckpt: str,
+    output: str,
+    text: str | None = None,
+    input: str | None = None,
+    vocoder: str | None = None,
+    seed: int = 0,
+    speaker: str | None = None,
+    silence: float = 0.2,
+    window: tuple[int, int] | None = None,
+    dictionary: str | None = None,
+) -> int:
+    """Speak a text into a WAV file.
+
+    Args:
+        ckpt: the checkpoint of a synthesizer.
+        output: the file to write; it is whole after every piece.
+        text: what to say, as the first word of the command; phonemes of your own in [[ ]].
+        input: a file with the text; "-" for standard input, which is also read without a text.
+        vocoder: the checkpoint of a WaveNet; Griffin-Lim without.
+        seed: of what is random.
+        speaker: a name, where the model has several.
+        silence: seconds between pieces.
+        window: symbols back and ahead that attention may read, as "[2, 4]"; no limit by default.
+        dictionary: a file of pronunciations, lines of word, tab, symbols.
+
+    Returns:
+        0, or 3 where something was not said as it is written; the file is kept.
+    """
+    from .audio.files import WavWriter
+    from .text.script import read
+    from .voice import load
+
+    if text is not None and input is not None:
+        raise ValueError("give the text or --input, not both")
+    if text is None:
+        text = sys.stdin.read() if input in (None, "-") else _read(input)
+    started = time.perf_counter()
+    voice = load(ckpt, vocoder=vocoder, dictionary=dictionary)
+    loaded = time.perf_counter()
+    script = read(text, voice.front_end)
+    for piece in script.unspoken:
+        print(f"not spoken: {piece}", file=sys.stderr)
+    skipped, repeated, limited, first = [], [], 0, None
+    with WavWriter(output, voice.rate) as file:
+        for piece in voice.pieces(
+            script, text, seed, speaker=speaker, silence=silence, window=window, options=None
+        ):
+            file.write(piece.audio)
+            first = first or time.perf_counter()
+            skipped += piece.skipped
+            repeated += piece.repeated
+            limited += piece.limited
+        spent, seconds = time.perf_counter() - loaded, file.frames / voice.rate
+    for what, words in (("skipped", skipped), ("repeated", repeated)):
+        if words:
+            print(f"{what}: {', '.join(words)}", file=sys.stderr)
+    if limited:
+        print(f"{limited} piece(s) ran to the limit without an end", file=sys.stderr)
+    print(
+        f"{output}: {seconds:.2f} s of sound; loaded in {loaded - started:.2f} s, first sound "
+        f"after {(first or loaded) - loaded:.2f} s, real-time factor {spent / seconds:.2f}"
+    )
+    return NOT_AS_WRITTEN if skipped or repeated or limited else 0
+
+
+def predict(
+    ckpt: str,
+    input: str,
+    output: str,
+    vocoder: str | None = None,
+    seed: int = 0,
+    speaker: str | None = None,
+) -> int:
+    """Speak every line of a file into a folder of WAV files, with a table of what became of them.
+
+    Args:
+        ckpt: the checkpoint of a synthesizer.
+        input: a text file, one text a line; or "name|text".
+        output: the folder to write.
+        vocoder: the checkpoint of a WaveNet; Griffin-Lim without.
+        seed: of what is random.
+        speaker: a name, where the model has several.
+
+    Returns:
+        0, or 2 where no line could be spoken.
+    """
+    from .voice import load
+
+    voice, folder = load(ckpt, vocoder=vocoder), Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, done = ["name\tseconds\tunspoken\tskipped\trepeated\tlimited\terror\ttext"], 0
+    lines = [line for line in _read(input).splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{input}: there is no text in it")
+    for number, line in enumerate(lines):
+        name, bar, text = line.partition("|")
+        name, text = (Path(name.strip()).name, text) if bar else (f"{number:04d}", line)
+        try:
+            rows.append(_predicted(voice, folder / f"{name}.wav", name, text, seed, speaker))
+            done += 1
+        except ValueError as error:
+            rows.append(f"{name}\t\t\t\t\t\t{error}\t{text}")
+            print(f"line {number + 1}: {error}", file=sys.stderr)
+    (folder / "spoken.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    print(f"{folder}/: {done} of {len(lines)} texts spoken; spoken.tsv")
+    return 0 if done else 2
+
+
+def _predicted(
+    voice: "Voice", path: Path, name: str, text: str, seed: int, speaker: str | None
+) -> str:
+    from .audio.files import WavWriter
+
+    spoken = voice.say(text, seed, speaker=speaker)
+    with WavWriter(path, voice.rate) as file:
+        file.write(spoken.audio)
+    cells = [
+        name, f"{len(spoken.audio) / voice.rate:.2f}", "; ".join(map(str, spoken.unspoken)),
+        "; ".join(spoken.skipped), "; ".join(spoken.repeated), str(spoken.limited), "", text,
+    ]  # fmt: skip
+    return "\t".join(cells)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is not text in UTF-8") from None

@@ -1,0 +1,178 @@
+"""Training WaveNet."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from core_attn.training import Exhibit, Task
+
+from ..audio.features import MelFeatures
+from ..data.batching import SegmentBatch
+from ..data.module import SpeechData
+from ..models import WaveNet, WaveNetConfig
+from ..official import wavenet as r9y9
+from . import pictures
+
+
+class Vocoding(Task):
+    """Trains WaveNet on segments of waveforms and their mels.
+
+    Adam without clipping, whose rate halves every `halving` steps; a running mean of the weights is
+    what is validated and saved as the network.
+
+    Args:
+        config: sizes and options; `mels` and `speakers` are set by the data.
+        lr: learning rate.
+        halving: steps after which it halves.
+        averaging: decay of the running mean of weights; 0 for none.
+        weights: a file to start from: a checkpoint of this package, or of r9y9's vocoder.
+
+    Source: van den Oord et al., 2016, arXiv 1609.03499; the recipe is r9y9's.
+    """
+
+    model: WaveNet
+
+    def __init__(
+        self,
+        config: WaveNetConfig = WaveNetConfig(),  # noqa: B008
+        lr: float = 1e-3,
+        halving: int = 200_000,
+        averaging: float = 0.0,
+        weights: str | None = None,
+    ):
+        super().__init__()
+        if lr <= 0 or halving < 1 or not 0 <= averaging < 1:
+            raise ValueError(
+                f"lr and halving must be positive and averaging in [0, 1), got {lr}, {halving}, "
+                f"{averaging}"
+            )
+        self.config, self.lr, self.halving, self.averaging = config, lr, halving, averaging
+        self.weights = weights
+        self.average: AveragedModel | None = None
+
+    def configure_model(self) -> None:
+        """Builds the network for the data of the trainer.
+
+        Raises:
+            ValueError: the data's hop or padding is not the network's.
+        """
+        if not hasattr(self, "model"):
+            data: SpeechData = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+            self._build(data.features, len(data.speakers))
+            self._check(data)
+
+    def _build(self, features: MelFeatures, speakers: int) -> None:
+        self.features = features
+        many = speakers if self.config.speaker_dim else 0
+        self.config = replace(self.config, mels=features.mels, speakers=many)
+        if self.config.hop != features.hop:
+            raise ValueError(
+                f"the scales {list(self.config.scales)} multiply to {self.config.hop}, "
+                f"the hop of the mels is {features.hop}"
+            )
+        self.model = self.config.build()
+        if self.averaging:
+            self.average = AveragedModel(
+                self.model, multi_avg_fn=get_ema_multi_avg_fn(self.averaging)
+            )
+
+    def _check(self, data: SpeechData) -> None:
+        if not data.segment_frames or data.segment_pad != self.config.pad:
+            raise ValueError(
+                f"a vocoder needs data.segment_frames above 0 and data.segment_pad "
+                f"{self.config.pad}, got {data.segment_frames} and {data.segment_pad}"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what the mels are."""
+        speakers = self.config.speakers
+        checkpoint["vocoder"] = {"features": self.features.as_dict(), "speakers": speakers}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Builds the network as it was; data that are to continue it must have the same mels.
+
+        Raises:
+            ValueError: the checkpoint is of another task, or the mels are others.
+        """
+        kept = checkpoint.get("vocoder")
+        if kept is None:
+            raise ValueError("the checkpoint is not one of a vocoder")
+        features = MelFeatures.from_dict(kept["features"])
+        if hasattr(self, "model"):
+            features.require(self.features, "the data")
+            self.features = features
+        else:
+            self._build(features, kept["speakers"])
+
+    def adapted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of r9y9's vocoder under our names; ours as they are."""
+        if any(key.startswith("first_conv.") for key in state):
+            return r9y9.renamed(state, self.config)
+        return state
+
+    def training_step(self, batch: SegmentBatch, index: int) -> Tensor:
+        """Negative log likelihood of the next sample."""
+        loss = self._cost(self.model, batch)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Updates the running mean of the weights."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def validation_step(self, batch: SegmentBatch, index: int) -> None:
+        """Logs the loss of the averaged weights."""
+        self._measure("val", batch)
+
+    def test_step(self, batch: SegmentBatch, index: int) -> None:
+        """Logs the loss, with the true mels and with those of another piece."""
+        self._measure("test", batch)
+        others = batch._replace(mels=batch.mels.roll(1, 0))
+        self.log("test/loss_of_other_mels", self._cost(self.best, others))
+
+    def predict_step(self, batch: SegmentBatch, index: int) -> Tensor:
+        """Waveforms drawn for the mels."""
+        from ..models.generation import generate
+
+        seeds = list(range(len(batch.audio)))
+        mels = self.features.scaled(batch.mels.transpose(1, 2)).transpose(1, 2)
+        return generate(self.best.eval(), mels, self._who(batch), seeds=seeds)
+
+    def configure_optimizers(self):
+        """Adam, whose rate halves in steps."""
+        optimizer = torch.optim.Adam(self.model.parameters(), self.lr)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.halving, 0.5)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def figures(self, data: LightningDataModule) -> Iterable[Exhibit]:
+        """Recordings and what is drawn for their mels, seen and heard."""
+        if isinstance(data, SpeechData):
+            yield from pictures.vocoding(self.best.eval(), self.features, data)
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Two short waveforms and their mels."""
+        frames = 8
+        mels = torch.randn(2, self.config.mels, frames + 2 * self.config.pad)
+        channels = self.config.out_channels if self.config.onehot else 1
+        return torch.zeros(2, channels, frames * self.config.hop), mels
+
+    @property
+    def best(self) -> WaveNet:
+        """The averaged network, where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def _measure(self, part: str, batch: SegmentBatch) -> None:
+        self.log(f"{part}/loss", self._cost(self.best, batch), prog_bar=True, sync_dist=True)
+
+    def _cost(self, model: WaveNet, batch: SegmentBatch) -> Tensor:
+        mels = self.features.scaled(batch.mels.transpose(1, 2)).transpose(1, 2)
+        return model.cost(batch.audio, mels, self._who(batch)).mean()
+
+    def _who(self, batch: SegmentBatch) -> Tensor | None:
+        return batch.speakers if self.config.speakers else None
