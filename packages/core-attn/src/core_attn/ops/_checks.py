@@ -1,7 +1,7 @@
 """Argument checks shared by the operators: errors name the argument, its value and the rule."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -207,6 +207,17 @@ def check_broadcasts(name: str, shape: Sequence[int], target: Sequence[int], axe
         raise ValueError(
             f"{name} of shape {tuple(shape)} does not broadcast to {axes} = {tuple(target)}"
         )
+
+
+def check_options(operator: str, options: Mapping[str, Any], record: type[Any]) -> None:
+    """Requires options that the typed record knows.
+
+    Raises:
+        TypeError: one is unknown, as a function without keywords of its own would say.
+    """
+    for name in options:
+        if name not in record.__annotations__:
+            raise TypeError(f"{operator}() got an unexpected keyword argument {name!r}")
 
 
 def check_flag(name: str, flag: Any) -> bool:

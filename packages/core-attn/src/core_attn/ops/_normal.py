@@ -48,6 +48,11 @@ def watch(pattern: Watch | None, batch: tuple[int, ...]) -> Watch | None:
     return watched
 
 
+def nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The outputs for no tokens, on the graph of what they would be made of."""
+    return ((q * k).sum(-1, keepdim=True) * v).to(q.dtype)
+
+
 def restored(x: Tensor, batch: tuple[int, ...]) -> Tensor:
     """(batch, ...) as (*batch, ...)."""
     return x if len(batch) == 1 else x.reshape(*batch, *x.shape[1:])

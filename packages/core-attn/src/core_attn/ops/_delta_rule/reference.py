@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .._normal import nothing
 from .._recurrence.call import RecurrenceCall
 
 
@@ -18,4 +19,6 @@ def run(call: RecurrenceCall) -> tuple[Tensor, Tensor]:
             surprise = call.beta[..., t, None] * surprise
         state = state + k.unsqueeze(-1) * surprise.unsqueeze(-2)
         out.append(call.scale * (q.unsqueeze(-2) @ state).squeeze(-2))
-    return (torch.stack(out, -2).to(call.q.dtype) if out else call.nothing()), state
+    if not out:
+        return nothing(call.q, call.k, call.v), state
+    return torch.stack(out, -2).to(call.q.dtype), state

@@ -6,7 +6,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import check_broadcasts, check_dropout, check_float, check_scale
+from .._checks import (
+    cast_by_autocast,
+    check_broadcasts,
+    check_dropout,
+    check_float,
+    check_options,
+    check_qkv,
+    check_scale,
+    check_tensor,
+    is_readable,
+)
 from .._dispatch import Backend, Operator, offer_of
 from . import reference
 from .call import ClusterScores, GatherCall
@@ -189,6 +199,7 @@ def to_tokens(
 
 def _check_gather(q, k, v, index, bias, scale, dropout) -> GatherCall:
     """Checks the arguments of `gather_attention` and returns the call in its normal form."""
+    q, k, v = cast_by_autocast(q, k, v)
     _check_tokens(q, k, v)
     _check_index("index", index, q.shape[:-1], "(*batch, heads, queries, picks)", k)
     if bias is not None:
@@ -206,12 +217,16 @@ def _check_clusters(
     memory_v: Tensor | None, relative_v: Tensor | None = None, dropout: float = 0.0,
 ) -> GatherCall:  # fmt: skip
     """Checks the arguments of `cluster_attention` and returns the call in its normal form."""
+    check_options("cluster_attention", scores, ClusterScores)
+    memory_k, relative_k = scores.get("memory_k"), scores.get("relative_k")
+    q, k, v, memory_k, memory_v, relative_k, relative_v = cast_by_autocast(
+        q, k, v, memory_k, memory_v, relative_k, relative_v
+    )
     _check_tokens(q, k, v)
     _check_index("members", members, q.shape[:-2], "(*batch, heads, clusters, members)", q, 0)
     keys = scores.get("key_members")
     keys = members if keys is None else keys
     _check_index("key_members", keys, members.shape[:-1], "(*batch, heads, clusters, picks)", k)
-    memory_k, relative_k = scores.get("memory_k"), scores.get("relative_k")
     check_float(q=q, memory_k=memory_k, memory_v=memory_v)
     check_float(q=q, relative_k=relative_k, relative_v=relative_v)
     if (memory_k is None) != (memory_v is None):
@@ -265,34 +280,26 @@ def _relative(name: str, table: Tensor | None, heads: int, dim: int) -> Tensor |
 
 
 def _check_tokens(q: Tensor, k: Tensor, v: Tensor) -> None:
-    check_float(q=q, k=k, v=v)
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.dim() < 3:
-            raise ValueError(
-                f"{name} must be (*batch, heads, tokens, dim), got shape {tuple(x.shape)}"
-            )
+    check_qkv(q, k, v)
+    for name, x in (("k", k), ("v", v)):
         if x.shape[:-2] != q.shape[:-2]:
             raise ValueError(
                 f"{name} has batch and heads {tuple(x.shape[:-2])}, q has {tuple(q.shape[:-2])}; "
                 "they must agree"
             )
-    if k.shape[-1] != q.shape[-1]:
-        raise ValueError(f"k has head dim {k.shape[-1]}, q has {q.shape[-1]}; they must agree")
-    if v.shape[-2] != k.shape[-2]:
-        raise ValueError(f"v has {v.shape[-2]} tokens, k has {k.shape[-2]}; they must agree")
 
 
 def _check_index(
     name: str, index: Tensor, lead: torch.Size, axes: str, tokens: Tensor, least: int = -1
 ) -> None:
+    check_tensor(name, index)
     if index.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"{name} must be int32 or int64, got {index.dtype}")
     if index.dim() != tokens.dim() or index.shape[: len(lead)] != lead:
         raise ValueError(f"{name} must be {axes} after {tuple(lead)}, got {tuple(index.shape)}")
     if index.device != tokens.device:
         raise ValueError(f"{name} is on {index.device}, q is on {tokens.device}; they must agree")
-    # Reading values would stall a GPU and break a trace.
-    if index.device.type == "cpu" and not torch.compiler.is_compiling() and index.numel():
+    if is_readable(index) and index.numel():
         low, high = index.aminmax()
         if low < least or high >= tokens.shape[-2]:
             raise ValueError(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_float
+from .._checks import check_float, check_tensor
 
 
 class LifCall(NamedTuple):
@@ -19,6 +19,7 @@ class LifCall(NamedTuple):
 
 def check(x, tau, threshold, state) -> LifCall:
     """Checks the arguments and returns them in their normal form."""
+    check_tensor("x", x)
     check_float(x=x)
     if x.dim() != 3:
         raise ValueError(f"x must be (batch, tokens, channels), got {tuple(x.shape)}")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._normal import nothing
 from .._recurrence.call import RecurrenceCall
 
 
@@ -19,7 +20,9 @@ def run(call: RecurrenceCall) -> tuple[Tensor, Tensor]:
             k = call.beta[..., t, None] * k
         state = state + k.unsqueeze(-1) * v.unsqueeze(-2)
         out.append(call.scale * (q.unsqueeze(-2) @ state).squeeze(-2))
-    return (torch.stack(out, -2).to(call.q.dtype) if out else call.nothing()), state
+    if not out:
+        return nothing(call.q, call.k, call.v), state
+    return torch.stack(out, -2).to(call.q.dtype), state
 
 
 class BidirectionalCall(NamedTuple):

@@ -115,7 +115,7 @@ class NeighborhoodCall(NamedTuple):
     @property
     def slots(self) -> int:
         """Slots of a window."""
-        return math.prod(axis.window for axis in self.axes)
+        return math.prod([axis.window for axis in self.axes])
 
     def places(self) -> tuple[Tensor, Tensor]:
         """Queries (blocks, members) and keys (blocks, slots) in raster order, -1 outside."""

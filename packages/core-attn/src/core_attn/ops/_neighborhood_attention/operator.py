@@ -7,7 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import check_broadcasts, check_dropout, check_float, check_scale
+from .._checks import (
+    cast_by_autocast,
+    check_broadcasts,
+    check_dropout,
+    check_float,
+    check_options,
+    check_scale,
+    check_tensor,
+)
 from .._dispatch import Backend, Operator, offer_of
 from .._gather_attention.operator import spread
 from . import reference
@@ -116,7 +124,11 @@ def _check(
     global_v: Tensor | None, added: Tensor | None, dropout: float,
 ) -> NeighborhoodCall:  # fmt: skip
     """Checks every argument and returns the call in its normal form."""
+    check_options("neighborhood_attention", scores, NeighborhoodScores)
     global_k, global_bias = scores.get("global_k"), scores.get("global_bias")
+    q, k, v, global_k, global_v, added = cast_by_autocast(q, k, v, global_k, global_v, added)
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        check_tensor(name, x)
     check_float(q=q, k=k, v=v, global_k=global_k, global_v=global_v, added=added)
     for name, x in (("q", q), ("k", k), ("v", v), ("global_k", global_k), ("global_v", global_v)):
         if x is None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_float
+from .._checks import check_float, check_tensor
 
 
 class PlueckerCall(NamedTuple):
@@ -31,6 +31,7 @@ class PlueckerCall(NamedTuple):
 
 def check(z, offsets, eps) -> PlueckerCall:
     """Checks the arguments and returns them in their normal form."""
+    check_tensor("z", z)
     check_float(z=z)
     if z.dim() != 3 or z.shape[-1] < 2:
         raise ValueError(f"z must be (batch, tokens, dim) of dim 2 or more, got {tuple(z.shape)}")

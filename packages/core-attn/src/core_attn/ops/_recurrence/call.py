@@ -70,10 +70,6 @@ class RecurrenceCall(NamedTuple):
         """The factor on the old state at each token."""
         return self.decay if self.log_decay is None else self.log_decay.exp()
 
-    def nothing(self) -> Tensor:
-        """The outputs for no tokens, on the graph of their inputs."""
-        return ((self.q * self.k).sum(-1, keepdim=True) * self.v).to(self.q.dtype)
-
 
 def check(
     q, k, v, *, beta=None, decay=None, log_decay=None, state=None, scale=None

@@ -6,6 +6,7 @@ from torch import Tensor
 from .._attention import reference
 from .._attention.call import AttentionCall
 from .._attention.operator import ATTENTION
+from .._normal import nothing
 from .call import ShortCall
 
 LONG = ATTENTION.without("short")  # whose kernels have been asked
@@ -13,11 +14,15 @@ LONG = ATTENTION.without("short")  # whose kernels have been asked
 
 def run(call: ShortCall) -> Tensor:
     """Pads packed problems to the longest one and lets `attention` choose its backend."""
+    if call.q.shape[2] == 0:
+        return nothing(call.q, call.k, call.v)
     return unpadded(call, LONG(as_attention(call)))
 
 
 def define(call: ShortCall) -> Tensor:
     """Every problem padded to the longest one; any dtype, differentiable any number of times."""
+    if call.q.shape[2] == 0:
+        return nothing(call.q, call.k, call.v)
     return unpadded(call, reference.run(as_attention(call)))
 
 

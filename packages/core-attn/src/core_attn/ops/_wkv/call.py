@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_float
+from .._checks import cast_by_autocast, check_float, check_tensor, is_readable
 
 EMPTY = -1e38  # the logarithm of the scale of sums over nothing
 
@@ -22,8 +22,12 @@ class WkvCall(NamedTuple):
 
 def check(k, v, log_decay, bonus, state) -> WkvCall:
     """Checks the arguments and returns them in their normal form."""
+    k, v = cast_by_autocast(k, v, widest=True)
+    for name, x in (("k", k), ("v", v), ("log_decay", log_decay), ("bonus", bonus)):
+        check_tensor(name, x)
     check_float(k=k, v=v)
-    check_float(log_decay=log_decay, bonus=bonus)
+    check_float(log_decay=log_decay)
+    check_float(bonus=bonus)
     if k.dim() != 3 or v.shape != k.shape:
         raise ValueError(
             f"k and v must be (batch, tokens, channels) alike, got {tuple(k.shape)} and "
@@ -35,8 +39,7 @@ def check(k, v, log_decay, bonus, state) -> WkvCall:
             raise ValueError(f"{name} must be ({channels},), got {tuple(x.shape)}")
         if x.device != k.device:
             raise ValueError(f"{name} is on {x.device}, k is on {k.device}; they must agree")
-    # Reading values would stall a GPU and break a trace.
-    if log_decay.device.type == "cpu" and not torch.compiler.is_compiling():
+    if is_readable(log_decay):
         if channels and log_decay.detach().max() > 0:
             raise ValueError(f"log_decay must be at most 0, got {float(log_decay.detach().max())}")
     wide = torch.promote_types(torch.promote_types(k.dtype, log_decay.dtype), torch.float32)
