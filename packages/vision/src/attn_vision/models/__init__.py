@@ -4,7 +4,19 @@ from typing import Any
 
 from core_attn.variants import variant
 
-from . import convit, deit, dhvt, evit, halonet, moh_dit, moh_vit, sparsifiner
+from . import (
+    convit,
+    deit,
+    dhvt,
+    evit,
+    halonet,
+    moh_dit,
+    moh_vit,
+    sparsifiner,
+    spectformer,
+    spectformer_hierarchical,
+    tic,
+)
 from .skeleton import ImageConfig, ImageModel
 from .staged_transformer import StagedConfig, StagedTransformer
 from .vision_transformer import VisionTransformer, VisionTransformerConfig
@@ -18,6 +30,9 @@ VARIANTS: dict[str, ImageConfig] = {
     **sparsifiner.VARIANTS,
     **moh_vit.VARIANTS,
     **moh_dit.VARIANTS,
+    **spectformer.VARIANTS,
+    **spectformer_hierarchical.VARIANTS,
+    **tic.VARIANTS,
 }
 
 __all__ = [

@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from jaxtyping import Float
-from timm.layers import BatchNormAct2d, ConvNormAct, DropPath, EcaModule, SEModule
+from timm.layers import BatchNormAct2d, ConvNormAct, EcaModule, SEModule
 from torch import Tensor, nn
 
+from .blocks import DropPath
 from .halo_attention import HaloAttention
 from .staged_transformer import StagedConfig, StagedTransformer
 
