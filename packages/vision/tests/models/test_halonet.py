@@ -9,23 +9,10 @@ from attn_vision.models.halonet import VARIANTS, HaloNetConfig
 from attn_vision.official import halonet
 from core_attn import record
 
-COUNTS = {
-    "halonet_h0": 5_500_952, "halonet_h1": 8_100_056, "halonet_h2": 9_404_312,
-    "halonet_h3": 11_841_304, "halonet_h4": 19_101_976, "halonet_h5": 30_717_272,
-    "halonet_h6": 43_456_792, "halonet_h7": 67_433_240, "halonet26t": 12_480_288,
-    "halonet50ts": 22_733_280, "sehalonet33ts": 13_691_712, "eca_halonext26ts": 10_756_885,
-}  # fmt: skip
 SMALL = HaloNetConfig(
     (32, 64), channels=1, classes=5, dims=(8, 16), depths=(1, 2), widths=(8, 8), strides=(1, 2),
     heads=2, block=4, halo=1, stem_dim=8,
 )  # fmt: skip
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_the_published_sizes(name):
-    with torch.device("meta"):
-        model = VARIANTS[name].build()
-    assert sum(p.numel() for p in model.parameters()) == COUNTS[name]
 
 
 @pytest.mark.parametrize("name", ["halonet_h1", "halonet26t", "eca_halonext26ts", "sehalonet33ts"])
@@ -124,16 +111,6 @@ def test_rectangles_work_and_other_sizes_say_which_fit():
     with pytest.raises(ValueError, match="a map of 9x8, which is not divisible by block 4; sizes "):
         model(torch.randn(1, 1, 36, 32))
     assert replace(SMALL, any_size=True).build()(torch.randn(2, 1, 37, 50)).shape == (2, 5)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast(dtype):
-    torch.manual_seed(0)
-    model, x = SMALL.build().eval(), torch.randn(2, 1, 32, 64)
-    expected = model(x)
-    with torch.autocast("cpu", dtype):
-        y = model(x)
-    torch.testing.assert_close(y.float(), expected, atol=0.05, rtol=0.05)
 
 
 BAD = {

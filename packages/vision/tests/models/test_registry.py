@@ -27,6 +27,16 @@ SHRUNK = {
         "heads": (2, 4), "mlp_ratios": (2, 2), "shrinks": (4, 1), "shared": (2, 1),
         "routed": (0, 2),
     },
+    "SpectFormerConfig": _COLUMN | {"heads": 4, "spectral": 2, "drop_path": 0.0},
+    "SpectFormerHConfig": {
+        "image_size": 32, "channels": 1, "classes": 3, "dims": (8, 16), "depths": (1, 2),
+        "stem_dim": 4, "heads": (2, 4), "mlp_ratios": (2, 2), "spectral": (True, False),
+        "drop_path": 0.0,
+    },
+    "TicConfig": {
+        "image_size": 16, "channels": 1, "classes": 3, "dims": (8, 16), "depths": (2, 1),
+        "stem_dim": 4, "heads": (2, 4), "dilations": (1, 2), "mlp_ratios": (2, 2), "kernel": 3,
+    },
     "MoHDiTConfig": {
         "image_size": 8, "channels": 2, "classes": 3, "dim": 16, "head_dim": 4, "heads": (4, 4),
         "shared": (2, 4), "routed": (1, 0),
@@ -52,6 +62,16 @@ PARAMETERS = {
     "moh_dit_l_2_90": 458_250_272, "moh_dit_l_2_75": 458_266_656,
     "moh_dit_b_2_90": 130_441_760, "moh_dit_b_2_75": 130_441_760,
     "moh_dit_s_2_90": 32_898_848, "moh_dit_s_2_75": 32_900_384,
+    "halonet_h0": 5_500_952, "halonet_h1": 8_100_056, "halonet_h2": 9_404_312,
+    "halonet_h3": 11_841_304, "halonet_h4": 19_101_976, "halonet_h5": 30_717_272,
+    "halonet_h6": 43_456_792, "halonet_h7": 67_433_240, "halonet26t": 12_480_288,
+    "halonet50ts": 22_733_280, "sehalonet33ts": 13_691_712, "eca_halonext26ts": 10_756_885,
+    "spectformer_tiny": 9_158_376, "spectformer_xsmall": 20_028_520,
+    "spectformer_small": 32_449_768, "spectformer_base": 57_159_656,
+    "spectformer_h_small": 21_777_928, "spectformer_h_base": 32_539_880,
+    "spectformer_h_large": 54_162_792, "spectformer_h_small_token_labels": 22_226_928,
+    "spectformer_h_base_token_labels": 33_052_880, "spectformer_h_large_token_labels": 54_675_792,
+    "tic_tiny": 7_870_576, "tic_small": 18_565_448,
 }  # fmt: skip
 
 

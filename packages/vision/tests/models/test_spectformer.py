@@ -4,21 +4,13 @@ import pytest
 import torch
 
 from attn_vision.models import VisionTransformerConfig
-from attn_vision.models.spectformer import VARIANTS, SpectFormerConfig
-from attn_vision.models.spectformer_hierarchical import VARIANTS as STAGED
+from attn_vision.models.spectformer import SpectFormerConfig
 from attn_vision.models.spectformer_hierarchical import SpectFormerHConfig
 from attn_vision.models.spectral_gate import SpectralGate, hermitian, resize_spectral
 from attn_vision.models.token_labels import Box, TokenScores, swapped, token_label_loss
 from attn_vision.models.tokens import TokenState
 from attn_vision.official import spectformer
 
-COUNTS = {
-    "spectformer_tiny": 9_158_376, "spectformer_xsmall": 20_028_520,
-    "spectformer_small": 32_449_768, "spectformer_base": 57_159_656,
-    "spectformer_h_small": 21_777_928, "spectformer_h_base": 32_539_880,
-    "spectformer_h_large": 54_162_792, "spectformer_h_small_token_labels": 22_226_928,
-    "spectformer_h_base_token_labels": 33_052_880, "spectformer_h_large_token_labels": 54_675_792,
-}  # fmt: skip
 SMALL = SpectFormerConfig(
     (16, 24), patch_size=4, channels=1, classes=5, dim=16, depth=3, spectral=2, mlp_ratio=2
 )
@@ -26,13 +18,6 @@ STAGES = SpectFormerHConfig(
     (32, 64), channels=1, classes=5, dims=(8, 12, 16), depths=(1, 2, 1), stem_dim=4,
     heads=(2, 3, 4), mlp_ratios=(2, 2, 2), spectral=(True, True, False), token_labels=True,
 )  # fmt: skip
-
-
-@pytest.mark.parametrize("name", COUNTS)
-def test_the_published_sizes(name):
-    with torch.device("meta"):
-        model = {**VARIANTS, **STAGED}[name].build()
-    assert sum(p.numel() for p in model.parameters()) == COUNTS[name]
 
 
 @pytest.mark.parametrize("grid", [(4, 6), (5, 7), (1, 5), (4, 2), (3, 1), (40, 6), (33, 35)])
@@ -90,24 +75,10 @@ def test_a_resized_gate_of_equal_size_is_itself_and_other_sizes_run():
 
 
 @pytest.mark.parametrize("config", [SMALL, STAGES], ids=["vanilla", "staged"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_keeps_the_transform_in_float32(config, dtype):
-    torch.manual_seed(0)
-    model, x = config.build().eval(), torch.randn(2, 1, *config.image_sides)
-    with torch.autocast("cpu", dtype):
-        y = model(x)
-    torch.testing.assert_close(y.float(), model(x), atol=0.05, rtol=0.05)
-
-
-@pytest.mark.parametrize("config", [SMALL, STAGES], ids=["vanilla", "staged"])
-def test_compiled_and_exported_to_onnx_at_any_batch_size(config, tmp_path):
+def test_exported_to_onnx_at_any_batch_size(config, tmp_path):
     import onnxruntime
 
     model, x = config.build().eval(), torch.randn(5, 1, *config.image_sides)
-    torch._dynamo.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
     batch = torch.export.Dim("batch", min=1, max=64)
     path = tmp_path / "model.onnx"
     torch.onnx.export(
@@ -173,12 +144,16 @@ def test_foreign_weights_are_refused():
 
 BAD = {
     "grid": (
-        lambda: SMALL.build()(torch.randn(1, 1, 24, 24)),
+        lambda: SpectralGate(3, (4, 6))(TokenState(torch.zeros(1, 36, 3), (6, 6))),
         "was built for 4x6 tokens, got 6x6; interpolate the weights with resize_spectral",
     ),
     "same width of weight": (
-        lambda: SMALL.build()(torch.randn(1, 1, 16, 28)),
+        lambda: SpectralGate(3, (4, 6))(TokenState(torch.zeros(1, 28, 3), (4, 7))),
         "was built for 4x6 tokens, got 4x7",
+    ),
+    "image": (
+        lambda: SMALL.build()(torch.randn(1, 1, 24, 24)),
+        r"built for images of 16x24 pixels, got 24x24; model.resized\(\(24, 24\)\)",
     ),
     "alpha": (lambda: replace(SMALL, spectral=4), r"spectral must be in \[0, depth 3\], got 4"),
     "class token": (lambda: replace(SMALL, class_token=True), "spectral gates take patches only"),

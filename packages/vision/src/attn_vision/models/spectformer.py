@@ -6,10 +6,12 @@ Transformer", arXiv 2304.06446.
 
 from dataclasses import dataclass, replace
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .blocks import Block
 from .positions import resize_positions
+from .skeleton import ImageConfig
 from .spectral_gate import SpectralGate, resize_spectral
 from .tokens import TokenState
 from .vision_transformer import VisionTransformer, VisionTransformerConfig
@@ -80,6 +82,17 @@ class SpectFormer(VisionTransformer):
             drop_path=self.drop_path_rate(index),
         )  # fmt: skip
 
+    def embed(self, images: Float[Tensor, "batch channels height width"]) -> TokenState:
+        """The tokens that enter the first block.
+
+        Raises:
+            ValueError: the images' channels or sides do not fit the stem or the gates.
+        """
+        state = super().embed(images)
+        if self.config.spectral and state.grid != self.config.grid:
+            raise ValueError(other_size(images, self.config))
+        return state
+
     def resized(self, image_size: int | tuple[int, int]) -> "SpectFormer":
         """A model for images of another size, with positions and gates interpolated.
 
@@ -93,6 +106,15 @@ class SpectFormer(VisionTransformer):
             state["pos_embed"] = resize_positions(state["pos_embed"], old, new, antialias=False)
         model.load_state_dict(state)
         return model.train(self.training).to(state["norm.weight"].device)
+
+
+def other_size(images: Tensor, config: ImageConfig) -> str:
+    """Why images do not fit gates, and what does."""
+    (height, width), built = images.shape[2:], config.image_sides
+    return (
+        f"the spectral gates were built for images of {built[0]}x{built[1]} pixels, got "
+        f"{height}x{width}; model.resized(({height}, {width})) interpolates their weights"
+    )
 
 
 def resized_gates(model: nn.Module, other: nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from core_attn import AttentionLayer
 
 from .blocks import Block, Mlp
-from .spectformer import resized_gates
+from .spectformer import other_size, resized_gates
 from .spectral_gate import SpectralGate
 from .staged_transformer import StagedConfig, StagedTransformer, ToMap
 from .token_labels import Box, TokenScores, swapped
@@ -137,8 +137,21 @@ class ConvMlp(nn.Module):
         return self.fc2(F.gelu(hidden.flatten(2).transpose(1, 2)))
 
 
-class ClassBlock(Block):
-    """A class token, the mean of the others, asks them once: two residual branches on it alone."""
+class ClassBlock(nn.Module):
+    """A class token, the mean of the others, asks them once: two residual branches on it alone.
+
+    Args:
+        dim: features of a token.
+        heads: attention heads.
+        hidden: hidden features of the MLP.
+        norm_eps: epsilon of the layer norms.
+    """
+
+    def __init__(self, dim: int, heads: int, hidden: int, norm_eps: float):
+        super().__init__()
+        self.norm1, self.norm2 = (nn.LayerNorm(dim, eps=norm_eps) for _ in range(2))
+        self.attn = SplitAttention(dim, heads, from_class=True)
+        self.mlp = Mlp(dim, hidden)
 
     def forward(self, state: TokenState) -> TokenState:
         """Puts the class token in front."""
@@ -213,9 +226,8 @@ class SpectFormerH(StagedTransformer):
         c, dim = self.config, self.config.dims[stage]
         if stage + 1 < len(c.depths):
             return ToMap(dim, c.norm_eps)
-        attention = SplitAttention(dim, c.heads[stage], from_class=True)
-        mlp = Mlp(dim, int(dim * c.mlp_ratios[stage]))
-        block = ClassBlock(dim, attention, mlp, norm_eps=c.norm_eps)
+        hidden = int(dim * c.mlp_ratios[stage])
+        block = ClassBlock(dim, c.heads[stage], hidden, c.norm_eps)
         return ClassHead(block, nn.LayerNorm(dim, eps=c.norm_eps))
 
     def init_weights(self) -> None:
@@ -244,6 +256,8 @@ class SpectFormerH(StagedTransformer):
         stages: Any = self.stages
         for number, stage in enumerate(stages):
             state = stage.embed(x)
+            if any(self.config.spectral) and state.grid != self.config.grid(number):
+                raise ValueError(other_size(images, self.config))
             if box is not None and number == 0:
                 state = swapped(state, box.scaled(2 ** (len(self.stages) - 1)))
             for block in stage.blocks:

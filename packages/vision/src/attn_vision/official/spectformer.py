@@ -39,7 +39,9 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Confi
     if "embed_dims" not in config:
         ours: dict[str, Any] = {"heads": 6} | renamed(config, _VANILLA, {"uniform_drop": (False,)})
         gates = {name for name in state if name.endswith(".filter.complex_weight")}
-        return SpectFormerConfig(**(ours | ({"spectral": len(gates)} if gates else {})))
+        if gates:
+            ours["spectral"] = len(gates)
+        return SpectFormerConfig(**ours)
     rest = {name: x for name, x in config.items() if name != "block_types"}
     ours = renamed(rest, _STAGED, {"sr_ratios": (rest.get("sr_ratios"),), "qkv_bias": (True,)})
     stages = range(1, len(config["depths"]) + 1)
