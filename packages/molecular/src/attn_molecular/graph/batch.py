@@ -44,7 +44,7 @@ class Batch:
         return cls(
             torch.from_numpy(np.concatenate([a.numbers for a in structures])).long(),
             torch.from_numpy(np.concatenate([a.positions for a in structures]).astype(np.float64)),
-            torch.from_numpy(np.stack([np.asarray(a.cell[:], float) for a in structures])),
+            torch.from_numpy(np.stack([a.cell.array for a in structures]).astype(np.float64)),
             torch.from_numpy(np.stack([a.pbc for a in structures])),
             torch.repeat_interleave(torch.arange(len(counts)), counts),
             counts,

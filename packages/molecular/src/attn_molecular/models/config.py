@@ -1,10 +1,13 @@
 """What both releases of EScAIP are configured by."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .features import Basis
 from .parts import Activation, Norm
+
+if TYPE_CHECKING:
+    from .network import Network
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,10 @@ class BaseConfig:
         for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+
+    def build(self) -> "Network":
+        """The network, untrained."""
+        raise NotImplementedError
 
     @property
     def head_dim(self) -> int:

@@ -193,7 +193,7 @@ class Block(nn.Module):
             update = update * keep
             edge_update = None if edge_update is None else edge_update * edge_keep
         nodes = self.node_ffn(nodes + update, keep)
-        if self.edge_ffn is not None:
+        if self.edge_ffn is not None and edge_update is not None:
             edges = self.edge_ffn(edges + edge_update, edge_keep)
         return nodes, edges
 
@@ -252,7 +252,7 @@ class NeighborhoodAttention(nn.Module):
             return out, None
         if self.weight is None:
             return out[graph.first], out
-        return self._aggregate(out, graph), out
+        return self._aggregate(out, self.weight, graph), out
 
     def _message(self, nodes: Tensor, edges: Tensor, s: Surroundings) -> Tensor:
         attributes = self.attributes_norm(self.attributes(s))
@@ -264,10 +264,10 @@ class NeighborhoodAttention(nn.Module):
             return self.message_norm(gate * candidate + (1 - gate) * edge)
         return self.message_norm(self.act(self.message(torch.cat([attributes, edge, pair], 1))))
 
-    def _aggregate(self, out: Tensor, graph: Graph) -> Tensor:
+    def _aggregate(self, out: Tensor, weight: Tensor, graph: Graph) -> Tensor:
         """sum_s alpha_s out_s per head, alpha = softmax of LeakyReLU(w . out_s) over the edges."""
-        heads = out.unflatten(1, self.weight.shape)
-        scores = F.leaky_relu((heads * self.weight).sum(-1), 0.2)
+        heads = out.unflatten(1, weight.shape)
+        scores = F.leaky_relu((heads * weight).sum(-1), 0.2)
         alpha = graph.packed(graph.padded(scores, -torch.inf).softmax(1))
         return graph.sums(alpha[..., None] * heads).flatten(1)
 
