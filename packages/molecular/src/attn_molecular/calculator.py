@@ -104,12 +104,18 @@ class AttnCalculator(Calculator):
         ]
         self.results = _results(seen)
 
+    def forget_lists(self) -> None:
+        """Makes the next call search neighbors anew."""
+        for known in self._lists:
+            known.forget()
+
     def _warn_of_ignored(self, atoms: Atoms) -> None:
         for name in IGNORED:
             if atoms.info.get(name) and name not in self._warned:
                 self._warned.add(name)
                 warnings.warn(
-                    f"atoms.info[{name!r}] = {atoms.info[name]!r} is ignored: the model has no {name}",
+                    f"atoms.info[{name!r}] = {atoms.info[name]!r} is ignored: the model knows no "
+                    f"{name}",
                     stacklevel=4,
                 )
 
@@ -139,6 +145,10 @@ class VerletList:
             pairs = self.graph.pairs(batch, self.skin)
             self._made_for, self._pairs = batch, pairs
         return pairs
+
+    def forget(self) -> None:
+        """Makes the next call search anew."""
+        self._made_for = self._pairs = None
 
     def _serves(self, made: Batch, batch: Batch) -> bool:
         if not self.skin or made.positions.shape != batch.positions.shape:

@@ -7,4 +7,6 @@ from core_attn.cli import main as run
 
 def main() -> None:
     """Runs the command line of the package and exits with its code."""
-    sys.exit(run("attn_molecular"))
+    from .commands import COMMANDS  # imports ASE's parts, which others can spare
+
+    sys.exit(run("attn_molecular", commands=COMMANDS))

@@ -1,9 +1,7 @@
 """Many structures at once."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress

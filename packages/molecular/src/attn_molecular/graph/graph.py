@@ -34,7 +34,7 @@ class Graph:
     @property
     def atoms(self) -> int:
         """The number of atoms."""
-        return len(self.offsets) - 1
+        return self.offsets.shape[0] - 1
 
     @cached_property
     def counts(self) -> Int[Tensor, " atoms"]:

@@ -148,7 +148,7 @@ class SoftKNN:
         return outside.index_put((listed,), ranks[center[listed], slot[listed]])
 
 
-def sine_ranks(sorted_distances: Tensor, scale: float) -> Tensor:
+def sine_ranks(sorted_distances: Tensor, scale: float, limit: int | None = None) -> Tensor:
     """sum over c' of S((d_c - d_c') / scale), S(x) = (1 + sin(x / 2)) / 2 up to |x| = pi.
 
     Beyond, S is 0 or 1.
@@ -158,11 +158,14 @@ def sine_ranks(sorted_distances: Tensor, scale: float) -> Tensor:
     Args:
         sorted_distances: (rows, candidates), ascending.
         scale: in the unit of the distances.
+        limit: how many of a row count; None for all.
     """
     d = sorted_distances
     fixed = d.detach().contiguous()
     low = torch.searchsorted(fixed, fixed - math.pi * scale, right=True)
     high = torch.searchsorted(fixed, fixed + math.pi * scale)
+    if limit is not None:
+        low, high = low.clamp(max=limit), high.clamp(max=limit)
     phase = d / (2 * scale)
     sine, cosine = phase.sin(), phase.cos()
     sums = [torch.nn.functional.pad(x.cumsum(1), (1, 0)) for x in (sine, cosine)]

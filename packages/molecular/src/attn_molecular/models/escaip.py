@@ -137,8 +137,11 @@ class EScAIP(Network):
 
     def features(self, graph: Graph, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Nodes and edges after all blocks."""
-        s = Surroundings(graph, batch.numbers, batch.system, self.order(graph))
-        keep = branch_keep(self.config.drop_path, self.training, batch.system)
+        return self.hidden(Surroundings(graph, batch.numbers, batch.system, self.order(graph)))
+
+    def hidden(self, s: Surroundings) -> tuple[Tensor, Tensor | None]:
+        """The same, of a graph however it was made."""
+        keep = branch_keep(self.config.drop_path, self.training, s.system)
         nodes, edges = self.input(s)
         readouts = [self.readouts[0](nodes, edges)]
         for block, readout in zip(self.blocks, list(self.readouts)[1:], strict=True):
