@@ -17,6 +17,7 @@ from .layers import (
     query_norm_gate,
 )
 from .ops import (
+    angle_legendre,
     attention,
     attention_mean,
     attention_row,
@@ -25,6 +26,7 @@ from .ops import (
     cluster_attention,
     cluster_weights,
     delta_rule,
+    edge_attention,
     gather_attention,
     gather_weights,
     lif,
@@ -54,6 +56,8 @@ __all__ = [
     "linear_attention",
     "bidirectional_linear_attention",
     "delta_rule",
+    "edge_attention",
+    "angle_legendre",
     "gather_attention",
     "gather_weights",
     "cluster_attention",

@@ -1,5 +1,6 @@
 """EScAIP on core-attn: an attention potential for molecules and crystals."""
 
+from .calculator import AttnCalculator
 from .graph import Batch, Graph, NearestNeighbors, SoftKNN
 from .models import (
     VARIANTS,
@@ -10,9 +11,12 @@ from .models import (
     Prediction,
     create,
 )
+from .potential import Potential, load_potential
+from .prediction import predict
 
 __all__ = [
     "VARIANTS",
+    "AttnCalculator",
     "Batch",
     "EScAIP",
     "EScAIPConfig",
@@ -20,7 +24,10 @@ __all__ = [
     "EScAIPV1Config",
     "Graph",
     "NearestNeighbors",
+    "Potential",
     "Prediction",
     "SoftKNN",
     "create",
+    "load_potential",
+    "predict",
 ]

@@ -1,15 +1,13 @@
-"""Attention among the edges of each atom."""
+"""Attention among the edges of each atom, as a layer."""
 
 from collections.abc import Sequence
+from functools import partial
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from core_attn import AttentionLayer
+from core_attn import AttentionLayer, edge_attention
 
-from .angles import legendre
 from .graph import Graph
 
 
@@ -54,17 +52,13 @@ class EdgeAttention(AttentionLayer):
             first_only: whether only each atom's first edge asks.
         """
         q, k, v = (x.unflatten(1, (self.num_heads, -1)) for x in (q, k, v))
-        table = legendre(graph.padded(graph.direction), len(self.degrees))
-        queries = q[:, :, None] if first_only else graph.padded(q).transpose(1, 2)
-        keys, values = (graph.padded(x).transpose(1, 2) for x in (k, v))
-        groups = zip(table, *(x.split(self.degrees, -1) for x in (queries, keys)), strict=True)
-        rows = slice(0, 1) if first_only else slice(None)
-        scores = sum(p[:, None, rows] * (a @ b.transpose(-1, -2)) for p, a, b in groups)
-        zero = graph.distance.new_zeros(len(k)) if bias is None else bias
-        scores = self.scale * scores + graph.padded(zero, -torch.inf)[:, None, None, :]
-        if pair_bias is not None:
-            scores = scores + pair_bias[:, :, rows]
-        weights = self.pattern(scores.softmax(-1))
-        weights = F.dropout(weights, self.dropout, self.training) if self.dropout else weights
-        heads = (weights @ values).transpose(1, 2)
-        return self.heads(heads[:, 0] if first_only else graph.packed(heads))
+        if graph.outside is not None and bias is None:
+            bias = graph.log_envelope.new_zeros(len(k)).masked_fill(graph.outside, -float("inf"))
+        operator = partial(
+            edge_attention, direction=graph.direction, degrees=self.degrees, pair_bias=pair_bias,
+            first_only=first_only, slots=graph.every,
+        )  # fmt: skip
+        return self.attend(
+            q, k, v, operator=operator, offsets=graph.offsets, bias=bias, scale=self.scale,
+            dropout=self.dropout,
+        )  # fmt: skip

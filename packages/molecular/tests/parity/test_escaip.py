@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from attn_molecular import Batch, EScAIPV1Config, SoftKNN
-from attn_molecular.angles import legendre
 from attn_molecular.models.features import BondOrder, DistanceLinear
 from attn_molecular.official import config_from, from_official, to_official
+from core_attn import angle_legendre
 from core_attn.testing import assert_parity, load_case, parity_cases
 
 CASES = parity_cases("escaip", Path(__file__).parent / "cases")
@@ -194,7 +194,7 @@ def test_official_graph(path, official_images):
 
     order = BondOrder(6, smooth=False, unit_norm=True, floor=1e-6)(graph).float()
     close({"order": order}, {"order": case.outputs["boo_lmax5"]}, **TOLERANCE)
-    values = legendre(graph.padded(graph.direction), 5, right_angle=True)
+    values = angle_legendre(graph.padded(graph.direction), 5, right_angle=True)
     values = torch.stack(values, -1).float()
     row, column = slot_pairs(graph, slot)
     real = graph.padded(torch.ones_like(graph.slot)).bool()

@@ -4,6 +4,8 @@ from ._attention.call import AttentionOptions, WeightsOptions
 from ._attention.operator import attention, attention_mean, attention_row, attention_weights
 from ._delta_rule.operator import delta_rule
 from ._dispatch import Choice, Explanation, use_backend, why
+from ._edge_attention.angles import angle_legendre
+from ._edge_attention.operator import edge_attention
 from ._gather_attention.operator import (
     cluster_attention,
     cluster_weights,
@@ -31,6 +33,7 @@ __all__ = [
     "Residual",
     "ShortOptions",
     "WeightsOptions",
+    "angle_legendre",
     "attention",
     "attention_mean",
     "attention_row",
@@ -41,6 +44,7 @@ __all__ = [
     "cluster_attention",
     "cluster_weights",
     "delta_rule",
+    "edge_attention",
     "gather_attention",
     "gather_weights",
     "scatter_mean",

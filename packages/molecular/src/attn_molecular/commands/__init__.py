@@ -1,4 +1,4 @@
-"""Commands over ASE: `attn-molecular md`, `relax`, `neb`, `phonons`, `eos`, `elastic`, `predict`."""
+"""The commands of the package over ASE."""
 
 from .eos import elastic, eos
 from .md import md

@@ -147,8 +147,8 @@ class Run:
             if wrong:
                 name = wrong[0]
                 raise ValueError(
-                    f"--resume: the run in {self.folder} has {name} = {kept['settings'].get(name)}, "
-                    f"not {self.settings[name]}"
+                    f"--resume: the run in {self.folder} has {name} = "
+                    f"{kept['settings'].get(name)}, not {self.settings[name]}"
                 )
             self.atoms = Atoms(
                 saved["numbers"], saved["positions"], cell=saved["cell"], pbc=saved["pbc"],
@@ -234,8 +234,8 @@ class Run:
         if not np.isfinite(moved).all() or moved.max() > FARTHEST:
             worst = int(np.argmax(np.where(np.isfinite(moved), moved, np.inf)))
             raise ValueError(
-                f"atoms fly apart: at step {self.step} atom {worst} moves {moved[worst]:.3g} A in a "
-                f"step; the last good frame is step {self.last_frame} in {self.trajectory}"
+                f"atoms fly apart: at step {self.step} atom {worst} moves {moved[worst]:.3g} A; "
+                f"the last good frame is step {self.last_frame} in {self.trajectory}"
             )
 
     def _record(self) -> None:

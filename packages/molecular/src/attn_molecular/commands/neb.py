@@ -1,5 +1,6 @@
 """Nudged elastic bands."""
 
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -55,8 +56,8 @@ def neb(
     first, last = read_structure(input), read_structure(end)
     if len(first) != len(last) or (first.numbers != last.numbers).any():
         raise ValueError(
-            f"--end must have the atoms of --input in the same order: {first.get_chemical_formula()} "
-            f"and {last.get_chemical_formula()}"
+            f"--end must have the atoms of --input in the same order; they are "
+            f"{first.get_chemical_formula()} and {last.get_chemical_formula()}"
         )
     if images < 1:
         raise ValueError(f"--images must be at least 1, got {images}")
@@ -75,9 +76,7 @@ def neb(
 
     path = [frozen(atoms) for atoms in chain]
     energies = np.array([atoms.get_potential_energy() for atoms in path])
-    moved = [
-        np.linalg.norm(b.positions - a.positions) for a, b in zip(path, path[1:], strict=False)
-    ]
+    moved = [np.linalg.norm(b.positions - a.positions) for a, b in pairwise(path)]
     along = np.concatenate([[0.0], np.cumsum(moved)])
     write_structures(folder / "path.extxyz", path)
     write_table(

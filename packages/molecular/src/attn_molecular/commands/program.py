@@ -79,7 +79,7 @@ def export(
     dtype: Literal["float32", "float64"] = "float32",
     tolerance: float = 1e-4,
 ) -> int:
-    """Write a potential's energy by torch.export; PyTorch alone runs it, and its gradient is minus the forces.
+    """Write a potential's energy by torch.export: PyTorch alone runs and differentiates it.
 
     The program takes (numbers, positions, cell, i, j, shift, table): pairs of atoms i, j with the
     image `shift` within the reach it prints, each once, and for each atom the numbers of its

@@ -13,7 +13,6 @@ from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from ..graph import Batch, pairs_within
-from ..graph.pairs import OVERLAP
 
 KCAL = 1 / 23.06052  # eV per kcal/mol
 ENERGY_KEYS = ("energy", "REF_energy", "ref_energy", "free_energy", "dft_energy")
@@ -171,9 +170,7 @@ def _from_npz(path: Path) -> Iterator[Atoms]:
         numbers = get("z", "nuclear_charges", "numbers")
         energies, forces = get("e", "energies", "energy"), get("f", "forces")
     if positions is None or numbers is None:
-        raise ValueError(
-            f"{path} has no R (positions) and z (atomic numbers); it has {list(names)}"
-        )
+        raise ValueError(f"{path} needs R (positions) and z (numbers); it has {list(names)}")
     for index, x in enumerate(positions):
         atoms = Atoms(numbers if numbers.ndim == 1 else numbers[index], x)
         if energies is not None:
@@ -265,7 +262,7 @@ def _frame(atoms: Atoms, keys: Keys) -> Frame:
             f"atom {int(np.argmax(wrong))} has atomic number {atoms.numbers[wrong][0]}"
         )
     plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    pairs_within(Batch.from_atoms([plain]), 2 * OVERLAP)  # positions, cell and overlaps
+    pairs_within(Batch.from_atoms([plain]), 1.0)  # positions, cell and overlaps
     energy = _label(atoms, keys.energy, ENERGY_KEYS)
     forces = _label(atoms, keys.forces, FORCES_KEYS)
     count = len(atoms)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .graph import Graph
@@ -17,11 +17,9 @@ class DenseGraph(Graph):
 
     Attributes:
         slots: edges of each atom.
-        outside: (edges) which of them are not in the graph.
     """
 
     slots: int = 0
-    outside: Bool[Tensor, " edges"] | None = None
 
     def padded(self, x: Tensor, fill: float = 0.0) -> Tensor:
         """(atoms * slots, ...) as (atoms, slots, ...), `fill` outside of the graph."""
@@ -36,6 +34,11 @@ class DenseGraph(Graph):
     def sums(self, x: Tensor) -> Tensor:
         """Sums over the edges of each atom."""
         return self.padded(x).sum(1)
+
+    @property
+    def every(self) -> int:
+        """The slots."""
+        return self.slots
 
     @property
     def longest(self) -> int:  # type: ignore[override]
@@ -125,6 +128,6 @@ def dense_graph(
         torch.where(out, 0.0, distances[flat]).to(dtype),
         torch.where(out, -torch.inf, logs[flat]).to(dtype),
         None,
-        slots,
         out,
+        slots,
     )

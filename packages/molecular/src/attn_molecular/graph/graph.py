@@ -21,6 +21,7 @@ class Graph:
         log_envelope: (edges) added to attention logits; 0 for self edges, falling to -inf where an
             edge leaves the graph.
         featureless: (edges) edges whose distance expansion is zero; None for none.
+        outside: (edges) which of them do not belong to the graph; None for none.
     """
 
     center: Int[Tensor, " edges"]
@@ -30,6 +31,7 @@ class Graph:
     distance: Float[Tensor, " edges"]
     log_envelope: Float[Tensor, " edges"]
     featureless: Bool[Tensor, " edges"] | None = None
+    outside: Bool[Tensor, " edges"] | None = None
 
     @property
     def atoms(self) -> int:
@@ -63,6 +65,11 @@ class Graph:
     def sums(self, x: Tensor) -> Tensor:
         """Sums of (edges, ...) over the edges of each atom."""
         return x.new_zeros(self.atoms, *x.shape[1:]).index_add(0, self.center, x)
+
+    @property
+    def every(self) -> int | None:
+        """The edges of every atom, where all have as many by construction."""
+        return None
 
     @cached_property
     def first(self) -> Int[Tensor, " atoms"]:

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..angles import legendre
+from core_attn import angle_legendre
+
 from ..attention import EdgeAttention
 from ..graph import Batch, Graph, SoftKNN
 from .config import BaseConfig
@@ -284,7 +285,7 @@ class AngleScalar(nn.Module):
 
     def forward(self, graph: Graph) -> Float[Tensor, "atoms heads edges edges"]:
         """What is added to the logits."""
-        cosine = legendre(graph.padded(graph.direction), 2)[1]
+        cosine = angle_legendre(graph.padded(graph.direction), 2)[1]
         return self.weight[:, None, None] * cosine[:, None]
 
 
@@ -302,7 +303,7 @@ class AngleBias(nn.Module):
     def forward(self, graph: Graph) -> Float[Tensor, "atoms heads edges edges"]:
         """What is added to the logits."""
         direction = graph.padded(graph.direction)
-        values = torch.stack(legendre(direction, self.degrees, right_angle=True), -1)
+        values = torch.stack(angle_legendre(direction, self.degrees, right_angle=True), -1)
         angle = self.act(self.angle(values))
         distance = graph.padded(self.act(self.distance(graph)))
         pair = distance[:, :, None] * distance[:, None]

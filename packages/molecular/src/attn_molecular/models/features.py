@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..angles import legendre
+from core_attn import angle_legendre
+
 from ..graph import Graph
 
 Basis = Literal["gaussian", "sigmoid", "linear_sigmoid"]
@@ -38,7 +39,7 @@ class BondOrder(nn.Module):
         log_weight = graph.log_envelope if self.smooth else torch.zeros_like(graph.distance)
         weight = graph.padded(log_weight, -torch.inf).exp()
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
-        table = legendre(graph.padded(graph.direction), self.degrees)
+        table = angle_legendre(graph.padded(graph.direction), self.degrees)
         square = torch.stack([torch.einsum("ns,nst,nt->n", weight, p, weight) for p in table], 1)
         if not self.unit_norm:
             square = square * (2 * torch.arange(self.degrees, device=square.device) + 1)

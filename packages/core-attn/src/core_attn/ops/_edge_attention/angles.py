@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def legendre(
+def angle_legendre(
     direction: Float[Tensor, "atoms edges 3"], degrees: int, *, right_angle: bool = False
 ) -> list[Float[Tensor, "atoms edges edges"]]:
     """P_l of the cosine between any two directions, l < `degrees`; 0 for l > 0 with a zero vector.
@@ -20,7 +20,7 @@ def legendre(
 
     Example:
         >>> x = torch.tensor([[[1.0, 0, 0], [0, 1.0, 0], [0, 0, 0]]])
-        >>> legendre(x, 3)[2][0].tolist()
+        >>> angle_legendre(x, 3)[2][0].tolist()
         [[1.0, -0.5, 0.0], [-0.5, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
     cosine = direction @ direction.transpose(1, 2)
@@ -28,6 +28,6 @@ def legendre(
     both = torch.ones_like(cosine) if right_angle else real[:, :, None] * real[:, None, :]
     values = [torch.ones_like(cosine), cosine]
     for degree in range(2, degrees):
-        low = (degree - 1) * (both if degree == 2 else values[degree - 2])
+        low = (degree - 1) * both * values[degree - 2]
         values.append(((2 * degree - 1) * cosine * values[degree - 1] - low) / degree)
     return values[:degrees]

@@ -1,0 +1,1 @@
+"""Attention among the edges of each atom."""
