@@ -203,8 +203,8 @@ def _from_lmdb(path: Path, trust_pickle: bool) -> Iterator[Atoms]:
                 yield _from_pickle(pickle.loads(value))
             else:
                 raise ValueError(
-                    f"{path} holds pickles, and reading a pickle runs code in it: pass trust_pickle "
-                    f"if you trust the file"
+                    f"{path} holds pickles, and reading a pickle runs code in it: "
+                    f"pass trust_pickle if you trust the file"
                 )
 
 
