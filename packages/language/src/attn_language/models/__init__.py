@@ -6,6 +6,7 @@ from typing import Any
 from core_attn.variants import variant
 
 from .bam import BAMConfig
+from .classifier import Classifier, ClassifierConfig
 from .decoder import Decoder, DecoderConfig, State
 from .dha import DHAConfig
 from .grassmann import GrassmannConfig
@@ -18,7 +19,7 @@ from .uoe import UoEConfig
 
 GRASSMANN = GrassmannConfig(vocab=256, dim=64, depth=2, reduced=8, hidden=256)
 
-VARIANTS: dict[str, DecoderConfig | LamaConfig] = {
+VARIANTS: dict[str, DecoderConfig | LamaConfig | ClassifierConfig] = {
     "transformer": TransformerConfig(),
     "llama": TransformerConfig(
         positions="rotary", norm="rms", activation="silu", gated=True, qkv_bias=False,
@@ -50,12 +51,25 @@ VARIANTS: dict[str, DecoderConfig | LamaConfig] = {
     ),
     "lama": LamaConfig(),
     "lama_mean": LamaConfig(pool="mean"),
+    "encoder_classifier": ClassifierConfig(trunk=TransformerConfig(causal=False, context=512)),
+    "spikegpt_classifier": ClassifierConfig(trunk=SpikeGPTConfig()),
+    "uoe_classifier": ClassifierConfig(trunk=UoEConfig(routing="expert", causal=False)),
 }  # fmt: skip
 
-__all__ = ["VARIANTS", "Decoder", "DecoderConfig", "Lama", "LamaConfig", "State", "create"]
+__all__ = [
+    "VARIANTS",
+    "Classifier",
+    "ClassifierConfig",
+    "Decoder",
+    "DecoderConfig",
+    "Lama",
+    "LamaConfig",
+    "State",
+    "create",
+]
 
 
-def create(name: str, **changes: Any) -> Decoder | Lama:
+def create(name: str, **changes: Any) -> Decoder | Lama | Classifier:
     """Builds a named variant, untrained.
 
     Args:

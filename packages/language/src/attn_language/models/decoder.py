@@ -126,7 +126,8 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(map(config.make_block, range(config.depth)))
         self.norm = config.make_final_norm()
         self.head = config.make_head()
-        config.initialize(self)
+        if not next(self.parameters()).is_meta:  # else weights of a file take their place
+            config.initialize(self)
 
     def forward(
         self, ids: Int[Tensor, "batch tokens"], lengths: Int[Tensor, " batch"] | None = None
@@ -256,7 +257,8 @@ class Embedding(nn.Module):
 
     def __init__(self, vocab: int, dim: int, positions: int | None = None, dropout: float = 0.0):
         super().__init__()
-        self.tokens = nn.Embedding(vocab, dim)
+        # Not drawn here: the configuration initializes, and drawing on "meta" imports for seconds.
+        self.tokens = nn.Embedding.from_pretrained(torch.empty(vocab, dim), freeze=False)
         self.positions = None if positions is None else nn.Embedding(positions, dim)
         self.drop = nn.Dropout(dropout)
 

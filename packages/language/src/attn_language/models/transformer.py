@@ -33,6 +33,7 @@ class TransformerConfig(DecoderConfig):
         out_bias: whether the attention's output projection has one.
         bias: whether the feed-forward has biases.
         tied: whether the output matrix is that of the embedding.
+        causal: whether a token sees earlier ones only; False makes an encoder.
     """
 
     heads: int = 4
@@ -50,6 +51,7 @@ class TransformerConfig(DecoderConfig):
     out_bias: bool = True
     bias: bool = True
     tied: bool = True
+    causal: bool = True
 
     def __post_init__(self):
         """Refuses sizes that cannot be built."""
@@ -78,6 +80,11 @@ class TransformerConfig(DecoderConfig):
         """The context, where positions are limited by it."""
         return None if self.positions == "none" else self.context
 
+    @property
+    def exact_steps(self) -> bool:
+        """Not where later tokens are seen."""
+        return self.causal
+
     def make_embedding(self) -> nn.Module:
         """Tokens, and learned positions."""
         positions = self.context if self.positions == "learned" else None
@@ -102,6 +109,7 @@ class TransformerConfig(DecoderConfig):
             self.dim, self.features_per_head, k_map, v_map,
             rope_base=self.rope_base if self.positions == "rotary" else None,
             qkv_bias=self.qkv_bias, out_bias=self.out_bias, dropout=self.dropout,
+            causal=self.causal,
         )  # fmt: skip
 
     def make_feed_forward(self) -> nn.Module:
@@ -141,7 +149,7 @@ def extended(cache: Cache | None, k: Tensor, v: Tensor) -> Cache:
 
 
 class SelfAttention(AttentionLayer):
-    """Causal self attention whose query heads share key heads and value heads as two maps say.
+    """Self attention whose query heads share key heads and value heads as two maps say.
 
     Args:
         dim: features of the tokens.
@@ -152,6 +160,7 @@ class SelfAttention(AttentionLayer):
         qkv_bias: whether the projections to queries, keys and values have biases.
         out_bias: whether the output projection has one.
         dropout: probability of dropping a weight, in training.
+        causal: whether a token sees earlier ones only.
 
     Source: Vaswani et al., 2017, "Attention Is All You Need", arXiv 1706.03762, section 3.2.2.
 
@@ -174,8 +183,10 @@ class SelfAttention(AttentionLayer):
         qkv_bias: bool = True,
         out_bias: bool = True,
         dropout: float = 0.0,
+        causal: bool = True,
     ):
         super().__init__()
+        self.causal = causal
         self.num_heads, self.head_dim = len(k_map), head_dim
         self.k_map, self.v_map = list(k_map), list(v_map)
         self.sizes = [len(k_map), max(k_map) + 1, max(v_map) + 1]
@@ -191,8 +202,9 @@ class SelfAttention(AttentionLayer):
             positions = torch.arange(start, start + x.shape[1], device=x.device)
             q, k = (rotate(z, positions, base=self.rope_base) for z in (q, k))
         cache = extended(state, k, v)
+        mask = None if self.causal or valid is None else valid[:, None, None]
         heads = self.attend(
-            q, cache.k.x, cache.v.x, causal=True, dropout=self.dropout,
+            q, cache.k.x, cache.v.x, causal=self.causal, mask=mask, dropout=self.dropout,
             k_head_map=self.k_map, v_head_map=self.v_map,
         )  # fmt: skip
         return self.out(heads.flatten(-2)), cache

@@ -1,0 +1,119 @@
+"""The command attn-language."""
+
+import sys
+from itertools import pairwise
+from typing import Literal
+
+from core_attn.cli import main as run
+
+COMMANDS = ("generate", "convert")
+
+
+def main() -> int:
+    """Runs attn-language and returns its exit code."""
+    words = sys.argv[1:]
+    if words[:1] and words[0] in COMMANDS:
+        words = with_flag(words, {"generate": "--prompt", "convert": "--kind"}[words[0]])
+    return run(
+        "attn_language", words, commands={"generate": generate, "convert": convert, "bench": bench}
+    )
+
+
+def with_flag(words: list[str], flag: str) -> list[str]:
+    """Puts a flag before the word that follows neither the command nor a flag.
+
+    Example:
+        >>> with_flag(["generate", "--ckpt", "a.gguf", "Once upon"], "--prompt")
+        ['generate', '--ckpt', 'a.gguf', '--prompt', 'Once upon']
+    """
+    out = words[:1]
+    for before, word in pairwise(words):
+        follows = before.startswith("--") and "=" not in before
+        if not word.startswith("-") and not follows and flag not in words:
+            out.append(flag)
+        out.append(word)
+    return out
+
+
+def generate(
+    ckpt: str,
+    prompt: str = "\n",
+    max_tokens: int = 100,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Write on after a prompt, as the tokens come.
+
+    Args:
+        ckpt: a checkpoint, a Hugging Face folder of the LLaMA family, or a GGUF file.
+        prompt: the text to go on from.
+        max_tokens: how many to add, at most.
+        temperature: 0 for the likeliest token, 1 to draw as the model says.
+        top_k: only so many of the likeliest are drawn from.
+        top_p: only the likeliest that together reach this probability are drawn from.
+        stop: a text at which to end, if it comes as one token.
+        seed: of the draws.
+    """
+    from .generation import stream
+    from .loading import load
+    from .tokens import streamed
+
+    model, tokenizer = load(ckpt)
+    if tokenizer is None:
+        raise ValueError(f"{ckpt} holds no tokenizer")
+    ids = tokenizer.encode(prompt)
+    if not ids:
+        raise ValueError("the prompt is empty")
+    ends = [] if stop is None else tokenizer.encode(stop)
+    if stop is not None and len(ends) != 1:
+        raise ValueError(f"stop {stop!r} is {len(ends)} tokens; it must be one")
+    new = stream(
+        model, ids, max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, stop=ends,
+        seed=seed,
+    )  # fmt: skip
+    print(prompt, end="", flush=True)
+    for text in streamed(tokenizer, new):
+        print(text, end="", flush=True)
+    print()
+
+
+def convert(
+    kind: Literal["dha", "bam", "btx"],
+    ckpt: str,
+    out: str,
+    budget: float = 0.5,
+    steps: int = 0,
+    kv: Literal["expert", "shared"] = "expert",
+) -> None:
+    """Make another model of checkpoints: fewer key and value heads, or a mixture of several.
+
+    Args:
+        kind: "dha" fuses key and value heads; "bam" and "btx" mix several models.
+        ckpt: the checkpoint, or several with commas between.
+        out: the checkpoint to write.
+        budget: share of the key and value heads to keep ("dha").
+        steps: of fusion on the checkpoint's own training text; 0 averages at once ("dha").
+        kv: whether attention experts have keys and values of their own ("bam").
+    """
+    from .conversion import convert as run_conversion
+
+    for line in run_conversion(kind, ckpt.split(","), out, budget=budget, steps=steps, kv=kv):
+        print(line)
+
+
+def bench(threads: int = 1) -> None:
+    """Measure tokens per second of every model, training and writing.
+
+    Args:
+        threads: of torch.
+    """
+    from .speed import measure
+
+    measure(threads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
