@@ -1,40 +1,19 @@
 """The command attn-language."""
 
 import sys
-from itertools import pairwise
 from typing import Literal
 
 from core_attn.cli import main as run
-
-COMMANDS = ("generate", "convert")
+from core_attn.cli import positional
 
 
 def main() -> int:
     """Runs attn-language and returns its exit code."""
-    words = sys.argv[1:]
-    if words[:1] and words[0] in COMMANDS:
-        words = with_flag(words, {"generate": "--prompt", "convert": "--kind"}[words[0]])
-    return run(
-        "attn_language", words, commands={"generate": generate, "convert": convert, "bench": bench}
-    )
+    commands = {"generate": generate, "convert": convert, "bench": bench}
+    return run("attn_language", commands=commands)
 
 
-def with_flag(words: list[str], flag: str) -> list[str]:
-    """Puts a flag before the word that follows neither the command nor a flag.
-
-    Example:
-        >>> with_flag(["generate", "--ckpt", "a.gguf", "Once upon"], "--prompt")
-        ['generate', '--ckpt', 'a.gguf', '--prompt', 'Once upon']
-    """
-    out = words[:1]
-    for before, word in pairwise(words):
-        follows = before.startswith("--") and "=" not in before
-        if not word.startswith("-") and not follows and flag not in words:
-            out.append(flag)
-        out.append(word)
-    return out
-
-
+@positional("prompt")
 def generate(
     ckpt: str,
     prompt: str = "\n",
@@ -80,6 +59,7 @@ def generate(
     print()
 
 
+@positional("kind")
 def convert(
     kind: Literal["dha", "bam", "btx"],
     ckpt: str,

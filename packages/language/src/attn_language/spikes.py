@@ -46,7 +46,7 @@ def spike_rates(model: Decoder, ids: Tensor) -> SpikeRates:
         for part in (block.mixer, block.feed_forward):
             entering = [
                 m.out_features
-                for m in part.modules()
+                for m in part.modules()  # type: ignore[union-attr]
                 if isinstance(m, nn.Linear) and m.in_features == model.config.dim
             ]
             outputs.append(sum(entering))

@@ -56,7 +56,7 @@ class TextClassification(TextTask):
 
     def sizes(self, data: LabeledText) -> dict[str, Any]:
         """Vocabulary and classes."""
-        return {"vocab": data.tokenizer.vocab, "classes": len(data.classes)}  # type: ignore[union-attr]
+        return {**super().sizes(data), "classes": len(data.classes)}
 
     def training_step(self, batch: LabeledBatch, index: int) -> Tensor:
         """Cross entropy, plus what the layers add."""

@@ -68,10 +68,8 @@ class LanguageModel(TextTask):
 
     def sizes(self, data: TextData) -> dict[str, Any]:
         """Vocabulary and context."""
-        return {
-            "vocab": data.tokenizer.vocab,
-            "context": self.settings.get("context", data.context),
-        }  # type: ignore[union-attr]
+        context = self.settings.get("context", data.context)
+        return {**super().sizes(data), "context": context}
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Cross entropy of the next token, plus what the layers add."""

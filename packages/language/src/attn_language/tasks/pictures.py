@@ -100,12 +100,12 @@ def gates(model: Any, ids: Tensor) -> Exhibit:
         alphas = {name: a[0].cpu() for name, a in seen.items()}
     figure = Figure(figsize=(3.2 * len(alphas) + 0.6, 3), layout="constrained")
     grid = figure.subplots(1, len(alphas), squeeze=False)[0]
-    image, rows = None, []
+    rows: list[dict[str, Any]] = []
     for axes, (name, alpha) in zip(grid, alphas.items(), strict=True):
-        image = axes.imshow(alpha.T, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+        axes.imshow(alpha.T, cmap="viridis", vmin=0, vmax=1, aspect="auto")
         axes.set(title=name, xlabel="token", ylabel="feature")
         rows.append({"layer": name, "mean": alpha.mean().item(), "deviation": alpha.std().item()})
-    figure.colorbar(image, ax=list(grid), label="share kept")
+    figure.colorbar(grid[-1].images[0], ax=list(grid), label="share kept")
     caption = "The gate between a token's own features (1) and the planes it spans with others (0)."
     return Exhibit("Mixing", caption, figure, rows)
 
@@ -177,16 +177,16 @@ def routes(model: Any, ids: Tensor, tap: str, caption: str) -> Exhibit:
         shares = {name: p[0].cpu() for name, p in seen.items()}
     figure = Figure(figsize=(7, 1.3 * len(shares) + 0.4), layout="constrained")
     grid = figure.subplots(len(shares), 1, squeeze=False, sharex=True)[:, 0]
-    image, rows = None, []
+    rows: list[dict[str, Any]] = []
     for axes, (name, share) in zip(grid, shares.items(), strict=True):
-        image = axes.imshow(share.T, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+        axes.imshow(share.T, cmap="viridis", vmin=0, vmax=1, aspect="auto")
         axes.set_title(name, fontsize=8)
         axes.set_ylabel("expert")
         rows += [
             {"layer": name, "expert": i, "mean": p.item()} for i, p in enumerate(share.mean(0))
         ]
     grid[-1].set_xlabel("token")
-    figure.colorbar(image, ax=list(grid))
+    figure.colorbar(grid[-1].images[0], ax=list(grid))
     return Exhibit("Routing", caption, figure, rows)
 
 
