@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core_attn.analysis import Layout, find_patterns, pattern_name
+from core_attn.analysis import Layout, MapSample, find_patterns, pattern_name
 
 LAYOUT = Layout((6, 6), prefix=1)
 
@@ -50,23 +50,27 @@ def test_clusters_of_planted_kinds_are_pure():
     maps = torch.stack(
         [torch.stack([planted(kind, generator) for kind in kinds]) for _ in range(12)]
     )
-    found = find_patterns({"layer": maps}, LAYOUT, epochs=30)
+    sample = MapSample(LAYOUT)
+    sample.add("layer", range(12), maps)
+    found = find_patterns(sample, epochs=30)
     table = found.table()
     purity = sum(
         table.filter(cluster=cluster)["head"].value_counts()["count"].max()
         for cluster in table["cluster"].unique()
     )
     assert purity / table.height > 0.9
-    assert found.consistency()["share"].min() > 0.9
+    assert found.consistency()["cluster_share"].min() > 0.9
     assert found.gallery(3).shape[:2] == (3, 3)
 
 
 def test_maps_that_do_not_fit_are_refused_with_the_numbers():
+    sample = MapSample(LAYOUT)
     with pytest.raises(ValueError, match=r"17.*6x6 = 36"):
-        find_patterns({"a": torch.full((8, 2, 17, 17), 1 / 17)}, LAYOUT)
+        sample.add("a", [0], torch.full((1, 2, 17, 17), 1 / 17))
     with pytest.raises(ValueError, match="NaN"):
-        find_patterns({"a": torch.full((8, 2, 37, 37), torch.nan)}, LAYOUT)
+        sample.add("a", [0], torch.full((1, 2, 37, 37), torch.nan))
     with pytest.raises(ValueError, match="sums to 0.5"):
-        find_patterns({"a": torch.full((8, 2, 37, 37), 0.5 / 37)}, LAYOUT)
+        sample.add("a", [0], torch.full((1, 2, 37, 37), 0.5 / 37))
+    sample.add("a", [0], torch.full((1, 2, 37, 37), 1 / 37))
     with pytest.raises(ValueError, match="too few"):
-        find_patterns({"a": torch.full((1, 2, 37, 37), 1 / 37)}, LAYOUT)
+        find_patterns(sample)

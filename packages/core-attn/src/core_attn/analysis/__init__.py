@@ -12,11 +12,12 @@ from .importance import (
 )
 from .metrics import Outcome, bootstrap, measure
 from .patterns import (
+    MapSample,
     PatternAutoencoder,
     Patterns,
     find_patterns,
-    offset_profile,
     pattern_name,
+    sample_maps,
     train_autoencoder,
 )
 from .prune import pruned
@@ -48,9 +49,10 @@ __all__ = [
     "offset_map",
     "PatternAutoencoder",
     "train_autoencoder",
+    "MapSample",
+    "sample_maps",
     "Patterns",
     "find_patterns",
-    "offset_profile",
     "pattern_name",
     "pruned",
     "find_units",

@@ -1,7 +1,8 @@
 """What kinds of attention there are: codes of maps, their clusters, names by rules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .sites import Sites
 from .strength import Layout, check_pattern, offset_map
 
 SIDE = 64
@@ -57,22 +59,26 @@ class PatternAutoencoder(nn.Module):
 
 
 def prepared(
-    weights: Float[Tensor, "maps patches patches"], side: int | None = None
+    weights: Float[Tensor, "maps patches patches"],
 ) -> Float[Tensor, "maps 1 side side"]:
     """Maps as the autoencoder takes them: rows that sum to 1, log(1 + weight x patches).
 
+    More than 64 patches are resized to 64 by area; fewer are padded with zeros to a multiple of 16.
+
     Args:
         weights: among patches, the prefix cut off.
-        side: to which maps are resized (by area); by default 64, or less for fewer patches.
+
+    Example:
+        >>> prepared(torch.eye(36)[None]).shape
+        torch.Size([1, 1, 48, 48])
     """
     patches = weights.shape[-1]
-    if side is None:
-        side = min(SIDE, -(-patches // 16) * 16)
     rows = weights / weights.sum(-1, keepdim=True).clamp(min=1e-9)
     maps = torch.log1p(rows * patches)[:, None]
-    if patches == side:
-        return maps
-    return F.interpolate(maps, (side, side), mode="area" if patches > side else "nearest")
+    if patches > SIDE:
+        return F.interpolate(maps, (SIDE, SIDE), mode="area")
+    missing = -patches % 16
+    return F.pad(maps, (0, missing, 0, missing))
 
 
 def train_autoencoder(
@@ -102,55 +108,158 @@ def train_autoencoder(
     return model.eval()
 
 
+class MapSample:
+    """Attention maps of some images, in the little memory that the autoencoder needs.
+
+    Args:
+        layout: of the tokens.
+
+    Attributes:
+        owners: layer name, head and image of each map.
+
+    Example:
+        >>> sample = MapSample(Layout((4, 4), prefix=1))
+        >>> sample.add("blocks.0", [5], torch.rand(1, 3, 17, 17).softmax(-1))
+        >>> sample.owners[-1], sample.inputs().shape
+        (('blocks.0', 2, 5), torch.Size([3, 1, 16, 16]))
+    """
+
+    def __init__(self, layout: Layout):
+        self.layout = layout
+        self.owners: list[tuple[str, int, int]] = []
+        self._kinds: list[str] = []
+        self._inputs: list[Tensor] = []
+        self._offsets: list[Tensor] = []
+
+    def add(
+        self,
+        layer: str,
+        images: Sequence[int],
+        weights: Float[Tensor, "images heads tokens tokens"],
+    ) -> None:
+        """Adds the maps of every head of a layer.
+
+        Raises:
+            ValueError: weights that do not fit the layout.
+        """
+        check_pattern(weights, self.layout)
+        for image, of_heads in zip(images, weights.float().cpu(), strict=True):
+            among = of_heads[:, self.layout.prefix :, self.layout.prefix :]
+            self.owners += [(layer, head, image) for head in range(len(of_heads))]
+            self._kinds += [pattern_name(one, self.layout) for one in of_heads]
+            self._inputs.append(prepared(among))
+            self._offsets.append(offset_map(among, self.layout))
+
+    def inputs(self) -> Float[Tensor, "maps 1 side side"]:
+        """The maps, prepared."""
+        return torch.cat(self._inputs)
+
+    def offsets(self) -> Float[Tensor, "maps rows columns"]:
+        """The mean weight of each map by offset, no offset in the center."""
+        return torch.cat(self._offsets)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kind of each map, by `pattern_name`."""
+        return self._kinds
+
+
+@torch.no_grad()
+def sample_maps(
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    layout: Layout,
+    sites: Sites,
+    *,
+    most: int = 5000,
+) -> MapSample:
+    """Runs images through a model and keeps maps of all heads, of images evenly chosen.
+
+    Args:
+        model: in evaluation mode.
+        batches: inputs.
+        layout: of the tokens.
+        sites: the layers to look at.
+        most: maps at most; at least one image is kept.
+
+    Example:
+        >>> import core_attn
+        >>> from core_attn.analysis import find_sites
+        >>> model = nn.Sequential(core_attn.MultiHeadAttention(8, heads=2))
+        >>> images = [torch.randn(3, 17, 8)]
+        >>> found = sample_maps(model, images, Layout((4, 4)), find_sites(model), most=4)
+        >>> sorted({image for _, _, image in found.owners})
+        [0, 2]
+    """
+    total, heads = sum(map(len, batches)), sum(site.num_heads for site in sites.values())
+    count = min(total, max(1, most // heads))
+    chosen = set(torch.linspace(0, total - 1, count).round().long().tolist())
+    sample, first = MapSample(layout), 0
+    for inputs in batches:
+        here = [image for image in range(first, first + len(inputs)) if image in chosen]
+        first += len(inputs)
+        if not here:
+            continue
+        rows = torch.tensor(here) - (first - len(inputs))
+        keep = {name: partial(sample.add, name, here) for name in sites}
+        with sites.edit("pattern", keep):
+            model(inputs[rows])
+    return sample
+
+
 @dataclass(frozen=True)
 class Patterns:
     """Attention maps, each described by a code and put in a cluster.
 
     Attributes:
-        owners: layer name, head and image of each map.
+        sample: the maps.
         codes: of each map.
         places: codes in two dimensions, by their principal axes.
         clusters: of each map.
         model: the autoencoder.
-        maps: the weights among patches.
-        layout: of the tokens.
     """
 
-    owners: Sequence[tuple[str, int, int]]
+    sample: MapSample
     codes: Float[Tensor, "maps code"]
     places: Float[Tensor, "maps 2"]
     clusters: Int[Tensor, " maps"]
     model: PatternAutoencoder
-    maps: Float[Tensor, "maps patches patches"]
-    layout: Layout
 
     def table(self) -> pl.DataFrame:
-        """One row per map: `name`, `head`, `image`, `cluster`, `x`, `y`."""
-        rows = [
-            (*owner, int(cluster), float(x), float(y))
-            for owner, cluster, (x, y) in zip(self.owners, self.clusters, self.places, strict=True)
-        ]
-        return pl.DataFrame(
-            rows, schema=["name", "head", "image", "cluster", "x", "y"], orient="row"
+        """One row per map: `name`, `head`, `image`, `kind`, `cluster`, `x`, `y`."""
+        numbers = zip(
+            self.sample.owners, self.sample.kinds, self.clusters, self.places, strict=True
         )
+        rows = [
+            (*owner, kind, int(cluster), float(x), float(y))
+            for owner, kind, cluster, (x, y) in numbers
+        ]
+        columns = ["name", "head", "image", "kind", "cluster", "x", "y"]
+        return pl.DataFrame(rows, schema=columns, orient="row")
 
     def consistency(self) -> pl.DataFrame:
-        """Per head its most frequent `cluster`, and the `share` of images where it is that one."""
-        counted = self.table().group_by("name", "head", "cluster").len()
-        top = counted.sort("len", "cluster", descending=[True, False]).group_by(
-            "name", "head", maintain_order=True
-        )
-        total = counted.group_by("name", "head").agg(pl.col("len").sum().alias("total"))
-        return (
-            top.first()
-            .join(total, on=["name", "head"])
-            .with_columns((pl.col("len") / pl.col("total")).alias("share"))
-            .drop("len", "total")
-        )
+        """Per head its most frequent `cluster` and `kind`, and the `share` of images for each."""
+        table, found = self.table(), pl.DataFrame()
+        for column in ("cluster", "kind"):
+            counted = table.group_by("name", "head", column, maintain_order=True).len()
+            top = counted.sort("len", column, descending=[True, False]).group_by(
+                "name", "head", maintain_order=True
+            )
+            share = (pl.col("len") / len({image for *_, image in self.sample.owners})).alias(
+                f"{column}_share"
+            )
+            best = top.first().with_columns(share).drop("len")
+            found = best if found.is_empty() else found.join(best, on=["name", "head"])
+        return found.sort("name", "head")
 
-    def mean_map(self, cluster: int) -> Float[Tensor, "patches patches"]:
-        """The mean weights of a cluster."""
-        return self.maps[self.clusters == cluster].mean(0)
+    def mean_map(self, cluster: int) -> Float[Tensor, "side side"]:
+        """The mean prepared map of a cluster, without padding."""
+        side = min(SIDE, self.sample.layout.patches)
+        return self.sample.inputs()[self.clusters == cluster].mean((0, 1))[:side, :side]
+
+    def offset_profile(self, cluster: int) -> Float[Tensor, "rows columns"]:
+        """The mean weights of a cluster by offset, no offset in the center."""
+        return self.sample.offsets()[self.clusters == cluster].mean(0)
 
     @torch.no_grad()
     def gallery(self, steps: int = 5) -> Float[Tensor, "steps steps side side"]:
@@ -161,58 +270,38 @@ class Patterns:
         along = torch.linspace(-2, 2, steps)
         shift = torch.stack(torch.meshgrid(along, along, indexing="ij"), -1) * scale
         codes = center + shift @ axes[:2]
-        return self.model.decode(codes.flatten(0, 1))[:, 0].unflatten(0, (steps, steps))
+        side = min(SIDE, self.sample.layout.patches)
+        maps = self.model.decode(codes.flatten(0, 1))[:, 0, :side, :side]
+        return maps.unflatten(0, (steps, steps))
 
 
-def find_patterns(
-    maps: Mapping[str, Float[Tensor, "images heads tokens tokens"]],
-    layout: Layout,
-    *,
-    most: int = 5000,
-    epochs: int = 30,
-    seed: int = 0,
-) -> Patterns:
-    """Describes and clusters the attention of heads over images.
+def find_patterns(sample: MapSample, *, epochs: int = 30, seed: int = 0) -> Patterns:
+    """Describes and clusters maps.
 
-    Maps are sampled evenly over heads and images; codes are clustered by k-means, the number of
-    clusters from 4 to 10 by the best silhouette.
+    Codes are clustered by k-means, into the number of clusters from 4 to 10 that has the best
+    silhouette.
 
     Args:
-        maps: for each layer, its weights.
-        layout: of the tokens.
-        most: maps at most.
+        sample: the maps.
         epochs: of the autoencoder.
-        seed: of sampling, training and clustering.
+        seed: of training and clustering.
 
     Raises:
-        ValueError: weights that do not fit the layout, or fewer than 8 maps.
+        ValueError: fewer than 8 maps.
 
     Example:
-        >>> weights = torch.rand(4, 3, 17, 17).softmax(-1)
-        >>> found = find_patterns({"a": weights}, Layout((4, 4), prefix=1), epochs=1)
-        >>> found.codes.shape
+        >>> sample = MapSample(Layout((4, 4), prefix=1))
+        >>> sample.add("a", [0, 1, 2, 3], torch.rand(4, 3, 17, 17).softmax(-1))
+        >>> find_patterns(sample, epochs=1).codes.shape
         torch.Size([12, 16])
     """
-    owners, chosen = [], []
-    for name, weights in maps.items():
-        check_pattern(weights, layout)
-        among = weights[..., layout.prefix :, layout.prefix :]
-        for head in range(among.shape[1]):
-            for image in range(len(among)):
-                owners.append((name, head, image))
-                chosen.append(among[image, head])
-    if len(owners) < 8:
-        raise ValueError(f"{len(owners)} maps are too few to cluster; at least 8")
-    if len(owners) > most:
-        kept = torch.linspace(0, len(owners) - 1, most).round().long().tolist()
-        owners, chosen = [owners[i] for i in kept], [chosen[i] for i in kept]
-    weights = torch.stack(chosen)
-    inputs = prepared(weights)
+    if len(sample.owners) < 8:
+        raise ValueError(f"{len(sample.owners)} maps are too few to cluster; at least 8")
+    inputs = sample.inputs()
     model = train_autoencoder(inputs, epochs=epochs, seed=seed)
     with torch.no_grad():
         codes = torch.cat([model.encode(part) for part in inputs.split(256)])
-    places = _principal(codes)
-    return Patterns(owners, codes, places, _clusters(codes, seed), model, weights, layout)
+    return Patterns(sample, codes, _principal(codes), _clusters(codes, seed), model)
 
 
 def _principal(codes: Tensor) -> Tensor:
@@ -274,8 +363,3 @@ def pattern_name(weights: Float[Tensor, "tokens tokens"], layout: Layout) -> str
         return "single key"
     entropy = float(torch.special.entr(among).sum(-1).mean())
     return "uniform" if entropy > 0.95 * torch.tensor(float(layout.patches)).log() else "content"
-
-
-def offset_profile(patterns: Patterns, cluster: int) -> Float[Tensor, "rows columns"]:
-    """The mean weights of a cluster by offset, no offset in the center."""
-    return offset_map(patterns.mean_map(cluster), patterns.layout)
