@@ -4,6 +4,8 @@ import sys
 
 from core_attn.cli import main as run
 
+from .analyze.command import analyze
+
 
 def bench(threads: int = 1, seconds: float = 20.0) -> None:
     """Compare the speed of DeiT here and in timm; above 1 we are faster.
@@ -19,4 +21,4 @@ def bench(threads: int = 1, seconds: float = 20.0) -> None:
 
 def main() -> None:
     """Runs the command line of the package and exits with its code."""
-    sys.exit(run("attn_vision", commands={"bench": bench}))
+    sys.exit(run("attn_vision", commands={"analyze": analyze, "bench": bench}))

