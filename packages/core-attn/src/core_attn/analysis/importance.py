@@ -81,7 +81,8 @@ class Bench:
         model: any model with attention sites; put into evaluation mode by the caller.
         batches: pairs of inputs (images, …) and labels, or None: then the predicted class.
         sites: its attention layers; found by default.
-        classifier: the name of the module whose input is the feature; None for no feature.
+        classifier: the name of the module whose input is the feature; None for no feature. Where
+            it does nothing, or there is none, the output is no score of classes.
 
     Raises:
         ValueError: no batches, or an output that is not a tensor of one row per input.
@@ -120,6 +121,13 @@ class Bench:
             raise ValueError("the model must give a tensor with one row per input")
         feature = seen[-1] if seen and seen[-1].dim() == 2 else None
         return Outcome(output.float(), feature)
+
+    def target(self, labels: Tensor | None, whole: Outcome) -> Tensor | None:
+        """The labels, or else the predicted classes; None where the model has no classes."""
+        has_classes = self.classifier is not None and not isinstance(self.classifier, nn.Identity)
+        if not has_classes or whole.output.dim() != 2:
+            return None
+        return whole.output.argmax(-1) if labels is None else labels
 
     @contextmanager
     def removed(self, heads: Iterable[Head]) -> Iterator[None]:
@@ -200,8 +208,7 @@ def head_importance(
             whole = bench.outcome(inputs)
         if number == 0 and not chain.holds(lambda x=inputs: bench.outcome(x).output, whole.output):
             chain.block_of.clear()
-        if labels is None and whole.output.dim() == 2:
-            labels = whole.output.argmax(-1)
+        labels = bench.target(labels, whole)
         base.append(whole)
         known.append(labels)
         wanted = metrics or applicable(whole, labels)
@@ -335,8 +342,7 @@ def partial_importance(
         lost: dict[str, list[Tensor]] = {}
         for inputs, labels in bench.batches:
             whole = bench.outcome(inputs)
-            if labels is None and whole.output.dim() == 2:
-                labels = whole.output.argmax(-1)
+            labels = bench.target(labels, whole)
             with scope():
                 changed = bench.outcome(inputs)
             for metric in applicable(whole, labels):
@@ -394,8 +400,10 @@ def pruning_curve(
             with bench.removed(heads[:step]):
                 for (inputs, labels), whole in zip(bench.batches, wholes, strict=True):
                     changed = bench.outcome(inputs)
-                    target = whole.output.argmax(-1) if labels is None else labels
+                    target = bench.target(labels, whole)
                     if metric == "accuracy":
+                        if target is None:
+                            raise ValueError("accuracy needs a model with classes")
                         values.append((changed.output.argmax(-1) == target).float())
                     else:
                         values.append(measure(metric, whole, changed, target))

@@ -1,0 +1,160 @@
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from attn_vision.analyze.command import analyze
+from attn_vision.analyze.subject import load_subject, read_pictures
+from attn_vision.models import create
+from core_attn.analysis import Bench, find_sites, head_importance, pruned
+from core_attn.cli import main
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(3):
+        pixels = noise.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / ".hidden.png").write_bytes(b"xx")
+    return folder
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    model = create("deit_tiny", image_size=64)
+    save_file(model.state_dict(), tmp_path / "deit.safetensors")
+    return tmp_path / "deit.safetensors"
+
+
+def test_one_command_writes_page_tables_and_pruned_weights(photos, weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    analyze(
+        "deit_tiny", [str(photos)], out=str(out), checkpoint=str(weights), size=64,
+        layers="0,11", prune="0.1,11.2", save=str(tmp_path / "small.safetensors"), maps=True,
+    )  # fmt: skip
+    said = capsys.readouterr()
+    assert "broken.jpg" in said.err and "3 images, 1 skipped" in said.err
+    assert "about" in said.err  # the cost is stated beforehand
+    facts = json.loads((out / "report.json").read_text())
+    assert facts["pruned"]["largest difference to masked heads"] < 1e-5
+    heads = pl.read_csv(out / "heads.csv")
+    assert heads["layer"].unique().to_list() == [0, 11]
+    assert {"prob_drop", "low_prob_drop", "khop_mean_3", "kind", "cluster"} <= set(heads.columns)
+    page = (out / "index.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+    assert {"strength.csv", "importance.csv", "patterns.csv", "curve.csv"} <= {
+        path.name for path in out.iterdir()
+    }
+    assert load_file(tmp_path / "small.safetensors")["blocks.0.attn.proj.weight"].shape[1] == 128
+    assert len(load_file(out / "attention.safetensors")) == 2
+
+
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("vit_tiny_patch16_224", dict(img_size=(32, 64))),
+        ("deit_tiny_distilled_patch16_224", dict(img_size=32)),
+        ("vit_small_patch14_reg4_dinov2", dict(img_size=28, depth=2, num_classes=4)),
+    ],
+)
+def test_any_vit_of_timm_is_taken_as_it_is(name, changes):
+    model = timm.create_model(name, **changes).eval()
+    side = changes["img_size"]
+    sides = (side, side) if isinstance(side, int) else side
+    bench = Bench(model, [(torch.randn(1, 3, *sides), None)])
+    last = list(bench.sites)[-1]
+    found = head_importance(bench, layers=[last])
+    assert found.values["output_change"].shape == (1, 1, bench.num_heads[last])
+    smaller = pruned(model, [(last, 0)])
+    with bench.removed([(last, 0)]):
+        masked = bench.outcome(bench.batches[0][0]).output
+    with torch.no_grad():
+        torch.testing.assert_close(smaller(bench.batches[0][0]), masked, rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_and_hooks_are_as_before_afterwards():
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2).eval()
+    x = torch.randn(1, 3, 32, 32)
+
+    def hooks():
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+    with torch.no_grad():
+        before, count = model(x), hooks()
+        head_importance(Bench(model, [(x, None)]))
+        with pytest.raises(ZeroDivisionError), find_sites(model).record("pattern"):
+            model(x)
+            raise ZeroDivisionError
+        assert model(x).equal(before) and hooks() == count
+    assert all(site.layer.fused_attn for site in find_sites(model).values())
+
+
+def test_restarting_changes_no_number():
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=3, num_classes=5).eval()
+    bench = Bench(model, [(torch.randn(2, 3, 32, 32), None)])
+    ours = head_importance(bench).values["js"]
+    whole = bench.outcome(bench.batches[0][0]).output.softmax(-1)
+    for layer, name in enumerate(bench.sites):
+        with bench.removed([(name, 1)]):
+            less = bench.outcome(bench.batches[0][0]).output.softmax(-1)
+        middle = (whole + less) / 2
+        right = sum((p * (p / middle).log()).sum(-1) for p in (whole, less)) / 2
+        torch.testing.assert_close(ours[:, layer, 1], right, rtol=1e-3, atol=1e-6)
+
+
+def test_subfolders_are_labels(photos, weights, tmp_path):
+    subject = load_subject("deit_tiny", str(weights), 64)
+    object.__setattr__(subject, "class_names", ("cat", "dog"))
+    for name in ("cat", "dog"):
+        (tmp_path / "sorted" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "sorted" / name / "a.png")
+    pictures, _ = read_pictures([str(tmp_path / "sorted")], subject)
+    assert [picture.label for picture in pictures] == [0, 1]
+    (tmp_path / "sorted" / "cow").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "sorted" / "cow" / "a.png")
+    with pytest.raises(ValueError, match="'cow' is no class of deit_tiny: cat, dog"):
+        read_pictures([str(tmp_path / "sorted")], subject)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["nonsense", "a.png"], "no model 'nonsense'"),
+        (["deit_tiny", "a.png"], "deit_tiny needs weights"),
+        (["deit_tiny", "a.png", "--checkpoint", "none.pth"], "none.pth: no such file"),
+    ],
+)
+def test_refusals_in_one_line(words, said, capsys):
+    assert main("attn_vision", ["analyze", *words], commands={"analyze": analyze}) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error and "\n" not in error
+
+
+def test_more_refusals(photos, weights):
+    given = dict(checkpoint=str(weights), size=64, views="strength")
+    with pytest.raises(ValueError, match="layer 12 is not among the layers 0 to 11"):
+        analyze("deit_tiny", [str(photos)], prune="12.0", **given)
+    with pytest.raises(ValueError, match="layer.head, as 3.2"):
+        analyze("deit_tiny", [str(photos)], prune="x", **given)
+    with pytest.raises(ValueError, match="no image can be read"):
+        analyze("deit_tiny", [str(photos / "broken.jpg")], **given)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        analyze("deit_tiny", ["nowhere"], **given)
+    with pytest.raises(ValueError, match="no view 'depth'"):
+        analyze("deit_tiny", [str(photos)], **given | dict(views="depth"))
+    with pytest.raises(ValueError, match="windows have no single grid|fit"):
+        from core_attn.analysis import Layout, attention_strength
+
+        swin = timm.create_model("swin_tiny_patch4_window7_224", img_size=56, window_size=7).eval()
+        attention_strength(swin, [torch.randn(1, 3, 56, 56)], Layout((14, 14), 0), find_sites(swin))
