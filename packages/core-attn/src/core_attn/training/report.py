@@ -16,7 +16,7 @@ TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
 def report(ckpt: str, out: str | None = None) -> None:
-    """Write one HTML page about a checkpoint, and its pictures as PNG and CSV beside it.
+    """Write one HTML page about a checkpoint, and its pictures and sounds as files beside it.
 
     Args:
         ckpt: the checkpoint; logs, and what `validate` and `test` gave, are read beside it.
@@ -106,6 +106,9 @@ def _shown(exhibit: Exhibit, folder: Path) -> dict[str, Any]:
         content.savefig(file, format="png", dpi=144, bbox_inches="tight")
         path.with_name(f"{path.name}.png").write_bytes(file.getvalue())
         shown["png"] = base64.b64encode(file.getvalue()).decode()
+    elif isinstance(content, bytes):
+        path.with_name(f"{path.name}.wav").write_bytes(content)
+        shown["wav"] = base64.b64encode(content).decode()
     else:
         shown["table"] = _table(content)
         rows = rows or content

@@ -1,0 +1,195 @@
+import re
+
+import pytest
+import soundfile
+import yaml
+
+from attn_speech.cli import main
+from core_attn.training import opened
+from core_attn.training.recipes import recipe_files
+
+TINY = {
+    "model": {
+        "class_path": "SpeechSynthesis",
+        "init_args": {
+            "config": {
+                "embed_dim": 16, "dim": 16, "heads": 2, "encoder_depth": 1, "decoder_depth": 1,
+                "encoder_hidden": 16, "decoder_hidden": 16, "encoder_prenet_dim": 16,
+                "decoder_prenet_dim": 8, "postnet_dim": 16, "reduction": 4,
+            },
+            "loss": {"guided": ["encoder-decoder"]},
+            "listen": False,
+            "max_ratio": 2.0,
+        },
+    },
+    "data": {
+        "class_path": "SpeechData",
+        "init_args": {"front_end": "characters", "frames_per_batch": 400, "valid": 1, "test": 1},
+    },
+    "trainer": {"max_epochs": 1},
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(*words):
+        capsys.readouterr()
+        code = main(words)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def trained(run, recordings, tmp_path):
+    config = yaml.safe_load(yaml.safe_dump(TINY))
+    config["data"]["init_args"]["source"] = {
+        "class_path": "ClipFolder", "init_args": {"root": str(recordings)},
+    }  # fmt: skip
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    code, out, err = run("fit", "--config", "tiny.yaml")
+    assert code == 0, err
+    return tmp_path / "runs" / "tiny" / "version_0" / "best.ckpt"
+
+
+def test_from_recordings_to_sound_and_a_report(run, trained, tmp_path):
+    code, out, err = run("say", "hello out there", "--ckpt", str(trained), "-o", "a.wav")
+    assert code in (0, 3) and re.search(r"a.wav: [0-9.]+ s of sound; .*real-time factor", out)
+    assert (code == 3) == ("skipped" in err or "limit" in err or "repeated" in err)
+    assert soundfile.info("a.wav").samplerate == 16000
+    first = (tmp_path / "a.wav").read_bytes()
+    run("say", "--ckpt", str(trained), "hello out there", "-o", "a.wav", "--silence", "0.3")
+    assert (tmp_path / "a.wav").read_bytes() == first
+
+    (tmp_path / "lines.txt").write_text("one|first line\n\ntwo|\nthree|third 🙂\n")
+    code, out, err = run(
+        "predict", "--ckpt", str(trained), "--input", "lines.txt", "--output", "said"
+    )
+    assert code == 0 and "2 of 3 texts spoken" in out and "line 2: text is empty" in err
+    rows = (tmp_path / "said" / "spoken.tsv").read_text().splitlines()
+    assert len(rows) == 4 and "'🙂' at 6" in rows[3]
+    assert {p.name for p in (tmp_path / "said").glob("*.wav")} == {"one.wav", "three.wav"}
+
+    code, out, _ = run("test", "--ckpt", str(trained))
+    for name in ("mel_l1", "mcd_dtw", "stop_error", "stopped", "focus", "band", "monotonic"):
+        assert f"test/{name}" in out
+    assert run("validate", "--ckpt", str(trained))[0] == 0
+    code, _, err = run("report", "--ckpt", str(trained))
+    assert code == 0, err
+    page = (trained.parent / "report.html").read_text()
+    assert page.count("<audio controls") == 3 and "Attention: “" in page
+    assert any((trained.parent / "alignments").glob("*.png"))
+    assert any((trained.parent / "report").glob("*.wav"))
+
+
+def test_a_checkpoint_knows_its_symbols_and_features(trained):
+    task = opened(trained).task
+    assert task.symbols.front_end == "characters" and task.longest > 10
+    assert len(task.features.mean) == 80
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["", "-o", "a.wav"], "text is empty after normalisation"),
+        (["日本語", "-o", "a.wav"], "nothing in it can be spoken: '日本語' at 0"),
+        (["hi", "-o", "a.wav", "--input", "b.txt"], "the text or --input, not both"),
+        (["--input", "none.txt", "-o", "a.wav"], "none.txt: no such file"),
+        (["hi", "-o", "a.wav", "--speaker", "eve"], "has one voice only"),
+        (["hi", "-o", "a.wav", "--silence", "-1"], "silence must not be negative"),
+    ],
+)
+def test_say_refuses_in_one_line(run, trained, words, message):
+    code, _, err = run("say", *words, "--ckpt", str(trained))
+    assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_a_missing_checkpoint_and_a_vocoder_in_its_place(run, trained):
+    code, _, err = run("say", "hi", "--ckpt", "none.ckpt", "-o", "a.wav")
+    assert code == 2 and "none.ckpt: no such file" in err
+    code, _, err = run(
+        "say", "hi", "--ckpt", str(trained), "-o", "a.wav", "--vocoder", str(trained)
+    )
+    assert code == 2 and "is not that of a vocoder, but SpeechSynthesis" in err
+
+
+def test_weights_start_a_new_run_and_another_table_is_refused(run, trained):
+    code, out, err = run("fit", "--config", "tiny.yaml", "--model.weights", str(trained))
+    assert code == 0 and "best.ckpt" in out, err
+    code, _, err = run(
+        "fit", "--ckpt_path", str(trained), "--data.front_end", "english",
+        "--trainer.max_epochs", "2",
+    )  # fmt: skip
+    assert code == 2 and "symbols of 'characters'" in err
+
+
+def test_only_bad_clips_end_with_code_2(run, recordings, tmp_path):
+    for path in recordings.glob("*.wav"):
+        path.write_bytes(b"")
+    config = yaml.safe_load(yaml.safe_dump(TINY))
+    source = {"class_path": "ClipFolder", "init_args": {"root": str(recordings)}}
+    config["data"]["init_args"]["source"] = source
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = run("fit", "--config", "tiny.yaml")
+    assert code == 2 and "no clip is of use: 6: the file is empty" in err
+
+
+def test_wavenet_from_recordings_to_a_vocoder(run, trained, recordings, tmp_path):
+    config = {
+        "model": {
+            "class_path": "Vocoding",
+            "init_args": {
+                "config": {
+                    "layers": 2, "stacks": 1, "residual": 4, "gate": 8, "skip": 4,
+                    "scales": [5, 40], "pad": 1,
+                },
+                "averaging": 0.9,
+            },
+        },
+        "data": {
+            "class_path": "SpeechData",
+            "init_args": {
+                "source": {"class_path": "ClipFolder", "init_args": {"root": str(recordings)}},
+                "front_end": "characters", "segment_frames": 10, "segment_pad": 1, "valid": 1,
+                "test": 1,
+            },
+        },
+        "trainer": {"max_epochs": 1},
+    }  # fmt: skip
+    (tmp_path / "wn.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = run("fit", "--config", "wn.yaml")
+    assert code == 0, err
+    vocoder = tmp_path / "runs" / "wn" / "version_0" / "best.ckpt"
+    code, out, err = run(
+        "say", "a b", "--ckpt", str(trained), "--vocoder", str(vocoder), "-o", "v.wav"
+    )
+    assert code in (0, 3), err
+    assert soundfile.info("v.wav").frames > 0
+    assert run("test", "--ckpt", str(vocoder))[0] == 0
+    code, _, err = run("fit", "--config", "wn.yaml", "--data.segment_pad", "2")
+    assert code == 2 and "data.segment_pad 1" in err
+    code, _, err = run("fit", "--config", "wn.yaml", "--data.features.hop", "160")
+    assert code == 2 and "multiply to 200, the hop of the mels is 160" in err
+
+
+@pytest.mark.parametrize("name", recipe_files("attn_speech"))
+def test_every_recipe_is_understood_and_says_what_it_trains(run, name):
+    code, out, err = run("fit", "--config", name, "--print_config")
+    assert code == 0, err
+    assert recipe_files("attn_speech")[name].read_text().startswith("# ")
+
+
+def test_classifier_of_digits_is_reported_with_its_importance(run, tmp_path):
+    pytest.importorskip("py_nanotts", reason="needs py-nanotts, extra corpus")
+    code, _, err = run("fit", "--config", "digits-gaam", "--trainer.max_epochs", "2")
+    assert code == 0, err
+    ckpt = str(tmp_path / "runs" / "digits-gaam" / "version_0" / "best.ckpt")
+    code, out, _ = run("test", "--ckpt", ckpt)
+    assert "test/average_recall" in out
+    assert run("report", "--ckpt", ckpt)[0] == 0
+    assert (tmp_path / "runs/digits-gaam/version_0/report/importance-factor.csv").exists()
+    assert run("export", "--ckpt", ckpt, "--format", "torch")[0] == 0
