@@ -10,15 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core_attn import Mean, importance_factor, record
-from core_attn.training import Exhibit, Task
+from core_attn.training import Exhibit
 
 from ..data.utterances import UtteranceBatch, UtteranceData
 from ..models import GaamClassifier, GaamConfig, focal_loss
 from ..official import gaam as daam
 from . import pictures
+from .sized_by_data import SizedByData
 
 
-class UtteranceClassification(Task):
+class UtteranceClassification(SizedByData):
     """Trains a classifier on stacked features; layers, features and classes are the data's.
 
     Args:
@@ -53,11 +54,13 @@ class UtteranceClassification(Task):
         self.class_names: list[str] = []
         self.counts = torch.zeros(0, 0, dtype=torch.long)
 
-    def configure_model(self) -> None:
-        """Builds the network for the data of the trainer."""
-        if not hasattr(self, "model"):
-            data: UtteranceData = self.trainer.datamodule  # pyright: ignore
-            self._build(*data.shape, data.class_names)
+    def build_for(self, data: LightningDataModule) -> None:
+        """Builds the network for the features and classes of the data."""
+        if not isinstance(data, UtteranceData):
+            raise ValueError(
+                f"UtteranceClassification needs UtteranceData, got {type(data).__name__}"
+            )
+        self._build(*data.shape, data.class_names)
 
     def _build(self, layers: int, dim: int, class_names: list[str]) -> None:
         self.class_names = class_names

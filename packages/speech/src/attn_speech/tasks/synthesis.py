@@ -10,7 +10,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from core_attn import record
-from core_attn.training import Exhibit, Task
+from core_attn.training import Exhibit
 
 from ..audio.features import MelFeatures
 from ..data.batching import SpeechBatch
@@ -23,11 +23,12 @@ from ..official import transformer_tts as espnet
 from ..text.symbols import Symbols
 from . import pictures
 from .judging import Judge
+from .sized_by_data import SizedByData
 
 Metrics = dict[str, Tensor]
 
 
-class SpeechSynthesis(Task):
+class SpeechSynthesis(SizedByData):
     """Trains Transformer TTS on utterances; the vocabulary, bands and speakers are the data's.
 
     Adam, whose rate rises linearly over `warmup` steps and then falls as the root of their number.
@@ -67,12 +68,12 @@ class SpeechSynthesis(Task):
         self.alignment_head, self.longest = (0, 0), 150
         self._judge: Judge | None = None
 
-    def configure_model(self) -> None:
-        """Builds the network for the data of the trainer."""
-        if not hasattr(self, "model"):
-            data: SpeechData = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-            self._build(data.features, data.symbols, data.speakers)
-            self.longest = data.longest
+    def build_for(self, data: LightningDataModule) -> None:
+        """Builds the network for the symbols, bands and speakers of the data."""
+        if not isinstance(data, SpeechData):
+            raise ValueError(f"SpeechSynthesis needs SpeechData, got {type(data).__name__}")
+        self._build(data.features, data.symbols, data.speakers)
+        self.longest = data.longest
 
     def _build(self, features: MelFeatures, symbols: Symbols, speakers: list[str]) -> None:
         self.features, self.symbols, self.speakers = features, symbols, speakers

@@ -9,7 +9,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from core_attn.training import Exhibit, Task
+from core_attn.training import Exhibit
 
 from ..audio.features import MelFeatures
 from ..data.batching import SegmentBatch
@@ -17,9 +17,10 @@ from ..data.module import SpeechData
 from ..models import WaveNet, WaveNetConfig
 from ..official import wavenet as r9y9
 from . import pictures
+from .sized_by_data import SizedByData
 
 
-class Vocoding(Task):
+class Vocoding(SizedByData):
     """Trains WaveNet on segments of waveforms and their mels.
 
     Adam without clipping, whose rate halves every `halving` steps; a running mean of the weights is
@@ -55,16 +56,16 @@ class Vocoding(Task):
         self.weights = weights
         self.average: AveragedModel | None = None
 
-    def configure_model(self) -> None:
-        """Builds the network for the data of the trainer.
+    def build_for(self, data: LightningDataModule) -> None:
+        """Builds the network for the bands of the data.
 
         Raises:
-            ValueError: the data's hop or padding is not the network's.
+            ValueError: the data are of another kind, or their hop or padding is not the network's.
         """
-        if not hasattr(self, "model"):
-            data: SpeechData = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-            self._build(data.features, len(data.speakers))
-            self._check(data)
+        if not isinstance(data, SpeechData):
+            raise ValueError(f"Vocoding needs SpeechData, got {type(data).__name__}")
+        self._build(data.features, len(data.speakers))
+        self._check(data)
 
     def _build(self, features: MelFeatures, speakers: int) -> None:
         self.features = features

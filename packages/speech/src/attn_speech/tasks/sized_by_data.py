@@ -1,0 +1,32 @@
+"""A task whose network has the sizes of its data."""
+
+from pytorch_lightning import LightningDataModule
+
+from core_attn.training import Task
+
+
+class SizedByData(Task):
+    """Builds its network when it sees the data, and then starts from a file, where one is given."""
+
+    def __init__(self):
+        super().__init__()
+        self._start: str | None = None
+
+    def build_for(self, data: LightningDataModule) -> None:
+        """Builds `self.model` for these data."""
+        raise NotImplementedError
+
+    def configure_model(self) -> None:
+        """Builds the network for the data of the trainer, unless a checkpoint has done so."""
+        if hasattr(self, "model"):
+            return
+        self.build_for(self.trainer.datamodule)  # pyright: ignore[reportAttributeAccessIssue]
+        if self._start is not None:
+            super().start_from(self._start)
+
+    def start_from(self, path: str) -> None:
+        """Copies the weights of a file, as soon as there is a network."""
+        if hasattr(self, "model"):
+            super().start_from(path)
+        else:
+            self._start = path
