@@ -138,10 +138,10 @@ def test_dropout(device):
     assert_drops_the_same_both_ways(attention, tensors, weights, 0.3)
 
 
-def test_second_derivative_is_refused(device):
+def test_second_derivative_with_dropout_is_refused(device):
     q, k, v = make(device, tokens=(5, 7))
     with use_backend("triton"):
-        out = attention(q, k, v)
+        out = attention(q, k, v, dropout=0.1)
     (dq,) = torch.autograd.grad(out.sum(), q, create_graph=True)
     with pytest.raises(NotImplementedError, match=r'use_backend\("reference"\)'):
         torch.autograd.grad(dq.sum(), k)
@@ -203,3 +203,53 @@ def test_strided_lengths(device):
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees no second GPU")
 def test_second_device_while_the_first_is_current():
     assert_like_reference(attention, make(torch.device("cuda:1")), causal=True)
+
+
+@pytest.mark.parametrize(
+    "lengths", [torch.tensor([[5, 2], [20, 2], [9, 2]])[:, 0], torch.tensor([9]).expand(3)]
+)
+def test_lengths_with_strides(device, lengths):
+    tensors = [rounded((3, 2, 20, 16), torch.float32, device, seed) for seed in range(3)]
+    assert_like_reference(attention, tensors, lengths=lengths.to(device))
+
+
+@pytest.mark.parametrize("window", [1, (1, 0), (0, 1)])
+def test_a_window_of_one(device, window):
+    tensors = [rounded((1, 2, 20, 16), torch.float32, device, seed) for seed in range(3)]
+    assert_like_reference(attention, tensors, window=window)
+
+
+def test_a_finite_bias_forbids_nothing(device):
+    tensors = [rounded((1, 2, 20, 16), torch.float32, device, seed) for seed in range(3)]
+    bias = torch.zeros(20, 20, device=device)
+    bias[3] = bias[4, 2:] = torch.finfo(bias.dtype).min
+    with use_backend("triton"):
+        out = attention(*tensors, bias=bias)
+    with use_backend("reference"):
+        torch.testing.assert_close(out, attention(*tensors, bias=bias), rtol=1e-4, atol=1e-5)
+
+
+def test_what_padding_holds_reaches_nothing(device):
+    tensors = [rounded((2, 2, 20, 16), torch.float32, device, seed) for seed in range(3)]
+    lengths = torch.tensor([17, 3], device=device)
+    results = []
+    for fill in (0.0, torch.nan):
+        q, k, v = (x.detach().clone() for x in tensors)
+        for n, stop in enumerate(lengths):
+            k[n, :, stop:] = v[n, :, stop:] = fill
+        leaves = [x.requires_grad_() for x in (q, k, v)]
+        with use_backend("triton"):
+            out = attention(*leaves, lengths=lengths)
+        results.append([out, *torch.autograd.grad(out.sum(), leaves)])
+    for clean, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, clean)
+
+
+def test_second_derivatives_recompute_the_definition(device):
+    x = rounded((1, 2, 9, 16), torch.float32, device, 0)
+    found = []
+    for backend in ("triton", "reference"):
+        with use_backend(backend):
+            (first,) = torch.autograd.grad(attention(x, x, x).sum(), x, create_graph=True)
+            found.append(torch.autograd.grad(first.square().sum(), x)[0])
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)

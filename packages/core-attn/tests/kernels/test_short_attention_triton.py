@@ -113,10 +113,10 @@ def test_dropout(device):
     assert_drops_the_same_both_ways(short_attention, tensors, weights, 0.3)
 
 
-def test_second_derivative_is_refused(device):
+def test_second_derivative_with_dropout_is_refused(device):
     q, k, v = make(device)
     with use_backend("triton"):
-        out = short_attention(q, k, v)
+        out = short_attention(q, k, v, dropout=0.1)
     (dq,) = torch.autograd.grad(out.sum(), q, create_graph=True)
     with pytest.raises(NotImplementedError, match=r'use_backend\("reference"\)'):
         torch.autograd.grad(dq.sum(), k)
@@ -147,3 +147,19 @@ def test_strided_offsets(device):
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees no second GPU")
 def test_second_device_while_the_first_is_current():
     assert_like_reference(short_attention, make(torch.device("cuda:1")))
+
+
+def test_offsets_with_strides(device):
+    tensors = [rounded((20, 2, 16), torch.float32, device, seed) for seed in range(3)]
+    offsets = torch.tensor([0, 9, 7, 9, 20, 9], device=device)[::2]
+    assert_like_reference(short_attention, tensors, offsets=offsets)
+
+
+def test_a_finite_bias_forbids_nothing(device):
+    tensors, bias = make(device), torch.zeros(18, 18, device=device)
+    bias[3] = bias[4, 2:] = torch.finfo(bias.dtype).min
+    with use_backend("triton"):
+        out = short_attention(*tensors, bias=bias)
+    with use_backend("reference"):
+        expected = short_attention(*tensors, bias=bias)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)

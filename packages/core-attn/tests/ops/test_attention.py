@@ -366,3 +366,150 @@ def test_bad_row_and_mean_are_refused():
         attention_row(q, k, 5)
     with pytest.raises(ValueError, match="over must be 'heads' or 'queries', got 'keys'"):
         attention_mean(q, k, "keys")
+
+
+@pytest.mark.parametrize("scale", [-0.5, 0.0])
+@pytest.mark.parametrize("options", [{"causal": True}, {"window": (1, 0)}, {}])
+@pytest.mark.parametrize("batch", [2, 300])
+def test_a_scale_that_is_not_positive(scale, options, batch):
+    q = torch.randn(batch, 4, 20, 16)
+    with use_backend("reference"):
+        expected = attention(q, q, q, scale=scale, **options)
+    torch.testing.assert_close(attention(q, q, q, scale=scale, **options), expected)
+
+
+@pytest.mark.parametrize("backend", ["short", "sdpa", None])
+@pytest.mark.parametrize("extreme", [torch.finfo(torch.float32).min, -1e38, 1e38])
+def test_a_finite_bias_forbids_nothing(backend, extreme):
+    if backend == "short" and native.missing() is not None:
+        pytest.skip(str(native.missing()))
+    q, k, v = torch.randn(3, 4, 8, 20, 16).unbind(0)
+    for shared in (True, False):
+        bias = torch.zeros(1 if shared else 4, 1, 20, 20)
+        bias[0, :, 3] = extreme
+        bias[0, :, 4, 2:] = extreme
+        bias[0, :, 5] = -INF
+        bias[0, :, 5, 1] = extreme
+        with use_backend("reference"):
+            expected = attention(q, k, v, bias=bias)
+        with use_backend(backend) if backend else nullcontext():
+            torch.testing.assert_close(attention(q, k, v, bias=bias), expected)
+
+
+def test_a_wide_bias_stays_wide_beside_narrow_tensors():
+    bias = torch.zeros(5, 5)
+    bias[1] = torch.finfo(torch.float32).min
+    for dtype, grads in ((torch.float16, False), (torch.bfloat16, False), (torch.bfloat16, True)):
+        q, k, v = torch.randn(3, 2, 2, 5, 8).to(dtype).unbind(0)
+        with use_backend("reference"):
+            expected = attention(q, k, v, bias=bias)
+        out = attention(q, k, v, bias=bias.clone().requires_grad_(grads))
+        torch.testing.assert_close(out.float(), expected.float(), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "short"])
+@pytest.mark.parametrize("junk", [torch.nan, INF, -INF, 1e38])
+def test_what_padding_holds_reaches_nothing(backend, junk):
+    if backend == "short" and native.missing() is not None:
+        pytest.skip(str(native.missing()))
+    tensors = [x.contiguous() for x in torch.randn(3, 3, 2, 20, 16).unbind(0)]
+    bias, lengths = torch.randn(3, 1, 20, 20), torch.tensor([17, 0, 20])
+    results = []
+    for fill in (0.0, junk):
+        q, k, v, b = leaves = [x.clone() for x in (*tensors, bias)]
+        for n, stop in enumerate(lengths):
+            k[n, :, stop:] = v[n, :, stop:] = b[n, :, :, stop:] = fill
+        for x in leaves:
+            x.requires_grad_()
+        with use_backend(backend):
+            out = attention(q, k, v, bias=b, lengths=lengths)
+        results.append([out, *torch.autograd.grad(out.sin().sum(), leaves)])
+    for clean, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, clean)
+    assert not results[0][0][1].any()
+
+
+def test_mixed_dtypes_under_autocast_as_after_rotary_positions():
+    q, k, v = torch.randn(3, 2, 2, 5, 8).bfloat16().unbind(0)
+    turn = torch.randn(5, 8)  # q and k become float32, v stays
+    with torch.autocast("cpu", torch.bfloat16):
+        out = attention(q * turn, k * turn, v, head_gate=torch.rand(2, 2))
+        assert out.dtype == torch.bfloat16
+        exact = attention(q.double(), k.double(), v.double())
+    assert exact.dtype == torch.float64  # as torch's own attention
+    with pytest.raises(ValueError, match="v has dtype torch.bfloat16 but q has torch.float32"):
+        attention(q * turn, k * turn, v)
+
+
+@pytest.mark.parametrize("batch", [2, 512])
+def test_autocast_and_derivatives_do_not_depend_on_the_batch(batch):
+    q = torch.randn(batch, 8, 20, 16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention(q, q, q).dtype == torch.bfloat16
+    small = q[:2].detach().requires_grad_()
+    seconds = []
+    for x in (q, small):
+
+        def derive(x=x):
+            (first,) = torch.autograd.grad(attention(x, x, x).sum(), x, create_graph=True)
+            seconds.append(torch.autograd.grad(first.square().sum(), x)[0])
+
+        choices = why(derive)
+    torch.testing.assert_close(seconds[0][:2], seconds[1], rtol=1e-3, atol=1e-4)
+    assert choices[-1].backend == "reference" and "second derivative" in str(choices[-1])
+
+
+def test_second_derivatives_of_one_tensor_in_three_places():
+    x = torch.randn(2, 2, 5, 8, requires_grad=True)
+    found = []
+    for backend in ("sdpa", "reference"):
+        with use_backend(backend):
+            (first,) = torch.autograd.grad(attention(x, x, x).sin().sum(), x, create_graph=True)
+            found.append([first, *torch.autograd.grad(first.square().sum(), x)])
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_vmap_over_lengths():
+    q, lengths = torch.randn(5, 2, 9, 8), torch.arange(1, 6)
+    out = torch.func.vmap(
+        lambda x, n: attention(x[None], x[None], x[None], lengths=n[None])[0]
+    )(q, lengths)  # fmt: skip
+    torch.testing.assert_close(out, attention(q, q, q, lengths=lengths))
+
+
+def test_heads_in_groups_are_not_laid_out_for_decoding():
+    q, k, v = torch.randn(2, 8, 1, 16), torch.randn(2, 2, 9, 16), torch.randn(2, 2, 9, 16)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        out = attention(q, k, v, causal=True)
+    large = [e for e in profile.events() if e.name in ("aten::index", "aten::copy_")]
+    assert not [e for e in large if [2, 8, 9, 16] in e.input_shapes]
+    with use_backend("reference"):
+        torch.testing.assert_close(out, attention(q, k, v))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        ({"mask": [[True]]}, TypeError), ({"lengths": [1, 2]}, TypeError),
+        ({"lengths": 3}, TypeError), ({"lengths": torch.ones(2)}, TypeError),
+        ({"window": 1.5}, TypeError), ({"window": (None, 0)}, TypeError),
+        ({"window": (1, 2, 3)}, ValueError), ({"window": True}, TypeError),
+        ({"bias": 0.5}, TypeError), ({"bias": [[0.0]]}, TypeError),
+        ({"head_gate": 1.0}, TypeError), ({"causal": None}, TypeError),
+        ({"causal": torch.tensor(True)}, TypeError), ({"dropout": "0.1"}, ValueError),
+        ({"scale": "1"}, ValueError), ({"k_head_map": 1}, TypeError),
+        ({"v_head_map": [0.0, 1.0]}, TypeError), ({"k_head_map": [None, 0]}, TypeError),
+    ],
+)  # fmt: skip
+def test_arguments_of_the_wrong_kind_are_named(wrong, kind):
+    q = torch.randn(2, 2, 5, 8)
+    with pytest.raises(kind, match=next(iter(wrong))):
+        attention(q, q, q, **wrong)
+
+
+def test_the_mean_over_no_queries_is_zero():
+    q, k = torch.randn(1, 2, 0, 4), torch.randn(1, 2, 3, 4)
+    assert attention_mean(q, k, "queries").equal(torch.zeros(1, 2, 3))
+    assert attention_mean(q, k, "heads").shape == (1, 0, 3)
+    assert attention_mean(k, q, "queries").shape == (1, 2, 0)

@@ -97,3 +97,51 @@ def test_what_does_not_fit_is_named():
         delta_rule(**inputs() | {"state": torch.zeros(2, 2, 3, 5, dtype=torch.float64)})
     with pytest.raises(TypeError, match="beta must be"):
         delta_rule(**inputs() | {"beta": 1.0})
+
+
+@pytest.mark.parametrize("small", [1e-4, 1e-8, 1e-30, 0.0])
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_a_gate_may_close_almost_or_altogether(small, backend):
+    x = inputs(tokens=70, dtype=torch.float32)
+    x["decay"][..., 7] = small
+    x["decay"][0, 0, 30:40] = small
+
+    def results(dtype, name):
+        leaves = [t.to(dtype).requires_grad_() for t in x.values()]
+        with use_backend(name):
+            out, state = delta_rule(**dict(zip(x, leaves, strict=True)))
+        return out, state, *torch.autograd.grad(out.sum() + state.sum(), leaves)
+
+    exact = results(torch.float64, "reference")
+    for ours, expected in zip(results(torch.float32, backend), exact, strict=True):
+        assert ours.isfinite().all()
+        bound = 1e-3 * max(1.0, expected.abs().max())
+        assert (ours - expected).abs().max() <= bound
+
+
+def test_the_logarithm_of_the_decay_does_as_well():
+    x = inputs(tokens=70, grad=True)
+    decay = x.pop("decay").detach()
+    decay[..., 3] = 0.0
+    expected = delta_rule(**x, decay=decay)
+    for backend in ("chunked", "reference"):
+        with use_backend(backend):
+            torch.testing.assert_close(delta_rule(**x, log_decay=decay.log()), expected)
+    log = (decay / 2 + 0.1).log().float()[..., :9].requires_grad_()  # narrower than the tokens
+    short = {n: t[..., :9, :] if n in "qkv" else t[..., :9] for n, t in x.items() if n != "state"}
+    found = []
+    for backend in ("chunked", "reference"):
+        with use_backend(backend):
+            out, _ = delta_rule(**short, log_decay=log)
+        found.append(torch.autograd.grad(out.sum(), log)[0])
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
+def test_gates_stay_wide_beside_narrow_tokens():
+    x = inputs(tokens=70, dtype=torch.float32)
+    half = {name: t.bfloat16() if name in "qkv" else t for name, t in x.items()}
+    out, state = delta_rule(**half)
+    expected, last = delta_rule(**{name: t.float() for name, t in half.items()})
+    assert out.dtype == torch.bfloat16 and state.dtype == torch.float32
+    torch.testing.assert_close(out, expected.bfloat16())
+    torch.testing.assert_close(state, last)

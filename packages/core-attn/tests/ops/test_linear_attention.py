@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from core_attn.ops import bidirectional_linear_attention, linear_attention, use_backend, why
+from core_attn.ops._linear_attention import chunked
 
 
 def inputs(*, tokens=67, dim=5, v_dim=3, batch=(2,), heads=2, dtype=torch.float64, grad=False):
@@ -127,3 +129,70 @@ def test_what_does_not_fit_is_named(change, message):
 def test_integers_are_refused():
     with pytest.raises(TypeError, match="q must be float"):
         linear_attention(**inputs() | {"q": torch.zeros(2, 2, 67, 5, dtype=torch.int64)})
+
+
+@pytest.mark.parametrize("small", [1e-4, 1e-8, 1e-30, 0.0])
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_a_gate_may_close_almost_or_altogether(small, backend):
+    x = inputs(tokens=70, dtype=torch.float32)
+    x["decay"][..., 7] = small
+    x["decay"][0, 0, 30:40] = small
+
+    def results(dtype, name):
+        leaves = [t.to(dtype).requires_grad_() for t in x.values()]
+        with use_backend(name):
+            out, state = linear_attention(**dict(zip(x, leaves, strict=True)))
+        return out, state, *torch.autograd.grad(out.sum() + state.sum(), leaves)
+
+    exact = results(torch.float64, "reference")
+    for ours, expected in zip(results(torch.float32, backend), exact, strict=True):
+        assert ours.isfinite().all()
+        bound = 1e-3 * max(1.0, expected.abs().max())
+        assert (ours - expected).abs().max() <= bound
+
+
+def test_the_logarithm_of_the_decay_does_as_well():
+    x = inputs(tokens=70, grad=True)
+    decay = x.pop("decay").detach()
+    decay[..., 3] = 0.0
+    expected = linear_attention(**x, decay=decay)
+    for backend in ("chunked", "reference"):
+        with use_backend(backend):
+            torch.testing.assert_close(linear_attention(**x, log_decay=decay.log()), expected)
+    log = (decay / 2 + 0.1).log().float()[..., :9].requires_grad_()  # narrower than the tokens
+    short = {n: t[..., :9, :] if n in "qkv" else t[..., :9] for n, t in x.items() if n != "state"}
+    found = []
+    for backend in ("chunked", "reference"):
+        with use_backend(backend):
+            out, _ = linear_attention(**short, log_decay=log)
+        found.append(torch.autograd.grad(out.sum(), log)[0])
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
+def test_gates_stay_wide_beside_narrow_tokens():
+    x = inputs(tokens=70, dtype=torch.float32)
+    half = {name: t.bfloat16() if name in "qkv" else t for name, t in x.items()}
+    out, state = linear_attention(**half)
+    expected, last = linear_attention(**{name: t.float() for name, t in half.items()})
+    assert out.dtype == torch.bfloat16 and state.dtype == torch.float32
+    torch.testing.assert_close(out, expected.bfloat16())
+    torch.testing.assert_close(state, last)
+
+
+def test_compiled_it_has_few_graphs_for_all_lengths():
+    counter = CompileCounter()
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x, d: linear_attention(x, x, x, decay=d)[0], backend=counter, fullgraph=True
+    )
+    for tokens in (100, 130, 170, 192, 300, 77, 640):
+        x, d = torch.randn(2, 2, tokens, 4), torch.rand(2, 2, tokens)
+        torch.testing.assert_close(compiled(x, d), linear_attention(x, x, x, decay=d)[0])
+    assert counter.frame_count <= 2
+
+
+def test_many_chunks_are_taken_one_after_the_other(monkeypatch):
+    x = inputs(tokens=300)
+    together = linear_attention(**x)
+    monkeypatch.setattr(chunked, "ALL_AT_ONCE", 1)
+    torch.testing.assert_close(linear_attention(**x), together)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 Watch = Callable[[Tensor], Tensor]
@@ -26,6 +27,20 @@ def plane(x: Tensor | None, batch: tuple[int, ...]) -> Tensor | None:
     if any(size != 1 for size in x.shape[:-3]):
         x = x.expand(*batch, *x.shape[-3:])
     return one_batch(x)
+
+
+def wide(x: Tensor) -> torch.dtype:
+    """The dtype in which scores of `x` are computed: at least float32."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def narrowed(bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """The bias in a dtype of less range; what is finite stays so, for only -inf forbids."""
+    if torch.promote_types(bias.dtype, dtype) == dtype:
+        return bias.to(dtype)
+    narrow = bias.to(dtype)
+    lost = (narrow == -torch.inf) & (bias != -torch.inf)
+    return narrow.masked_fill(lost, torch.finfo(dtype).min)
 
 
 def gate(x: Tensor | None, batch: tuple[int, ...]) -> Tensor | None:

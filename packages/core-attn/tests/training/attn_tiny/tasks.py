@@ -3,28 +3,25 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import nn
 
-from core_attn import Tap, attention, attention_weights
+from core_attn import AttentionLayer
 from core_attn.training import Exhibit, Task
 
 
-class Net(nn.Module):
+class Net(AttentionLayer):
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         if width % heads:
             raise ValueError(f"heads = {heads} does not divide width = {width}")
-        self.heads = heads
+        self.num_heads = heads
         self.embed = nn.Linear(3, width)
         self.qkv = nn.Linear(width, 3 * width)
-        self.pattern = Tap()
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, 2)
 
     def forward(self, x):
         x = self.embed(x)
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if self.pattern.listening:
-            self.pattern(attention_weights(q, k))
-        x = x + attention(q, k, v).transpose(1, 2).flatten(2)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self.attend(q, k, v).flatten(2)
         return self.head(self.dropout(x).mean(1))
 
 

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core_attn import Tap, attention, attention_weights
+from core_attn import AttentionLayer, attention_weights
 
 Init = Literal["default", "small_id", "small_id_qk", "oppo_small_id"]
 
@@ -43,17 +43,16 @@ class ICLConfig:
         return self.d + self.outputs
 
 
-class FullWidthHeads(nn.Module):
+class FullWidthHeads(AttentionLayer):
     """Attention with heads as wide as the tokens, no biases; `pattern` and `heads` are taps."""
 
     def __init__(self, width: int, heads: int, outputs: int):
         super().__init__()
-        self.n_heads = heads
+        self.num_heads = heads
         self.q_proj = nn.Linear(width, heads * width, bias=False)
         self.k_proj = nn.Linear(width, heads * width, bias=False)
         self.v_proj = nn.Linear(width, heads * width, bias=False)
         self.o_proj = nn.Linear(heads * width, outputs, bias=False)
-        self.pattern, self.heads = Tap(), Tap()
 
     def forward(
         self,
@@ -72,20 +71,13 @@ class FullWidthHeads(nn.Module):
             twice: the softmax of the masked softmax, as in the authors' stack.
         """
         split = "batch tokens (head dim) -> batch head tokens dim"
-        q = rearrange(self.q_proj(queries), split, head=self.n_heads)
-        k = rearrange(self.k_proj(context), split, head=self.n_heads)
-        v = rearrange(self.v_proj(context), split, head=self.n_heads)
-        if twice:
-            seen = attention_weights(q, k)
-            if causal:
-                mask = torch.ones(seen.shape[-2:], dtype=torch.bool, device=seen.device).tril()
-                seen = seen.masked_fill(~mask, -torch.inf)
-            heads = self.pattern(seen.softmax(-1)) @ v
-        elif self.pattern.listening:
-            heads = self.pattern(attention_weights(q, k, causal=causal)) @ v
+        q = rearrange(self.q_proj(queries), split, head=self.num_heads)
+        k = rearrange(self.k_proj(context), split, head=self.num_heads)
+        v = rearrange(self.v_proj(context), split, head=self.num_heads)
+        if twice:  # the weights of the first softmax are the scores of the second
+            heads = self.attend(q, k, v, scale=0.0, bias=attention_weights(q, k), causal=causal)
         else:
-            heads = attention(q, k, v, causal=causal)
-        heads = self.heads(rearrange(heads, "batch head tokens dim -> batch tokens head dim"))
+            heads = self.attend(q, k, v, causal=causal)
         return self.o_proj(rearrange(heads, "batch tokens head dim -> batch tokens (head dim)"))
 
 

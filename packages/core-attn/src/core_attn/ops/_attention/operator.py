@@ -21,7 +21,7 @@ from .._checks import (
     check_window,
 )
 from .._dispatch import Backend, Operator, offer_of
-from .._normal import gate, one_batch, plane, restored, watch
+from .._normal import gate, narrowed, one_batch, plane, restored, watch, wide
 from . import reference, sdpa, short, triton_backend
 from .call import AttentionCall, AttentionOptions, WeightsOptions
 
@@ -193,6 +193,7 @@ def _check(
     full, axes = (*batch, heads, queries, keys), "(*batch, heads, queries, keys)"
     if bias is not None:
         check_bias("bias", bias, full, axes, q)
+        bias = bias if bias.dtype != torch.float64 else narrowed(bias, wide(q))
     if mask is not None:
         check_mask("mask", mask, full, axes, q)
     if lengths is not None:

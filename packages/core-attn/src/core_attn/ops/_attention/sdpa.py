@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._dispatch import Plan, Refusal
+from .._normal import narrowed
 from .._recompute import twice_differentiable
 from . import reference
 from .call import FLOATS, AttentionCall, take_heads
@@ -36,7 +37,9 @@ def _attend(call: AttentionCall) -> Tensor:
     allowed = call.allowed()
     if call.bias is None:
         return _sdpa(call, allowed, False)
-    bias = call.bias if _takes_wide_bias(call) else call.bias.to(q.dtype)
+    bias = call.bias
+    if bias.dtype != torch.float32 or bias.requires_grad:  # SDPA takes no other, but without grads
+        bias = narrowed(bias, q.dtype)
     if allowed is not None:
         bias = bias.masked_fill(~allowed, float("-inf"))
     return _sdpa(call, bias, False)
@@ -51,9 +54,3 @@ def _sdpa(call: AttentionCall, mask: Tensor | None, is_causal: bool) -> Tensor:
     return F.scaled_dot_product_attention(
         q, k, v, mask, call.dropout, is_causal, scale=scale, enable_gqa=grouped
     )
-
-
-def _takes_wide_bias(call: AttentionCall) -> bool:
-    """Whether a float32 bias may stand beside 16-bit tensors: its range is wider than theirs."""
-    bias = call.bias
-    return bias is not None and bias.dtype == torch.float32 and not bias.requires_grad

@@ -20,7 +20,7 @@ from .._checks import (
     is_readable,
 )
 from .._dispatch import Backend, Operator, offer_of
-from .._normal import gate, one_batch, plane, restored, watch
+from .._normal import gate, narrowed, one_batch, plane, restored, watch, wide
 from .._recompute import twice_differentiable
 from . import padded
 from .call import FLOATS, ShortCall, ShortOptions
@@ -107,6 +107,7 @@ def _check_padded(
     full, axes = (*batch, heads, queries, k.shape[-2]), "(*batch, heads, queries, keys)"
     if bias is not None:
         check_bias("bias", bias, full, axes, q)
+        bias = bias if bias.dtype != torch.float64 else narrowed(bias, wide(q))
     if mask is not None:
         check_mask("mask", mask, full, axes, q)
     _check_gate(head_gate, (*batch, heads), (*batch, queries, heads))
@@ -142,6 +143,7 @@ def _check_packed(
     axes = "(problems, heads, queries, keys)"
     if bias is not None:
         check_bias("bias", bias, full, axes, q)
+        bias = bias if bias.dtype != torch.float64 else narrowed(bias, wide(q))
     if mask is not None:
         check_mask("mask", mask, full, axes, q)
     _check_gate(head_gate, (problems, heads), (total, heads))
