@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from attn_recsys.serving import load, measure, predict_files
+from attn_recsys.serving import measure, predict_files
 from core_attn.cli import main as command
+from core_attn.training import opened
 
 
 def main():
@@ -42,7 +43,7 @@ def compare(folder, args):
     command("attn_recsys", ["fit", *map(str, words), "--trainer.enable_progress_bar", "false"])
     ckpt = folder / "table-autoint" / "version_0" / "last.ckpt"
 
-    task, data, _ = load(str(ckpt), "predict")
+    _, task, data, _ = opened(str(ckpt), "predict")
     batches = list(data.loader("train", shuffle=False))
     rows = sum(len(batch["label"]) for batch in batches)
     for threads in args.threads:
@@ -54,7 +55,7 @@ def compare(folder, args):
                 for batch in batches:
                     task.predict_step(batch)
             alone.append(rows / (time.perf_counter() - start))
-            count, seconds = predict_files(str(ckpt), str(table), folder / "p.parquet")
+            count, seconds, _ = predict_files(str(ckpt), str(table), folder / "p.parquet")
             streamed.append(count / seconds)
         model, predict = statistics.median(alone), statistics.median(streamed)
         print(

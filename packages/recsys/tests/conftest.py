@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["core_attn.testing.plugin"]
+
 
 @pytest.fixture
 def shared():

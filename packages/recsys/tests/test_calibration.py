@@ -11,6 +11,7 @@ from attn_recsys.calibration import Isotonic, Probability, calibrator_from, fit_
 from attn_recsys.data import SyntheticClicks
 from attn_recsys.data.prepare import prepare
 from attn_recsys.metrics import expected_calibration_error, log_loss
+from attn_recsys.models import BaselineConfig
 from attn_recsys.schema import Field, Schema
 from attn_recsys.tasks import BaselineTask
 
@@ -18,7 +19,7 @@ from attn_recsys.tasks import BaselineTask
 def fitted(data, **options):
     """Logistic regression on a data module, after one epoch, and its validation metrics."""
     torch.manual_seed(0)
-    task = BaselineTask("lr", optimizer="adam_tf", lr=3e-2, **options)
+    task = BaselineTask(BaselineConfig("lr"), optimizer="adam_tf", lr=3e-2, **options)
     trainer = Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,

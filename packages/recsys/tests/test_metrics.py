@@ -25,5 +25,14 @@ def test_one_class_and_nan_are_refused():
         metrics.auc(np.zeros(3), np.arange(3))
     with pytest.raises(ValueError, match="scores contain NaN"):
         metrics.auc(np.array([0, 1]), np.array([0.1, np.nan]))
-    with pytest.raises(ValueError, match="no group has both classes"):
-        metrics.grouped_auc(np.array([0, 1]), np.array([0.1, 0.2]), np.array([0, 1]))
+    assert metrics.grouped_auc(np.array([0, 1]), np.array([0.1, 0.2]), np.array([0, 1])) is None
+
+
+def test_a_weight_counts_as_so_many_rows():
+    random = np.random.default_rng(0)
+    labels, p = random.integers(0, 2, 60), random.integers(1, 9, 60) / 9
+    times = random.integers(0, 4, 60)
+    repeated = metrics.summary(np.repeat(labels, times), np.repeat(p, times))
+    weighted = metrics.summary(labels, p, times.astype(float))
+    for name in ("auc", "logloss", "normalized_entropy", "calibration_ratio"):
+        assert weighted[name] == pytest.approx(repeated[name], abs=1e-12), name

@@ -131,6 +131,7 @@ def test_bad_settings_are_refused(change, message):
         create("autoint", LAYOUT, **change)
 
 
+@pytest.mark.refuses
 def test_bad_ids_and_values_are_refused():
     index, value = batch()
     model = create("autoint", LAYOUT)

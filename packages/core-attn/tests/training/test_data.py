@@ -68,6 +68,21 @@ def test_processes_share_each_global_batch(monkeypatch):
         assert sorted(whole) == sorted(a + b)
 
 
+@given(size=st.integers(1, 30), batch=st.integers(1, 5), world=st.integers(1, 4))
+def test_as_stored_every_sample_is_given_once_in_any_number_of_processes(size, batch, world):
+    given = []
+    for rank in range(world):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(distributed, "is_initialized", lambda: True)
+            patch.setattr(distributed, "get_world_size", lambda: world)
+            patch.setattr(distributed, "get_rank", lambda rank=rank: rank)
+            part = loader(range(size), batch, shuffle=False)
+            batches = epoch(part, 0)
+        assert len(batches) == len(part)
+        given += [i for one in batches for i in one]
+    assert sorted(given) == list(range(size))
+
+
 def test_a_loader_that_would_give_nothing_is_refused():
     with pytest.raises(ValueError, match="range has no samples"):
         loader(range(0), 3, shuffle=True)

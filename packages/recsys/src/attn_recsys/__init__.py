@@ -4,6 +4,7 @@ from .layout import Layout
 from .models import VARIANTS, AutoInt, AutoIntConfig, create
 from .optim import make_optimizer
 from .schema import Field, Schema
+from .scoring import Scorer
 
 __all__ = [
     "Layout",
@@ -14,4 +15,5 @@ __all__ = [
     "make_optimizer",
     "Field",
     "Schema",
+    "Scorer",
 ]

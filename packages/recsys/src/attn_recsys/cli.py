@@ -3,24 +3,72 @@
 import sys
 from typing import Literal
 
+from core_attn.cli import exit_code
 from core_attn.cli import main as run
 
 
 def main() -> int:
     """Runs attn-recsys and returns its exit code."""
+    words = sys.argv[1:]
+    if words[:1] == ["test"] and any(word.partition("=")[0] == "--input" for word in words):
+        words = ["evaluate", *words[1:]]  # rows of a file need no trainer
+    if words[:1] == ["fit"] and "--continue" in words:
+        return exit_code("attn_recsys", words, next_day)
     return run(
         "attn_recsys",
+        words,
         commands={
+            "evaluate": evaluate,
             "calibrate": calibrate,
             "predict": predict,
             "export": export,
+            "days": days,
             "bench": bench,
         },
     )
 
 
+def next_day(words: list[str]) -> int:
+    """`fit --ckpt_path FILE --continue`: a new version that begins with that model.
+
+    Its configuration is the base of this command's flags, as --data.files; vocabularies are
+    extended, epochs are counted anew, and the best epoch is judged by the new validation rows.
+
+    Raises:
+        ValueError: no checkpoint is named.
+    """
+    import tempfile
+    from pathlib import Path
+
+    import yaml
+
+    from core_attn.training.checkpoint import read_checkpoint
+
+    rest, path = [], None
+    pending = iter(word for word in words if word != "--continue")
+    for word in pending:
+        flag, equals, value = word.partition("=")
+        if flag in ("--ckpt", "--ckpt_path"):
+            path = value if equals else next(pending, None)
+        else:
+            rest.append(word)
+    if path is None:
+        raise ValueError("--continue needs the checkpoint of the day before: --ckpt_path FILE")
+    content = read_checkpoint(path)
+    config = {k: x for k, x in content["config"].items() if k not in ("ckpt_path", "weights_only")}
+    config["model"]["init_args"]["start"] = path
+    config["data"]["init_args"] |= {"extends": path, "folder": None}
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / f"{content['recipe']}.yaml"
+        recipe.write_text(yaml.safe_dump(config), "utf-8")
+        return run("attn_recsys", ["fit", "--config", str(recipe), *rest[1:]])
+
+
 def calibrate(
-    ckpt: str, method: Literal["platt", "isotonic", "none"] = "platt", out: str | None = None
+    ckpt: str,
+    method: Literal["platt", "isotonic", "none"] = "platt",
+    out: str | None = None,
+    input: str | None = None,
 ) -> None:
     """Fit probabilities to the validation rows, for every other command to use.
 
@@ -29,10 +77,11 @@ def calibrate(
         method: "platt" for two parameters; "isotonic" for any rising curve, where there are some
             ten thousand validation rows; "none" to take a calibration away.
         out: the checkpoint to write; by default the calibration is added to `ckpt`.
+        input: a labelled file, folder or pattern to fit it on, instead of the validation rows.
     """
     from . import serving
 
-    rows = serving.calibrate(ckpt, method, out)
+    rows = serving.calibrate(ckpt, method, out, input)
     for row in rows:
         print(
             f"{row['rows']:<12}{row['probabilities']:<12}log loss {row['log loss']:.5f}   "
@@ -41,20 +90,58 @@ def calibrate(
     print(out or ckpt)
 
 
-def predict(ckpt: str, input: str, output: str, batch_size: int = 8192) -> None:
-    """Stream rows of Parquet, CSV or TSV files through a checkpoint into a Parquet file.
+def predict(
+    ckpt: str,
+    input: str,
+    output: str,
+    keep: list[str] = [],  # noqa: B006 (the parser copies it)
+    separator: str | None = None,
+    allow_unseen: bool = False,
+    batch_size: int = 8192,
+) -> None:
+    """Stream rows of Parquet, CSV or TSV files through a checkpoint into a table.
 
     Args:
-        ckpt: the checkpoint.
-        input: a file, or a pattern of several, with the columns of the schema; a label is not
-            needed.
-        output: the Parquet file to write: the rows' numbers, in order, and their probability.
+        ckpt: the checkpoint; nothing else of the training is needed.
+        input: a file, a folder, or a pattern of several, with the columns of the schema; a label is
+            not needed.
+        output: the table to write, .csv, .tsv or .parquet: the rows' numbers, in order, and their
+            probability.
+        keep: columns to copy into it, as [user,item].
+        separator: between cells of text files; by default that of the training files.
+        allow_unseen: score also where no value of a field was seen in training.
         batch_size: rows scored at once.
     """
     from .serving import predict_files
 
-    rows, seconds = predict_files(ckpt, input, output, batch_size=batch_size)
+    rows, seconds, notes = predict_files(
+        ckpt, input, output, batch_size=batch_size, keep=keep, separator=separator,
+        allow_unseen=allow_unseen,
+    )  # fmt: skip
     print(f"{output}: {rows:,} rows, {rows / max(seconds, 1e-9):,.0f} a second")
+    for line in notes:
+        print(line)
+
+
+def evaluate(ckpt: str, input: str, separator: str | None = None) -> None:
+    """Measure a checkpoint on a new labelled file.
+
+    Args:
+        ckpt: the checkpoint; nothing else of the training is needed.
+        input: a file, a folder, or a pattern of several, with the columns of the schema and the
+            label.
+        separator: between cells of text files; by default that of the training files.
+    """
+    from .serving import evaluate as measured
+
+    rows, found, notes = measured(ckpt, input, separator)
+    print(f"{rows:,} rows")
+    for name, value in found.items():
+        print(f"{name:<20} {value:.5f}")
+    if "auc" not in found:
+        print("auc                  undefined: all rows have one label")
+    for line in notes:
+        print(line)
 
 
 def export(
@@ -74,6 +161,29 @@ def export(
     from .serving import export_with_tables
 
     return export_with_tables(ckpt, format, out, tolerance)
+
+
+def days(
+    schema: str, files: list[str], config: str = "table-autoint_plus", out: str = "days"
+) -> None:
+    """Train on each day and test on the next: warm-started, beside trained anew on all days so far.
+
+    Args:
+        schema: the YAML file that says what the columns mean.
+        files: one per day, in order, as [mon.parquet,tue.parquet].
+        config: the recipe.
+        out: the folder for runs, days.csv and days.png.
+    """
+    from pathlib import Path
+
+    from .days import prequential
+
+    for row in prequential(schema, files, config, Path(out)):
+        auc = row.get("auc", float("nan"))
+        print(
+            f"{row['tested on']:<28} {row['model']:<5} auc {auc:.4f}  log loss {row['logloss']:.4f}"
+        )
+    print(f"{out}/days.csv, {out}/days.png")
 
 
 def bench(quick: bool = False) -> None:

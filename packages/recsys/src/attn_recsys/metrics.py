@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int, Real
 
 CLIP = 1e-6
 
@@ -16,8 +16,14 @@ class Bin(NamedTuple):
     observed: float
 
 
-def auc(labels: Float[np.ndarray, " rows"], scores: Float[np.ndarray, " rows"]) -> float:
+def auc(
+    labels: Real[np.ndarray, " rows"],
+    scores: Real[np.ndarray, " rows"],
+    weights: Real[np.ndarray, " rows"] | None = None,
+) -> float:
     """Area under the ROC curve; tied scores count half.
+
+    With weights it is the share of the pairs that are in order, each with the product of theirs.
 
     Raises:
         ValueError: only one class is there, or a score is NaN.
@@ -37,11 +43,20 @@ def auc(labels: Float[np.ndarray, " rows"], scores: Float[np.ndarray, " rows"]) 
             f"AUC needs both classes, got {ones} rows with label 1 and {zeros} with label 0"
         )
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    if weights is not None:
+        one = np.bincount(place, np.where(labels, weights, 0))
+        zero = np.bincount(place, np.where(labels, 0, weights))
+        below = np.cumsum(zero) - zero / 2
+        return float((one * below).sum() / (one.sum() * zero.sum()))
     rank = (np.cumsum(counts) - (counts - 1) / 2)[place]
     return float((rank[labels].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 
-def log_loss(labels: Float[np.ndarray, " rows"], p: Float[np.ndarray, " rows"]) -> float:
+def log_loss(
+    labels: Real[np.ndarray, " rows"],
+    p: Real[np.ndarray, " rows"],
+    weights: Real[np.ndarray, " rows"] | None = None,
+) -> float:
     """Mean negative log likelihood of probabilities clipped to [1e-6, 1 - 1e-6].
 
     Example:
@@ -50,24 +65,28 @@ def log_loss(labels: Float[np.ndarray, " rows"], p: Float[np.ndarray, " rows"]) 
     """
     labels = np.asarray(labels, np.float64)
     p = np.clip(np.asarray(p, np.float64), CLIP, 1 - CLIP)
-    return float(-(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean())
+    return float(-np.average(labels * np.log(p) + (1 - labels) * np.log(1 - p), weights=weights))
 
 
-def normalised_entropy(labels: Float[np.ndarray, " rows"], p: Float[np.ndarray, " rows"]) -> float:
+def normalized_entropy(
+    labels: Real[np.ndarray, " rows"],
+    p: Real[np.ndarray, " rows"],
+    weights: Real[np.ndarray, " rows"] | None = None,
+) -> float:
     """Log loss over that of the base rate; below 1 is better than no model.
 
     Source: He et al., 2014, "Practical Lessons from Predicting Clicks on Ads at Facebook".
 
     Example:
-        >>> normalised_entropy(np.array([1, 0]), np.array([0.5, 0.5]))
+        >>> normalized_entropy(np.array([1, 0]), np.array([0.5, 0.5]))
         1.0
     """
-    rate = float(np.mean(labels))
-    return log_loss(labels, p) / log_loss(labels, np.full(len(labels), rate))
+    base = np.full(len(labels), np.average(labels, weights=weights))
+    return log_loss(labels, p, weights) / log_loss(labels, base, weights)
 
 
 def reliability(
-    labels: Float[np.ndarray, " rows"], p: Float[np.ndarray, " rows"], bins: int = 10
+    labels: Real[np.ndarray, " rows"], p: Real[np.ndarray, " rows"], bins: int = 10
 ) -> list[Bin]:
     """Mean prediction and share of ones in bins of equally many rows, by rising prediction.
 
@@ -81,7 +100,7 @@ def reliability(
 
 
 def expected_calibration_error(
-    labels: Float[np.ndarray, " rows"], p: Float[np.ndarray, " rows"], bins: int = 10
+    labels: Real[np.ndarray, " rows"], p: Real[np.ndarray, " rows"], bins: int = 10
 ) -> float:
     """Mean over equally full bins of |mean prediction - share of ones|.
 
@@ -97,14 +116,11 @@ def expected_calibration_error(
 
 
 def grouped_auc(
-    labels: Float[np.ndarray, " rows"],
-    scores: Float[np.ndarray, " rows"],
+    labels: Real[np.ndarray, " rows"],
+    scores: Real[np.ndarray, " rows"],
     groups: Int[np.ndarray, " rows"],
-) -> float:
-    """Mean of every group's AUC, weighted by its rows; groups with one class are left out.
-
-    Raises:
-        ValueError: no group has both classes.
+) -> float | None:
+    """Mean of every group's AUC, weighted by its rows; None if no group has both classes.
 
     Example:
         >>> grouped_auc(np.array([0, 1, 0, 1]), np.array([1, 2, 9, 8]), np.array([0, 0, 1, 1]))
@@ -117,9 +133,47 @@ def grouped_auc(
         if 0 < np.mean(labels[part]) < 1:
             total += len(part) * auc(labels[part], scores[part])
             weight += len(part)
-    if not weight:
-        raise ValueError("no group has both classes")
-    return total / weight
+    return total / weight if weight else None
+
+
+def average_precision(
+    labels: Real[np.ndarray, " rows"], scores: Real[np.ndarray, " rows"]
+) -> float:
+    """Area under the precision-recall curve: the mean precision at the rows with label 1.
+
+    Example:
+        >>> average_precision(np.array([1, 0, 1]), np.array([0.9, 0.8, 0.7]))
+        0.8333333333333333
+    """
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(labels, scores))
+
+
+def ranking(
+    labels: Real[np.ndarray, " rows"],
+    scores: Real[np.ndarray, " rows"],
+    groups: Int[np.ndarray, " rows"],
+    k: int = 10,
+) -> dict[str, float]:
+    """NDCG and reciprocal rank of the first k rows of each group; means over groups with a 1.
+
+    Example:
+        >>> ranking(np.array([0, 1, 1, 0]), np.array([9, 8, 7, 6]), np.array([0, 0, 1, 1]), k=2)
+        {'ndcg@2': 0.8154648767857288, 'mrr@2': 0.75}
+    """
+    order = np.lexsort((-np.asarray(scores), groups))
+    edges = np.flatnonzero(np.diff(np.asarray(groups)[order])) + 1
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    gains, ranks = [], []
+    for part in np.split(order, edges):
+        found = np.asarray(labels)[part] > 0.5
+        if found.any():
+            first = found[:k]
+            ideal = discount[: min(int(found.sum()), k)].sum()
+            gains.append(float((first * discount[: len(first)]).sum() / ideal))
+            ranks.append(1 / (1 + int(first.argmax())) if first.any() else 0.0)
+    return {f"ndcg@{k}": float(np.mean(gains)), f"mrr@{k}": float(np.mean(ranks))} if gains else {}
 
 
 def relative_improvement(auc_model: float, auc_base: float) -> float:
@@ -132,17 +186,30 @@ def relative_improvement(auc_model: float, auc_base: float) -> float:
     return (auc_model - 0.5) / (auc_base - 0.5) - 1
 
 
-def summary(labels: Float[np.ndarray, " rows"], p: Float[np.ndarray, " rows"]) -> dict[str, float]:
-    """AUC, log loss and calibration in one go.
+def summary(
+    labels: Real[np.ndarray, " rows"],
+    p: Real[np.ndarray, " rows"],
+    weights: Real[np.ndarray, " rows"] | None = None,
+) -> dict[str, float]:
+    """AUC, log loss and calibration in one go; what is undefined for rows of one class is left out.
 
     Example:
         >>> sorted(summary(np.array([0, 1]), np.array([0.2, 0.9])))
-        ['auc', 'calibration_ratio', 'ece', 'logloss', 'normalised_entropy']
+        ['auc', 'calibration_ratio', 'ece', 'logloss', 'normalized_entropy', 'pr_auc']
+        >>> sorted(summary(np.array([0, 0]), np.array([0.2, 0.9])))
+        ['ece', 'logloss']
     """
-    return {
-        "auc": auc(labels, p),
-        "logloss": log_loss(labels, p),
-        "normalised_entropy": normalised_entropy(labels, p),
+    found = {
+        "logloss": log_loss(labels, p, weights),
         "ece": expected_calibration_error(labels, p),
-        "calibration_ratio": float(np.mean(p) / np.mean(labels)),
     }
+    if 0 < np.average(labels, weights=weights) < 1:
+        found |= {
+            "auc": auc(labels, p, weights),
+            "pr_auc": average_precision(labels, p),
+            "normalized_entropy": normalized_entropy(labels, p, weights),
+            "calibration_ratio": float(
+                np.average(p, weights=weights) / np.average(labels, weights=weights)
+            ),
+        }
+    return found

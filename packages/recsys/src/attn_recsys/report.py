@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from core_attn.taps import Mean, record
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ROWS = 20_000
 PAIR_ROWS = 512
+SHOWN = 40  # fields in a map
+PAIRS = 400  # pairs whose strength is measured
 
 
 def exhibits(task: "ClickTask", data: "ClickData", rows: int = ROWS) -> Iterator[Exhibit]:
@@ -47,11 +49,15 @@ def exhibits(task: "ClickTask", data: "ClickData", rows: int = ROWS) -> Iterator
     yield _quality(label, found)
     yield _calibration(label, found)
     yield _unseen(data)
+    yield from _cold(data, batches, label, p)
+    likely = np.zeros((model.layout.fields, model.layout.fields))
     if isinstance(model, AutoInt) and model.config.block_widths:
-        names = [model.layout.names[i] for i in model.attended]
-        yield from _global_maps(model, batches, names)
-        yield from _single_rows(model, batches[0], p, names)
-    yield _pairs(model, batches[0])
+        maps = attention_maps(model, batches, rows_for(model)).numpy()
+        shown = most_read(maps)
+        yield from _global_maps(model, maps, shown, min(len(label), rows_for(model)))
+        yield from _single_rows(model, batches[0], p, shown)
+        likely[np.ix_(model.attended, model.attended)] = maps.max((0, 1))
+    yield _pairs(model, batches[0], likely)
 
 
 # ---- quality ----
@@ -104,35 +110,98 @@ def _unseen(data: "ClickData") -> Exhibit:
         for name in sorted(prepared.layout.names, key=lambda name: -unseen.get(name, 0.0))
     ]
     caption = (
-        "Shares of cells: of validation and test cells those whose value was rare or unseen in "
-        "training, of all cells those without a value."
+        "Shares of cells: of validation cells those whose value was rare or unseen in training, of "
+        "all cells those without a value."
     )
     return Exhibit("Rare, unseen and empty cells", caption, rows, name="unseen")
+
+
+def _cold(
+    data: "ClickData", batches: Sequence[Batch], label: np.ndarray, p: np.ndarray
+) -> Iterator[Exhibit]:
+    """How good probabilities are in rows with a value of a field that training hardly knew."""
+    layout, index = data.prepared.layout, torch.cat([batch["index"] for batch in batches])
+    value = torch.cat([batch["value"] for batch in batches])
+    slots = np.array(layout.slot_names())
+    cold = {
+        name: ((index == row) & (value != 0))[:, torch.from_numpy(slots == name)].any(1).numpy()
+        for name, row in data.prepared.rare.items()
+    }
+    cold = {name: rows for name, rows in cold.items() if rows.any()}
+    if not cold:
+        return
+    parts = {"warm in every field": ~np.any(list(cold.values()), 0)}
+    parts |= {f"cold in {name}": rows for name, rows in cold.items()}
+    table = [
+        {"rows": part, "count": int(rows.sum())} | metrics.summary(label[rows], p[rows])
+        for part, rows in parts.items()
+        if rows.any()
+    ]
+    caption = (
+        "Test rows whose value of a field is rare or unseen in training, beside those in which "
+        "none is; a metric is left out where all rows have one label."
+    )
+    yield Exhibit("Cold and warm rows", caption, table, name="cold-and-warm")
 
 
 # ---- attention ----
 
 
+def rows_for(model: AutoInt) -> int:
+    """Rows whose attention is averaged: fewer where many fields make each row dear."""
+    return max(256, min(ROWS, ROWS * 64**2 // len(model.attended) ** 2))
+
+
 def attention_maps(
-    model: AutoInt, batches: Sequence[Batch]
+    model: AutoInt, batches: Sequence[Batch], rows: int = ROWS
 ) -> Float[Tensor, "blocks heads fields fields"]:
-    """The attention of every block and head, averaged over rows."""
+    """The attention of every block and head, averaged over the first rows.
+
+    Memory holds the weights of so many rows at a time that they are 2^26 numbers at most.
+    """
+    step = max(1, 2**26 // (model.config.heads * len(model.attended) ** 2))
     with torch.no_grad(), record(model, "pattern", Mean) as seen:
-        for batch in batches:
-            model(batch["index"], batch["value"])
+        for batch in _first(batches, rows):
+            size = min(len(batch["label"]), rows)
+            rows -= size
+            for start in range(0, size, step):
+                part = slice(start, min(start + step, size))
+                model(batch["index"][part], batch["value"][part])
     return torch.stack(list(seen.values()))
 
 
+def most_read(
+    maps: Float[np.ndarray, "blocks heads fields fields"], limit: int = SHOWN
+) -> Int[np.ndarray, " shown"]:
+    """The fields that are read most, in their order; all where there are no more than `limit`.
+
+    Example:
+        >>> most_read(np.eye(3)[[2, 2, 0]][None, None], limit=2).tolist()
+        [0, 2]
+    """
+    return np.sort(np.argsort(-maps.sum((0, 1, 2)), kind="stable")[:limit])
+
+
+def _left_out(shown: np.ndarray, fields: int) -> str:
+    some = len(shown) < fields
+    return f" Shown are the {len(shown)} fields of {fields} that are read most." if some else ""
+
+
 def _global_maps(
-    model: AutoInt, batches: Sequence[Batch], names: Sequence[str]
+    model: AutoInt,
+    maps: Float[np.ndarray, "blocks heads fields fields"],
+    shown: Int[np.ndarray, " shown"],
+    count: int,
 ) -> Iterator[Exhibit]:
-    maps = attention_maps(model, batches).numpy()
-    count = sum(len(batch["label"]) for batch in batches)
+    fields = maps.shape[-1]
+    even, rest = 1 / fields, _left_out(shown, fields)
+    names = [model.layout.names[model.attended[i]] for i in shown]
+    maps = maps[:, :, shown[:, None], shown]
     titles = [f"block {i + 1}" for i in range(len(maps))]
     yield Exhibit(
         "Attention between fields",
         f"Mean over heads and {count:,} test rows. A row is the field that asks, a column the "
-        f"field it reads; each row sums to 1, so an even spread would be {1 / len(names):.3f}.",
+        f"field it reads; each row sums to 1, so an even spread would be {even:.3f}.{rest}",
         draw_maps(list(maps.mean(1)), titles, names, columns=len(maps)),
         _map_rows(maps.mean(1, keepdims=True), names),
         "attention-global",
@@ -142,7 +211,7 @@ def _global_maps(
     titles = [f"block {i + 1}, head {j + 1}" for i in range(len(maps)) for j in range(heads)]
     yield Exhibit(
         "Attention by block and head",
-        "As above, for every head of every block.",
+        f"As above, for every head of every block.{rest}",
         draw_maps(panels, titles, names, columns=heads),
         _map_rows(maps, names),
         "attention-heads",
@@ -150,14 +219,16 @@ def _global_maps(
 
 
 def _single_rows(
-    model: AutoInt, batch: Batch, p: np.ndarray, names: Sequence[str], cases: int = 3
+    model: AutoInt, batch: Batch, p: np.ndarray, shown: np.ndarray, cases: int = 3
 ) -> Iterator[Exhibit]:
+    names = [model.layout.names[model.attended[i]] for i in shown]
     size = len(batch["label"])
     order = np.argsort(p[:size])
     chosen = torch.from_numpy(order[np.linspace(0, size - 1, cases).round().astype(int)].copy())
     with torch.no_grad(), record(model, "pattern") as seen:
         model(batch["index"][chosen], batch["value"][chosen])
     maps = torch.stack([x.mean(1) for x in seen.values()]).numpy()  # blocks, cases, fields, fields
+    rest, maps = _left_out(shown, maps.shape[-1]), maps[:, :, shown[:, None], shown]
     panels, titles, rows = [], [], []
     for case, row in enumerate(chosen.tolist()):
         for block in range(len(maps)):
@@ -167,7 +238,8 @@ def _single_rows(
                 rows.append({"row": row, "p": p[row]} | entry | {"block": block + 1})
     yield Exhibit(
         "Attention in single rows",
-        "The test rows with the lowest, a middle and the highest prediction; mean over heads.",
+        "The test rows with the lowest, a middle and the highest prediction; mean over heads."
+        + rest,
         draw_maps(panels, titles, names, columns=len(maps)),
         rows,
         "attention-rows",
@@ -195,7 +267,7 @@ def draw_maps(
     side = max(2.2, 0.24 * len(names) + 0.9)
     figure = Figure(figsize=(side * columns + 0.9, side * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    top = max(float(x.max()) for x in maps)
+    top = max(float(np.nanmax(x)) for x in maps)
     image = None
     for axes, x, title in zip(grid.flat, maps, titles, strict=True):
         image = axes.imshow(x, vmin=0, vmax=top, cmap="viridis")
@@ -217,7 +289,11 @@ def name_axes(axes: "Axes", names: Sequence[str]) -> None:
 
 
 def interaction_strengths(
-    model: Model, batch: Batch, rows: int = PAIR_ROWS, seed: int = 0
+    model: Model,
+    batch: Batch,
+    rows: int = PAIR_ROWS,
+    seed: int = 0,
+    pairs: Sequence[tuple[int, int]] | None = None,
 ) -> Float[Tensor, "fields fields"]:
     """How much two fields change the logit together, beyond what each changes alone.
 
@@ -230,12 +306,13 @@ def interaction_strengths(
         batch: rows to take.
         rows: how many.
         seed: of the pairing of rows.
+        pairs: those to measure, others stay NaN; all if None.
 
     Source: the mixed difference behind Friedman and Popescu, 2008, "Predictive Learning via Rule
     Ensembles", section 8.1, on pairs of rows.
     """
     layout = model.layout
-    size = min(rows, len(batch["label"]))
+    size = min(rows if layout.fields <= 64 else rows // 4, len(batch["label"]))
     index, value = batch["index"][:size], batch["value"][:size]
     other = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     slots = torch.tensor([i for i, width in enumerate(layout.widths) for _ in range(width)])
@@ -248,30 +325,86 @@ def interaction_strengths(
 
     with torch.no_grad():
         base = logits()
-        alone = [logits(i) for i in range(layout.fields)]
-        strengths = torch.zeros(layout.fields, layout.fields)
-        for i, j in itertools.combinations(range(layout.fields), 2):
+        every = list(itertools.combinations(range(layout.fields), 2))
+        chosen = every if pairs is None else pairs
+        alone = {i: logits(i) for i in sorted({i for pair in chosen for i in pair})}
+        strengths = torch.full((layout.fields, layout.fields), torch.nan)
+        strengths.fill_diagonal_(0)
+        for i, j in chosen:
             mixed = base - alone[i] - alone[j] + logits(i, j)
             strengths[i, j] = strengths[j, i] = mixed.square().mean().sqrt()
     return strengths
 
 
-def _pairs(model: Model, batch: Batch) -> Exhibit:
-    names = model.layout.names
-    strengths = interaction_strengths(model, batch).numpy()
+def candidates(likely: Float[np.ndarray, "fields fields"], limit: int) -> list[tuple[int, int]]:
+    """The pairs that are measured: all, or the `limit` of them that attend to each other most.
+
+    Args:
+        likely: the largest weight with which a field reads another, in any block and head.
+        limit: how many.
+
+    Example:
+        >>> candidates(np.array([[0, 0.1, 0.9], [0.1, 0, 0], [0, 0.2, 0]]), 2)
+        [(0, 2), (1, 2)]
+    """
+    pairs = list(itertools.combinations(range(len(likely)), 2))
+    if len(pairs) <= limit:
+        return pairs
+    order = sorted(pairs, key=lambda pair: -max(likely[pair], likely[pair[::-1]]))
+    return order[:limit]
+
+
+def _pairs(model: Model, batch: Batch, likely: np.ndarray) -> Exhibit:
+    if not likely.any():
+        likely = _lone_effects(model, batch) if model.layout.fields**2 > 2 * PAIRS else likely
+    chosen = candidates(likely, PAIRS)
+    strengths = interaction_strengths(model, batch, pairs=chosen).numpy()
     rows = [
-        {"field": names[i], "with": names[j], "strength": float(strengths[i, j])}
-        for i, j in itertools.combinations(range(len(names)), 2)
+        {
+            "field": model.layout.names[i],
+            "with": model.layout.names[j],
+            "strength": float(strengths[i, j]),
+        }
+        for i, j in chosen
     ]
     rows.sort(key=lambda row: -row["strength"])
-    figure = draw_maps([strengths], ["interaction strength"], names, columns=1)
+    known = np.nan_to_num(strengths)
+    shown = most_read(known[None, None])
+    names = [model.layout.names[i] for i in shown]
+    figure = draw_maps(
+        [strengths[shown[:, None], shown]], ["interaction strength"], names, columns=1
+    )
     figure.axes[-1].set_ylabel("change of the logit")
     best = ", ".join(f"{row['field']} × {row['with']}" for row in rows[:5])
+    fields = model.layout.fields
+    total = fields * (fields - 1) // 2
     caption = (
         "Root mean square of the change of the logit when two fields are swapped for those of "
         f"another row, beyond what each swap does alone. Strongest: {best}."
     )
+    if len(chosen) < total:
+        caption += (
+            f" Measured are the {len(chosen)} of {total:,} pairs that attend to each other most, "
+            "or whose fields count most where there is no attention; the map shows the strongest "
+            f"{len(shown)} fields, the others were left out."
+        )
     return Exhibit("Interacting pairs", caption, figure, rows, "interactions")
+
+
+def _lone_effects(model: Model, batch: Batch, rows: int = 128) -> np.ndarray:
+    """For each pair the smaller of what its two fields change alone."""
+    layout = model.layout
+    index, value = batch["index"][:rows], batch["value"][:rows]
+    other = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))
+    slots = torch.tensor([i for i, width in enumerate(layout.widths) for _ in range(width)])
+    with torch.no_grad():
+        base = model(index, value)
+        effects = []
+        for field in range(layout.fields):
+            at = slots == field
+            swapped = torch.where(at, index[other], index), torch.where(at, value[other], value)
+            effects.append(float((model(*swapped) - base).square().mean().sqrt()))
+    return np.minimum.outer(effects, effects)
 
 
 def _first(batches: Any, rows: int) -> Iterator[Batch]:

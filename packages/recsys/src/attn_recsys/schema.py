@@ -11,6 +11,9 @@ import yaml
 
 from .layout import Layout
 
+LABEL, GROUP, WEIGHT = "__label__", "__group__", "__weight__"  # columns of shards beside the fields
+TRANSFORMS = ("standard", "none", "log2", "minmax", "quantiles")
+
 
 @dataclass(frozen=True)
 class Field:
@@ -21,15 +24,19 @@ class Field:
         kind: "categorical", "numerical", or "multi" (several categories in one cell).
         min_count: how often a value must be seen in training for a row of its own; rarer and
             unseen values share the field's rare row.
-        buckets: if > 0, values are hashed into so many rows instead, without a vocabulary.
+        buckets: if > 0, values are hashed into so many rows instead, without a vocabulary; for
+            categories only.
         missing: what an empty cell is. "empty": the zero vector, and NaN or infinity is refused;
             "zero": NaN and infinity are empty cells too; "learned": they share a learned row.
-        transform: for numbers. "log2": int(ln(x)^2) above 2, unchanged up to 2 and for negatives;
-            "minmax": to [0, 1] over the training rows, later values clipped; "quantiles": the
-            number of one of `bins` equally full bins, learned like a category.
+        transform: for numbers. "standard", the default: mean 0 and spread 1 over the training rows;
+            "none"; "log2": int(ln(x)^2) above 2, unchanged up to 2 and for negatives; "minmax": to
+            [0, 1] over the training rows; "quantiles": the number of one of `bins` equally full
+            bins, learned like a category. But for "log2", later values are clipped to the range of
+            the training rows.
         bins: bins of "quantiles".
         separator: between the categories of a "multi" cell.
         max_values: how many of them are kept.
+        keep: which of them where there are more: the "first" or the "last".
     """
 
     name: str
@@ -37,16 +44,18 @@ class Field:
     min_count: int = 1
     buckets: int = 0
     missing: Literal["empty", "zero", "learned"] = "empty"
-    transform: Literal["none", "log2", "minmax", "quantiles"] = "none"
+    transform: Literal["standard", "none", "log2", "minmax", "quantiles"] = "standard"
     bins: int = 32
     separator: str = "|"
     max_values: int = 6
+    keep: Literal["first", "last"] = "first"
 
     def __post_init__(self):
         allowed = {
             "kind": ("categorical", "numerical", "multi"),
             "missing": ("empty", "zero", "learned"),
-            "transform": ("none", "log2", "minmax", "quantiles"),
+            "transform": TRANSFORMS,
+            "keep": ("first", "last"),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -60,8 +69,12 @@ class Field:
                 raise ValueError(
                     f"field {self.name}: {name} must be an integer >= {least}, got {number!r}"
                 )
-        if self.transform != "none" and self.kind != "numerical":
+        if self.name in (LABEL, GROUP, WEIGHT):
+            raise ValueError(f"field {self.name}: that name is taken by the package")
+        if self.transform not in ("standard", "none") and self.kind != "numerical":
             raise ValueError(f"field {self.name}: transform is for numerical fields")
+        if self.buckets and self.kind == "numerical":
+            raise ValueError(f"field {self.name}: buckets are for categories, not for numbers")
         if self.kind == "multi" and self.missing == "learned":
             raise ValueError(f"field {self.name}: a multi-valued field has no learned missing row")
 
@@ -81,11 +94,15 @@ class Schema:
     """The fields of a table and its label.
 
     Attributes:
-        label: the column with the label, 0 or 1.
+        label: the column with the label: 0 or 1, true or false, or what `positive` says.
         fields: the fields, in the order in which the model sees them.
         above: if given with `below`, the label column is a rating: larger ones are 1, ...
         below: ... smaller ones 0, and rows in between are dropped.
         group: a column, as the user, for the grouped AUC; it need not be a field.
+        positive: the label column's value that means 1, as "yes"; every other one is 0.
+        weight: a column with the weight of each row in losses and metrics, not negative.
+        null_values: spellings of an empty cell in text files, beside nothing at all.
+        decimal_comma: whether numbers in text files are written 3,5 instead of 3.5.
 
     Example:
         >>> Schema.parse({"label": "click", "fields": {"city": "categorical"}}).fields[0].name
@@ -97,8 +114,17 @@ class Schema:
     above: float | None = None
     below: float | None = None
     group: str | None = None
+    positive: str | None = None
+    weight: str | None = None
+    null_values: tuple[str, ...] = ("NA", "N/A", "NULL", "null")
+    decimal_comma: bool = False
 
     def __post_init__(self):
+        object.__setattr__(self, "null_values", tuple(self.null_values))
+        if self.positive is not None:
+            given = self.positive  # YAML reads a bare yes as true
+            text = str(given).lower() if isinstance(given, bool) else str(given)
+            object.__setattr__(self, "positive", text)
         names = [field.name for field in self.fields]
         if not names:
             raise ValueError("schema: fields is empty")
@@ -106,6 +132,8 @@ class Schema:
             raise ValueError(f"schema: label and fields must differ, got {self.label}, {names}")
         if (self.above is None) != (self.below is None):
             raise ValueError("schema: above and below belong together")
+        if self.above is not None and self.positive is not None:
+            raise ValueError("schema: positive is for labels, above and below for ratings")
 
     @classmethod
     def parse(cls, content: dict[str, Any]) -> "Schema":
@@ -115,6 +143,15 @@ class Schema:
             ValueError: something is missing or unknown, named.
         """
         content = dict(content)
+        if isinstance(label := content.get("label"), dict):  # {column: bought, positive: yes}
+            unknown = set(label) - {"column", "positive", "above", "below"}
+            if unknown or "column" not in label:
+                raise ValueError(
+                    "schema: label must be a column, or have the keys column and perhaps "
+                    f"positive, above and below; got {label}"
+                )
+            content |= {"label": label["column"]}
+            content |= {key: label[key] for key in label if key != "column"}
         missing = {"label", "fields"} - set(content)
         if missing:
             raise ValueError(f"schema: {', '.join(sorted(missing))} missing")
@@ -141,24 +178,29 @@ class Schema:
 
     @classmethod
     def read(cls, path: str | Path) -> "Schema":
-        """Reads a YAML file; the keys `files` and `split` belong to the data module and are left.
+        """Reads a YAML file; `files`, `split`, `time` and `separator` are the data module's.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is not a schema.
         """
-        return cls.parse({k: v for k, v in read_yaml(path).items() if k not in ("files", "split")})
+        ours = ("files", "split", "time", "separator")
+        return cls.parse({k: v for k, v in read_yaml(path).items() if k not in ours})
 
     @property
     def columns(self) -> list[str]:
         """The columns that are read."""
-        group = [self.group] if self.group and self.group not in self.names else []
-        return [self.label, *self.names, *group]
+        others = [name for name in (self.group, self.weight) if name is not None]
+        return list(dict.fromkeys([self.label, *self.names, *others]))
 
     @property
     def names(self) -> list[str]:
         """The fields' names."""
         return [field.name for field in self.fields]
+
+    def field(self, name: str) -> Field:
+        """The field of a name."""
+        return self.fields[self.names.index(name)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data from which `parse` makes the same schema."""
@@ -174,16 +216,20 @@ class PreparedSchema:
         schema: the fields.
         layout: where they lie in the table.
         features: rows of the table that a value can reach.
-        ranges: for "minmax" the least and largest training value, for "quantiles" the bins' edges.
+        ranges: of the training values, for "standard" their mean, spread, least and largest; for
+            "minmax" and "none" the latter two; for "quantiles" the bins' edges.
         rows: rows of each split.
         base_rate: share of ones in the training rows that were kept.
         rare: the table row of each vocabulary's rare and unseen values.
         missing: the table row of an empty cell, for the fields that learn one.
-        unseen: for each vocabulary, the share of validation and test cells in the rare row.
+        unseen: for each vocabulary, the share of validation cells in the rare row.
         seed: of the hashing.
         vocabulary_hash: a digest of all vocabularies.
         negative_rate: share of the training rows with label 0 that was kept.
         empty: for each field, the share of all cells that hold no value.
+        kinds: for each field of categories, what its training values were: "integer", "boolean",
+            "datetime" or "text"; later spellings of the same values are brought to theirs.
+        separator: between the cells of the text files that were read; None for their ending's.
     """
 
     schema: Schema
@@ -199,6 +245,8 @@ class PreparedSchema:
     vocabulary_hash: str
     negative_rate: float = 1.0
     empty: dict[str, float] = dataclasses.field(default_factory=dict)
+    kinds: dict[str, str] = dataclasses.field(default_factory=dict)
+    separator: str | None = None
 
     @property
     def hash(self) -> str:

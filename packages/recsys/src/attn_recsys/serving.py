@@ -1,119 +1,246 @@
-"""Scoring of files, export with the tables that make ids of cells, and latency."""
+"""Scoring and measuring of files, calibration, export with the tables, and latency."""
 
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from types import TracebackType
+from typing import IO, Any, Literal
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from . import metrics
 from .calibration import Isotonic, Platt, fit_calibrator
-from .data.batches import Batch, to_batch
-from .data.blocks import read_blocks
-from .data.encode import encoded
-from .data.prepare import load_vocabulary
+from .data.batches import Batch
+from .data.blocks import PARQUET, find_files, read_blocks
 from .layout import Layout
-from .metrics import expected_calibration_error, log_loss
 from .models import create
+from .scoring import Met, Scorer
 
-if TYPE_CHECKING:
-    from .data import ClickData
-    from .tasks import ClickTask
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+
+class Output:
+    """A table written block by block; it appears under its name when it is complete.
+
+    Args:
+        path: whose ending says how: .csv, .tsv, .parquet or .pq; its folder is made.
+
+    Raises:
+        ValueError: another ending.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if self.path.suffix not in (*PARQUET, *SEPARATORS):
+            endings = ", ".join((*SEPARATORS, *PARQUET))
+            raise ValueError(f"output {path}: its ending must be one of {endings}")
+        self.part = self.path.with_name(self.path.name + ".part")
+        self._file: IO[bytes] | pq.ParquetWriter | None = None
+
+    def __enter__(self) -> "Output":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Adds rows."""
+        first = self._file is None
+        if self.path.suffix in PARQUET:
+            table = frame.to_arrow()
+            if first:
+                self._file = pq.ParquetWriter(self.part, table.schema)
+            self._file.write_table(table.cast(self._file.schema))  # type: ignore[union-attr]
+            return
+        if first:
+            self._file = self.part.open("wb")
+        separator = SEPARATORS[self.path.suffix]
+        frame.write_csv(self._file, include_header=first, separator=separator)  # type: ignore
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self._file is not None:
+                self._file.close()
+            if kind is None and self._file is not None:
+                self.part.replace(self.path)
+        finally:
+            self.part.unlink(missing_ok=True)
 
 
 def predict_files(
-    ckpt: str, files: str | Sequence[str], output: str | Path, *, batch_size: int = 8192
-) -> tuple[int, float]:
+    ckpt: str | Path,
+    files: str | Sequence[str],
+    output: str | Path,
+    *,
+    batch_size: int = 8192,
+    keep: Sequence[str] = (),
+    separator: str | None = None,
+    allow_unseen: bool = False,
+) -> tuple[int, float, list[str]]:
     """Streams rows through a checkpoint; memory does not grow with the files.
 
     Args:
-        ckpt: the checkpoint; its data module's prepared folder must be there.
-        files: Parquet, CSV or TSV files, or patterns, with the schema's columns; a label is not
-            needed.
-        output: a Parquet file with the columns `row` and `probability`; it appears when complete.
+        ckpt: the checkpoint.
+        files: Parquet, CSV or TSV files, folders or patterns, with the schema's columns; a label is
+            not needed.
+        output: the table to write, with the columns `row`, those of `keep`, and `probability`; the
+            ending says how.
         batch_size: rows scored at once.
+        keep: columns that are copied.
+        separator: between cells of text files; that of the training files if None.
+        allow_unseen: whether a field may hold no value that was seen in training.
 
     Returns:
-        Rows and seconds.
+        Rows, seconds, and what in the rows is not as it was in training.
 
     Raises:
-        ValueError: a cell that does not fit its field, or data prepared for another schema.
+        ValueError: a cell that does not fit its field, or a field whose values are all unseen.
     """
-    task, data, _ = load(ckpt, "predict")
-    prepared = data.prepared
-    vocabulary = load_vocabulary(data.prepared_folder, prepared)
-    output = Path(output)
-    part = output.with_name(output.name + ".part")
-    names = pa.schema([("row", pa.int64()), ("probability", pa.float32())])
-    start, began = 0, time.perf_counter()
-    try:
-        with pq.ParquetWriter(part, names) as writer, torch.inference_mode():
-            for frame in read_blocks(files, prepared.schema.names):
-                rows = pl.int_range(start, start + len(frame), eager=True)
-                coded = encoded(
-                    frame, prepared.schema, vocabulary, prepared.ranges, prepared.seed, rows
+    scorer, writer = Scorer.load(ckpt), Output(output)
+    met, start, began = Met(scorer), 0, time.perf_counter()
+    schema = scorer.prepared.schema
+    columns = list(dict.fromkeys([*schema.names, *keep]))
+    with writer:
+        for frame in read_blocks(
+            files,
+            columns,
+            separator=separator or scorer.prepared.separator,
+            null_values=schema.null_values,
+        ):
+            coded = scorer.coded(frame, start)
+            met.update(frame, coded)
+            p = scorer.probabilities(scorer.batch(coded), batch_size)
+            rows = pl.int_range(start, start + len(frame), eager=True).alias("row")
+            writer.write(
+                pl.DataFrame([rows, *(frame[name] for name in keep)]).with_columns(
+                    pl.Series("probability", p.numpy())
                 )
-                whole = to_batch(coded.to_arrow(), prepared)
-                p = torch.cat([task.predict_step(batch) for batch in _cut(whole, batch_size)])
-                writer.write_table(
-                    pa.table([rows.to_arrow(), pa.array(p.float().numpy())], schema=names)
-                )
-                start += len(frame)
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
-    return start, time.perf_counter() - began
+            )
+            start += len(frame)
+        if not start:
+            raise ValueError(f"{', '.join(map(str, find_files(files)))}: no rows")
+        if met.strangers and not allow_unseen:
+            raise ValueError(
+                f"field {', '.join(met.strangers)}: no value was seen in training; is it another "
+                "column, or written otherwise? --allow_unseen true scores it all the same"
+            )
+    return start, time.perf_counter() - began, met.notes()
+
+
+def evaluate(
+    ckpt: str | Path, files: str | Sequence[str], separator: str | None = None
+) -> tuple[int, dict[str, float], list[str]]:
+    """Rows and metrics of labelled files, and what in them is not as it was in training.
+
+    Raises:
+        ValueError: a cell or label that does not fit, or no rows.
+    """
+    scorer = Scorer.load(ckpt)
+    labels, logits, met = _label_and_logits(scorer, files, separator)
+    calibrator = scorer.probability.calibrator
+    p = logits.sigmoid() if calibrator is None else calibrator(logits)
+    return len(labels), metrics.summary(labels, p.double().numpy()), met.notes()
 
 
 def calibrate(
-    ckpt: str, method: Literal["platt", "isotonic", "none"], out: str | Path | None = None
+    ckpt: str,
+    method: Literal["platt", "isotonic", "none"],
+    out: str | Path | None = None,
+    files: str | Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Fits a calibration on the validation rows and keeps it in the checkpoint.
+    """Fits a calibration on held-out rows and keeps it in the checkpoint.
 
     Args:
         ckpt: the checkpoint.
         method: as in `fit_calibrator`; "none" takes a calibration away.
         out: the checkpoint to write; `ckpt` itself if None.
+        files: labelled files to fit it on; the validation rows of the training table if None.
 
     Returns:
-        Log loss and calibration of validation rows, on which it was fitted, and test rows, before
-        and after.
+        Log loss and calibration of the rows on which it was fitted, and of test rows if the
+        training table is used, before and after.
 
     Raises:
-        ValueError: there are no validation rows, or all have the same label.
+        ValueError: there are no such rows, or all have the same label.
     """
-    from core_attn.training.checkpoint import AtomicCheckpointIO
+    from core_attn.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 
-    task, data, checkpoint = load(ckpt, "test")
-    checkpoint.pop("calibration", None)
-    rows = []
+    content = read_checkpoint(ckpt)
+    rows: list[dict[str, Any]] = []
     if method != "none":
-        labels, logits = _label_and_logits(task, data.val_dataloader())
-        calibrator = fit_calibrator(method, logits.numpy(), labels)
-        checkpoint["calibration"] = json.dumps(calibrator.to_dict())
-        rows += _before_and_after("validation", labels, logits, calibrator)
-        if data.prepared.rows["test"]:
-            labels, logits = _label_and_logits(task, data.test_dataloader())
-            rows += _before_and_after("test", labels, logits, calibrator)
-    AtomicCheckpointIO().save_checkpoint(checkpoint, out or ckpt)
+        fitted = None
+        for part, labels, logits in _held_out(ckpt, files):
+            if fitted is None:
+                fitted = fit_calibrator(method, logits.numpy(), labels)
+                content["calibration"] = json.dumps(fitted.to_dict())
+            rows += _before_and_after(part, labels, logits, fitted)
+    else:
+        content.pop("calibration", None)
+    AtomicCheckpointIO().save_checkpoint(content, out or ckpt)
     return rows
 
 
-def _label_and_logits(task: "ClickTask", batches: Iterable[Batch]) -> tuple[np.ndarray, Tensor]:
+def _held_out(
+    ckpt: str, files: str | Sequence[str] | None
+) -> Iterable[tuple[str, np.ndarray, Tensor]]:
+    if files is not None:
+        labels, logits, _ = _label_and_logits(Scorer.load(ckpt), files, None)
+        yield "held out", labels, logits
+        return
+    from core_attn.training import opened
+
+    from .data import ClickData
+    from .tasks import ClickTask
+
+    _, task, data, _ = opened(ckpt, "test")
+    if not isinstance(task, ClickTask) or not isinstance(data, ClickData):
+        raise ValueError(f"{ckpt} holds a {type(task).__name__}, not a click task")
+    data.prepared.check_same(task.schema_hash, "the checkpoint")
+    parts: dict[str, Iterable[Batch]] = {"validation": data.val_dataloader()}
+    if data.prepared.rows["test"]:
+        parts["test"] = data.test_dataloader()
+    for part, batches in parts.items():
+        labels, logits = [np.empty(0)], [torch.empty(0)]
+        with torch.inference_mode():
+            for batch in batches:
+                labels.append(batch["label"].numpy())
+                logits.append(task.logits(batch))
+        yield part, np.concatenate(labels), torch.cat(logits)
+
+
+def _label_and_logits(
+    scorer: Scorer, files: str | Sequence[str], separator: str | None
+) -> tuple[np.ndarray, Tensor, Met]:
+    prepared, met = scorer.prepared, Met(scorer)
+    frames = read_blocks(
+        files,
+        list(dict.fromkeys([*prepared.schema.names, prepared.schema.label])),
+        separator=separator or prepared.separator,
+        null_values=prepared.schema.null_values,
+    )
+
+    def watched() -> Iterable[pl.DataFrame]:
+        for frame in frames:
+            met.update(frame, scorer.coded(frame))
+            yield frame
+
     labels, logits = [], []
-    with torch.inference_mode():
-        for batch in batches:
-            labels.append(batch["label"].numpy())
-            logits.append(task.logits(batch))
-    return np.concatenate(labels), torch.cat(logits)
+    for batch in scorer.labelled(iter(watched())):
+        labels.append(batch["label"].numpy())
+        logits.append(scorer.logits(batch))
+    if not labels or not sum(map(len, labels)):
+        raise ValueError(f"{', '.join(map(str, find_files(files)))}: no labelled rows")
+    return np.concatenate(labels), torch.cat(logits), met
 
 
 def _before_and_after(
@@ -124,60 +251,31 @@ def _before_and_after(
         {
             "rows": part,
             "probabilities": name,
-            "log loss": log_loss(labels, p.double().numpy()),
-            "calibration error": expected_calibration_error(labels, p.double().numpy()),
+            "log loss": metrics.log_loss(labels, p.double().numpy()),
+            "calibration error": metrics.expected_calibration_error(labels, p.double().numpy()),
         }
         for name, p in found.items()
     ]
 
 
-def load(
-    ckpt: str, stage: Literal["validate", "test", "predict"]
-) -> "tuple[ClickTask, ClickData, dict[str, Any]]":
-    """A trained click task, its data module set up for a stage, and the checkpoint's content.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a checkpoint of this package, or its data were prepared anew.
-    """
-    from core_attn.training import opened
-
-    from .data import ClickData
-    from .tasks import ClickTask
-
-    _, task, data, content = opened(ckpt, stage)
-    if not isinstance(task, ClickTask) or not isinstance(data, ClickData):
-        raise ValueError(f"{ckpt} holds a {type(task).__name__}, not a click task")
-    data.prepared.check_same(task.schema_hash, "the checkpoint")
-    return task, data, content
-
-
-def _cut(batch: Batch, size: int) -> Iterator[Batch]:
-    for start in range(0, len(batch["label"]), size):
-        yield {key: x[start : start + size] for key, x in batch.items()}  # type: ignore[misc]
-
-
 def export_with_tables(
     ckpt: str, format: Literal["onnx", "torch"], out: str | None, tolerance: float
 ) -> int:
-    """Exports the network and copies `schema.json` and the vocabularies beside it.
+    """Exports the network, and writes `schema.json` and the vocabularies beside it.
 
     Returns:
         0, or 1 where an output differs by more than the tolerance.
     """
     from core_attn.training.export import export
 
-    _, data, _ = load(ckpt, "predict")
+    scorer = Scorer.load(ckpt)
     path = Path(out or Path(ckpt).with_suffix({"onnx": ".onnx", "torch": ".pt2"}[format]))
     code = export(ckpt, format, str(path), tolerance)
     tables = path.with_name(path.stem + "-tables")
     shutil.rmtree(tables, ignore_errors=True)
-    tables.mkdir(parents=True)
-    shutil.copy(data.prepared_folder / "schema.json", tables)
-    shutil.copytree(data.prepared_folder / "vocabulary", tables / "vocabulary")
-    print(
-        f"{tables}/: schema {data.prepared.hash} and {len(list(tables.glob('*/*')))} vocabularies"
-    )
+    scorer.write_tables(tables)
+    count = len(scorer.vocabulary.tables)
+    print(f"{tables}/: schema {scorer.prepared.hash} and {count} vocabularies")
     return code
 
 

@@ -24,7 +24,11 @@ def folder(tmp_path, monkeypatch):
             "g": ["|".join("abc"[: i % 4]) for i in range(size)],
         }
     )
-    fields = (Field("id"), Field("n", "numerical"), Field("g", "multi", max_values=3))
+    fields = (
+        Field("id"),
+        Field("n", "numerical", transform="none"),
+        Field("g", "multi", max_values=3),
+    )
     split = np.zeros(size, np.uint8)
     prepared = prepare(lambda: [(frame, split)], Schema("click", fields), tmp_path / "p")
     return tmp_path / "p" / "train", prepared
@@ -80,18 +84,44 @@ def test_a_loader_continues_where_it_was(folder, workers):
     assert len(ids(resumed)) == len(expected)  # and the next epoch is whole again
 
 
-def test_processes_share_the_rows_and_have_equally_many_batches(folder):
-    parts, counts = [], []
-    for rank in range(2):
-        part = loader(folder, drop_last=True)
-        part.dataset.rank, part.dataset.world = rank, 2
-        counts.append(len(part))
-        parts.append(flat(ids(part)))
-    assert counts[0] == counts[1] and not set(parts[0]) & set(parts[1])
+def shares(folder, world, **options):
+    parts = []
+    for rank in range(world):
+        part = loader(folder, **options)
+        part.dataset.rank, part.dataset.world = rank, world
+        batches = ids(part)
+        assert len(batches) == len(part)
+        parts.append(batches)
+    return parts
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_processes_share_every_batch_of_one(folder, drop_last):
+    options = {"batch_size": 3, "drop_last": drop_last}
+    whole = ids(loader(folder, batch_size=6, drop_last=drop_last))
+    one, two = shares(folder, 2, **options)
+    assert len(one) == len(two)
+    for batch, a, b in zip(whole, one, two, strict=True):
+        assert len(a) == len(b) and len(batch) - len(a) - len(b) <= 1
+        assert sorted([*a, *b]) == sorted(batch[: len(a) + len(b)])
+
+
+def test_a_continued_process_goes_on_with_its_share(folder):
+    part = loader(folder, batch_size=3)
+    part.dataset.rank, part.dataset.world = 1, 2
+    whole = ids(part)
+    part.load_state_dict({"batches": 7})
+    assert ids(part) == whole[7:]
+
+
+def test_in_evaluation_every_row_counts_once_in_any_number_of_processes(folder):
+    for world in (2, 3, 7):
+        parts = shares(folder, world, batch_size=4, shuffle=False)
+        assert sorted(flat(flat(parts))) == list(range(2, 152))
 
 
 def test_an_epoch_without_an_update_is_refused(folder):
-    message = "part has 150 rows, batch 1,024, drop_last=True: nothing would be trained"
+    message = r"part has 150 rows, batch 1,024 in 1 process\(es\), drop_last=True: nothing"
     with pytest.raises(ValueError, match=message):
         loader(folder, batch_size=1024, drop_last=True)
     assert len(loader(folder, batch_size=1024)) == 1

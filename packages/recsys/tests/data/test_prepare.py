@@ -11,7 +11,7 @@ from attn_recsys.data.blocks import read_blocks
 from attn_recsys.data.encode import encoded, transformed
 from attn_recsys.data.prepare import load_prepared, load_vocabulary, prepare
 from attn_recsys.data.vocabulary import Counter, stable_hash
-from attn_recsys.schema import Field, Schema
+from attn_recsys.schema import LABEL, Field, Schema
 
 
 def table(**columns):
@@ -128,7 +128,11 @@ def test_a_bad_cell_is_named_by_its_row_in_the_source(tmp_path, split):
 
 
 def test_nan_counts_as_missing_where_that_is_asked_for(tmp_path):
-    one(Field("I3", "numerical", missing="zero"), ["1", "nan", "inf"], tmp_path / "p")
+    one(
+        Field("I3", "numerical", missing="zero", transform="none"),
+        ["1", "nan", "inf"],
+        tmp_path / "p",
+    )
     assert rows(tmp_path / "p")["I3"].to_list() == [1.0, None, None]
 
 
@@ -140,7 +144,7 @@ def test_a_label_that_is_neither_0_nor_1_is_refused(tmp_path):
 def test_a_rating_becomes_a_label_and_the_middle_is_dropped(tmp_path):
     schema = Schema("stars", (Field("c"),), above=3, below=3)
     prepare(table(stars=[5, 3, 1], c=["a", "b", "c"]), schema, tmp_path / "p")
-    assert rows(tmp_path / "p")["label"].to_list() == [1, 0]
+    assert rows(tmp_path / "p")[LABEL].to_list() == [1, 0]
 
 
 def test_an_interrupted_preparation_leaves_nothing_behind(tmp_path):

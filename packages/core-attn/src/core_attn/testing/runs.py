@@ -163,7 +163,8 @@ def assert_same_run(one: Path, other: Path) -> None:
     a, b = _last(one), _last(other)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
         assert_equal(a[key], b[key], key)
-    assert_equal(*(x["callbacks"].get("LastCheckpoint") for x in (a, b)), "random states")
+    random = [x["callbacks"].get("LastCheckpoint") for x in (a, b)]
+    assert_equal(random[0], random[1], "random states")
     one_curves, other_curves = curves(one), curves(other)
     for name in one_curves:
         if name.startswith("val/"):

@@ -93,7 +93,7 @@ class DomainCLI(LightningCLI):
             command = self._subcommand_parsers.get(args[0], parser)
             flags = [flag for action in command._actions for flag in action.option_strings]
             classes = {
-                "model": [kind for kind in subclasses(Task) if kind.__module__ != Task.__module__],
+                "model": subclasses(Task),
                 "data": subclasses(LightningDataModule),
                 "trainer.callbacks": subclasses(Callback),
             }
@@ -151,6 +151,7 @@ class DomainCLI(LightningCLI):
             best = ModelCheckpoint(
                 self.folder, "best", self.model.monitor, mode=self.model.mode,
                 enable_version_counter=False,
+                save_on_train_epoch_end=False if self.model.monitor.startswith("val/") else None,
             )  # fmt: skip
             callbacks += [best, self.last]
         return callbacks
@@ -252,7 +253,9 @@ def _be_quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*(Checkpoint|Experiment logs) directory.*")
+    warnings.filterwarnings("ignore", message="The dirpath has changed from")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
     warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")  # Lightning with torch 2.14
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

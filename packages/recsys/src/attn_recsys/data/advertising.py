@@ -2,8 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -30,6 +31,7 @@ KDD12_COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(eq=False)
 class LogData(ClickData):
     """A public advertising log.
 
@@ -39,31 +41,14 @@ class LogData(ClickData):
             split into ten stratified parts of which the first is the test and the second the
             validation set, as the authors did; "leak_free": values are counted over the training
             rows only, split at random by row number.
-        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate: as
-            in `ClickData`.
     """
 
-    schema: Schema
-    names: tuple[str, ...] | None = None  # of the columns, for files without a header
-    counts_empty = False
+    schema: ClassVar[Schema]
+    names: ClassVar[tuple[str, ...] | None] = None  # of the columns, for files without a header
+    counts_empty: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        path: str,
-        protocol: Literal["official", "leak_free"] = "leak_free",
-        folder: str | None = None,
-        batch_size: int = 1024,
-        eval_batch_size: int = 8192,
-        buffer: int = 8,
-        num_workers: int = 0,
-        drop_last: bool = False,
-        seed: int = 0,
-        negative_rate: float = 1.0,
-    ):
-        super().__init__(
-            folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate
-        )
-        self.path, self.protocol = path, protocol
+    path: str
+    protocol: Literal["official", "leak_free"] = "leak_free"
 
     @abstractmethod
     def official_numbering(self) -> Callable[[Schema, dict[str, Counter]], Vocabulary]:
@@ -87,7 +72,7 @@ class LogData(ClickData):
                 self.schema, folder, seed=self.seed, negative_rate=self.negative_rate,
             )  # fmt: skip
             return
-        split = official_parts(np.concatenate([self._label(frame) for frame in self.read()]))
+        split = official_parts(self._labels())
         prepare(
             lambda: _with_parts(self.read(), split),
             self.schema,
@@ -99,8 +84,13 @@ class LogData(ClickData):
             negative_rate=self.negative_rate,
         )
 
-    def _label(self, frame: pl.DataFrame) -> np.ndarray:
-        return labels(frame, self.schema, 0)
+    def _labels(self) -> np.ndarray:
+        """The label of every row; no other column is read."""
+        found, start = [], 0
+        for frame in read_blocks(self.path, [self.schema.label], names=self.names):
+            found.append(labels(frame, self.schema, start))
+            start += len(frame)
+        return np.concatenate(found)
 
 
 class Criteo(LogData):

@@ -17,7 +17,7 @@ from torch.utils.data import get_worker_info
 from core_attn.training.data import Stream
 
 from ..layout import Layout
-from ..schema import PreparedSchema
+from ..schema import GROUP, LABEL, WEIGHT, PreparedSchema
 
 
 class Batch(TypedDict):
@@ -26,6 +26,7 @@ class Batch(TypedDict):
     index: Int[Tensor, "batch slots"]
     value: Float[Tensor, "batch slots"]
     label: Float[Tensor, " batch"]
+    weight: NotRequired[Float[Tensor, " batch"]]
     group: NotRequired[Int[Tensor, " batch"]]  # equal numbers are equal groups, in one process
 
 
@@ -41,14 +42,18 @@ class RowGroup:
 class ShardDataset(Stream):
     """Batches of the shards in a folder, in an order that depends on (seed, epoch) only.
 
-    Row groups are dealt to processes and workers, shuffled, read `buffer` at a time, and the rows
-    of a buffer are shuffled; a batch may straddle buffers. Memory holds one buffer per worker.
+    Row groups are dealt to workers, shuffled, read `buffer` at a time, and the rows of a buffer are
+    shuffled; a batch may straddle buffers. Memory holds one buffer per worker.
+
+    Every process reads the same rows in the same order and takes its share of each batch, so that
+    n processes with batch size b see what one sees with n * b. In training their shares are equal:
+    of a worker's last batch so many rows are left out that they are. Otherwise every row counts.
 
     Args:
         folder: with part-*.parquet.
         prepared: their schema.
-        batch_size: rows of a batch.
-        shuffle: whether to shuffle.
+        batch_size: rows of a batch and process.
+        shuffle: whether to shuffle, as in training.
         seed: of the order.
         buffer: row groups of a buffer.
         drop_last: leave out each worker's last, smaller batch.
@@ -70,8 +75,8 @@ class ShardDataset(Stream):
     ):
         if batch_size < 1 or buffer < 1:
             raise ValueError(f"batch_size and buffer must be >= 1, got {batch_size} and {buffer}")
-        self.layout, self.prepared = prepared.layout, prepared
         super().__init__(seed)
+        self.layout, self.prepared = prepared.layout, prepared
         self.batch_size, self.shuffle = batch_size, shuffle
         self.buffer, self.drop_last = buffer, drop_last
         self.groups = []
@@ -85,30 +90,31 @@ class ShardDataset(Stream):
         rows = sum(group.rows for group in self.groups)
         if not rows:
             raise ValueError(f"{folder} holds no rows")
-        if drop_last and not self.batches(workers=1):
+        if not self.batches(workers=1):
             raise ValueError(
-                f"part has {rows:,} rows, batch {batch_size:,}, drop_last=True: nothing would be "
-                "trained"
+                f"part has {rows:,} rows, batch {batch_size:,} in {self.world} process(es), "
+                f"drop_last={drop_last}: nothing would be trained"
             )
 
     def dealt(self, worker: int, workers: int) -> list[RowGroup]:
-        """The row groups of one worker of this process."""
-        return self._dealt(self.rank, worker, workers)
+        """The row groups of one worker, the same in every process."""
+        return self.groups[worker::workers]
 
-    def _dealt(self, rank: int, worker: int, workers: int) -> list[RowGroup]:
-        return self.groups[rank * workers + worker :: self.world * workers]
-
-    def _batches_of(self, rank: int, worker: int, workers: int) -> int:
-        rows = sum(group.rows for group in self._dealt(rank, worker, workers))
-        return rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
+    def batches_of(self, worker: int, workers: int) -> int:
+        """Batches of an epoch that one worker of this process gives."""
+        rows = sum(group.rows for group in self.dealt(worker, workers))
+        full, rest = divmod(rows, self.batch_size * self.world)
+        return full + (len(self._share(rest)) > 0 and not self.drop_last)
 
     def batches(self, workers: int) -> int:
-        """Batches of an epoch in this process; the same in every process, so that none waits."""
-        workers = max(workers, 1)
-        return min(
-            sum(self._batches_of(rank, worker, workers) for worker in range(workers))
-            for rank in range(self.world)
-        )
+        """Batches of an epoch in this process; in training as many in every process."""
+        return sum(self.batches_of(worker, workers) for worker in range(workers))
+
+    def _share(self, rows: int) -> range:
+        """Which of the rows of a batch over all processes are this one's."""
+        if self.shuffle:
+            rows -= rows % self.world
+        return range(self.rank, rows, self.world)
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
@@ -119,11 +125,11 @@ class ShardDataset(Stream):
         if self.shuffle:
             order = self._random(worker, 0).permutation(len(groups))
             groups = [groups[i] for i in order]
-        yield from self._stream(groups, given[worker] * self.batch_size, worker)
+        yield from self._stream(groups, given[worker] * self.batch_size * self.world, worker)
 
     def _given(self, workers: int) -> tuple[list[int], int]:
         """How many of the first `skip` batches each worker gave, in turns, and whose turn it is."""
-        left = [self._batches_of(self.rank, worker, workers) for worker in range(workers)]
+        left = [self.batches_of(worker, workers) for worker in range(workers)]
         given = [0] * workers
         skip, turn = self.skip, 0
         while skip and any(left):
@@ -135,10 +141,11 @@ class ShardDataset(Stream):
         return given, turn
 
     def _random(self, worker: int, number: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, self.epoch, self.rank, worker, number])
+        return np.random.default_rng([self.seed, self.epoch, 0, worker, number])
 
     def _stream(self, groups: list[RowGroup], skip: int, worker: int) -> Iterator[Batch]:
         carried: Batch | None = None
+        size = self.batch_size * self.world
         for number, start in enumerate(range(0, len(groups), self.buffer)):
             chosen = groups[start : start + self.buffer]
             rows = sum(group.rows for group in chosen)
@@ -150,15 +157,21 @@ class ShardDataset(Stream):
             if self.shuffle:
                 order = torch.from_numpy(self._random(worker, 1 + number).permutation(rows))
             while skip < rows:
-                stop = skip + self.batch_size - (len(carried["label"]) if carried else 0)
+                stop = skip + size - (len(carried["label"]) if carried else 0)
                 batch = _rows(part, slice(skip, stop) if order is None else order[skip:stop])
                 batch = _joined([carried, batch]) if carried else batch
                 skip, carried = stop, batch if stop > rows else None
                 if not carried:
-                    yield batch
+                    yield self._mine(batch)
             skip = 0
-        if carried is not None and not self.drop_last:
-            yield carried
+        if carried is not None and not self.drop_last and self._share(len(carried["label"])):
+            yield self._mine(carried)
+
+    def _mine(self, batch: Batch) -> Batch:
+        if self.world == 1:
+            return batch
+        share = self._share(len(batch["label"]))
+        return _rows(batch, slice(share.start, share.stop, share.step))
 
 
 def read_group(group: RowGroup, prepared: PreparedSchema) -> Batch:
@@ -186,8 +199,8 @@ def to_batch(table: pa.Table, prepared: PreparedSchema) -> Batch:
             index[:, slot] = column.to_numpy()
         slot += width
     label = (
-        table.column("label").to_numpy().astype(np.float32)
-        if "label" in table.column_names
+        table.column(LABEL).to_numpy().astype(np.float32)
+        if LABEL in table.column_names
         else np.full(size, -1, np.float32)
     )
     batch: Batch = {
@@ -195,8 +208,10 @@ def to_batch(table: pa.Table, prepared: PreparedSchema) -> Batch:
         "value": torch.from_numpy(value),
         "label": torch.from_numpy(label),
     }
-    if "group" in table.column_names:
-        codes = pl.Series(table.column("group").combine_chunks()).hash(seed=0)
+    if WEIGHT in table.column_names:
+        batch["weight"] = torch.from_numpy(table.column(WEIGHT).to_numpy().astype(np.float32))
+    if GROUP in table.column_names:
+        codes = pl.Series(table.column(GROUP).combine_chunks()).hash(seed=0)
         batch["group"] = torch.from_numpy(codes.to_numpy().astype(np.int64))
     return batch
 

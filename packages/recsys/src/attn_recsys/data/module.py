@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +18,13 @@ from core_attn.training.data import StreamLoader
 from ..schema import PreparedSchema, Schema, read_yaml
 from .batches import ShardDataset
 from .blocks import find_files, read_blocks
+from .encode import plain_text
 from .prepare import load_prepared, prepare
-from .vocabulary import check_rate, split_of_rows
+from .vocabulary import check_rate, check_shares, split_of_rows, stable_hash
 
 
-class ClickData(LightningDataModule):
+@dataclass(eq=False, kw_only=True)
+class ClickData(LightningDataModule, ABC):
     """Batches of a table that is prepared at its first use and kept.
 
     A subclass says what its preparation depends on (`key`) and how it is made (`build`).
@@ -40,24 +43,19 @@ class ClickData(LightningDataModule):
             the same rows. Probabilities are corrected for it wherever the model is used.
     """
 
-    prepared: PreparedSchema
+    folder: str | None = None
+    batch_size: int = 1024
+    eval_batch_size: int = 8192
+    buffer: int = 8
+    num_workers: int = 0
+    drop_last: bool = False
+    seed: int = 0
+    negative_rate: float = 1.0
 
-    def __init__(
-        self,
-        folder: str | None = None,
-        batch_size: int = 1024,
-        eval_batch_size: int = 8192,
-        buffer: int = 8,
-        num_workers: int = 0,
-        drop_last: bool = False,
-        seed: int = 0,
-        negative_rate: float = 1.0,
-    ):
+    def __post_init__(self):
         super().__init__()
-        self.folder = None if folder is None else Path(folder).expanduser()
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.buffer, self.num_workers, self.drop_last = buffer, num_workers, drop_last
-        self.seed, self.negative_rate = seed, check_rate(negative_rate)
+        self.prepared: PreparedSchema
+        check_rate(self.negative_rate)
 
     @abstractmethod
     def key(self) -> dict[str, Any]:
@@ -71,7 +69,7 @@ class ClickData(LightningDataModule):
     def prepared_folder(self) -> Path:
         """Where the prepared data lie."""
         if self.folder is not None:
-            return self.folder
+            return Path(self.folder).expanduser()
         cache = Path(os.environ.get("ATTN_RECSYS_CACHE", "~/.cache/attn-recsys")).expanduser()
         return cache / f"{type(self).__name__.lower()}-{self._digest()}"
 
@@ -122,90 +120,139 @@ class ClickData(LightningDataModule):
         """Training batches, shuffled by (seed, epoch)."""
         return self.loader("train", shuffle=True)
 
-    def val_dataloader(self) -> StreamLoader:
-        """Validation batches."""
-        return self.loader("val", shuffle=False)
+    def val_dataloader(self) -> StreamLoader | list:
+        """Validation batches; none where no rows are held out for it."""
+        return self.loader("val", shuffle=False) if self.prepared.rows["val"] else []
 
     def test_dataloader(self) -> StreamLoader:
         """Test batches."""
         return self.loader("test", shuffle=False)
 
 
+@dataclass(eq=False)
 class TableData(ClickData):
     """Any CSV, TSV or Parquet table, described by a YAML schema.
 
     Args:
-        schema: a YAML file with `label` and `fields`, and perhaps `files` and `split`.
-        files: paths or glob patterns of the table, if the schema does not name them.
+        schema: a YAML file with `label` and `fields`, and perhaps `files`, `split`, `time` and
+            `separator`.
+        files: paths, folders or glob patterns of the table, if the schema does not name them.
         val_files: a table of its own for validation; else rows are split off `files`.
         test_files: likewise for the test.
-        split: shares of training, validation and test rows.
+        split: shares of training, validation and test rows; the schema's come first.
+        split_by: how rows are dealt to the parts: at "random"; by "time", the last ones to the
+            test, after the column `time`; or by "group", all rows of a group to the same part.
+        time: the column that says when, a number, a date or a time.
         separator: between cells of text files; by their ending if None.
-        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate: as
-            in `ClickData`.
+        extends: a checkpoint whose vocabularies and ranges are kept, and extended by new values.
     """
 
-    def __init__(
-        self,
-        schema: str,
-        files: list[str] | None = None,
-        val_files: list[str] | None = None,
-        test_files: list[str] | None = None,
-        split: tuple[float, float, float] = (0.8, 0.1, 0.1),
-        separator: str | None = None,
-        folder: str | None = None,
-        batch_size: int = 1024,
-        eval_batch_size: int = 8192,
-        buffer: int = 8,
-        num_workers: int = 0,
-        drop_last: bool = False,
-        seed: int = 0,
-        negative_rate: float = 1.0,
-    ):
-        super().__init__(
-            folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate
-        )
-        content = read_yaml(schema)
-        self.schema = Schema.read(schema)
-        beside = Path(schema).expanduser().parent
+    schema: str
+    files: list[str] | None = None
+    val_files: list[str] | None = None
+    test_files: list[str] | None = None
+    split: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    split_by: Literal["random", "time", "group"] | None = None
+    time: str | None = None
+    separator: str | None = None
+    extends: str | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        content = read_yaml(self.schema)
+        self.table = Schema.read(self.schema)
+        beside = Path(self.schema).expanduser().parent
         named = content.get("files", [])
         named = [named] if isinstance(named, str) else named
-        self.files = files or [str(beside / name) for name in named]
-        if not self.files:
-            raise ValueError(f"{schema} names no files; add `files:` or give --data.files")
-        if (val_files is None) != (test_files is None):
+        self.sources = self.files or [str(beside / name) for name in named]
+        if not self.sources:
+            raise ValueError(f"{self.schema} names no files; add `files:` or give --data.files")
+        if (self.val_files is None) != (self.test_files is None):
             raise ValueError("val_files and test_files belong together")
-        self.val_files, self.test_files = val_files, test_files
-        self.split = tuple(content.get("split", split))
-        self.separator = separator
+        self.shares = check_shares(content.get("split", self.split))
+        self.when = self.time or content.get("time")
+        self.between = self.separator or content.get("separator")
+        self.dealt_by = self.split_by or ("time" if self.when else "random")
+        if self.dealt_by == "time" and not self.when:
+            raise ValueError("split_by time needs the column: `time:` in the schema or --data.time")
+        if self.dealt_by == "group" and not self.table.group:
+            raise ValueError("split_by group needs the schema's `group:`")
 
     def key(self) -> dict[str, Any]:
         """Schema, files with size and time, split."""
-        parts = [self.files, self.val_files or [], self.test_files or []]
+        from ..scoring import Scorer
+
+        parts = [self.sources, self.val_files or [], self.test_files or []]
         stats = [
             [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in find_files(part)]
             for part in parts
             if part
         ]
-        return {
-            "schema": self.schema.to_dict(), "files": stats, "split": self.split,
-            "seed": self.seed, "separator": self.separator,
+        base = {} if self.extends is None else {"extends": Scorer.load(self.extends).prepared.hash}
+        return base | {
+            "schema": self.table.to_dict(), "files": stats, "split": self.shares, "version": 2,
+            "seed": self.seed, "separator": self.between, "by": [self.dealt_by, self.when],
         }  # fmt: skip
 
     def build(self, folder: Path) -> None:
         """Prepares the table."""
-        prepare(self._blocks, self.schema, folder, seed=self.seed, negative_rate=self.negative_rate)
+        from ..scoring import Scorer
+        from ..warm import extended
+
+        base: dict[str, Any] = {}
+        if self.extends is not None:
+            scorer = Scorer.load(self.extends)
+            base = {
+                "ranges": scorer.prepared.ranges,
+                "number": lambda schema, counters: extended(
+                    schema, counters, scorer.vocabulary, scorer.prepared
+                ),
+            }
+        prepare(
+            self._blocks,
+            self.table,
+            folder,
+            seed=self.seed,
+            negative_rate=self.negative_rate,
+            separator=self.between,
+            **base,
+        )
 
     def _blocks(self) -> Iterator[tuple[pl.DataFrame, np.ndarray]]:
         if self.val_files is None or self.test_files is None:
-            yield from with_split(self._read(self.files), self.split, self.seed)
+            frames = self._read(self.sources)
+            if self.dealt_by == "time":
+                yield from with_split_by_time(frames, str(self.when), self._edges())
+            elif self.dealt_by == "group":
+                yield from with_split_by_group(
+                    frames, str(self.table.group), self.shares, self.seed
+                )
+            else:
+                yield from with_split(frames, self.shares, self.seed)
             return
-        for number, part in enumerate((self.files, self.val_files, self.test_files)):
+        for number, part in enumerate((self.sources, self.val_files, self.test_files)):
             for frame in self._read(part):
                 yield frame, np.full(len(frame), number, np.uint8)
 
-    def _read(self, files: Sequence[str]) -> Iterator[pl.DataFrame]:
-        return read_blocks(files, self.schema.columns, separator=self.separator)
+    def _read(
+        self, files: Sequence[str], columns: Sequence[str] | None = None
+    ) -> Iterator[pl.DataFrame]:
+        extra = [self.when] if self.dealt_by == "time" and self.when else []
+        return read_blocks(
+            files,
+            columns or list(dict.fromkeys([*self.table.columns, *extra])),
+            separator=self.between,
+            null_values=self.table.null_values,
+        )
+
+    def _edges(self) -> tuple[float, float]:
+        """When validation begins, and when the test does."""
+        column = str(self.when)
+        times = [moments(frame, column) for frame in self._read(self.sources, [column])]
+        ordered = np.sort(np.concatenate(times))
+        first, second = np.cumsum(self.shares)[:2] * len(ordered)
+        later = [*ordered, np.inf]
+        return float(later[round(first)]), float(later[round(second)])
 
 
 def with_split(
@@ -217,3 +264,48 @@ def with_split(
         rows = np.arange(start, start + len(frame))
         yield frame, split_of_rows(rows, shares, seed)
         start += len(frame)
+
+
+def with_split_by_group(
+    frames: Iterator[pl.DataFrame], column: str, shares: Sequence[float], seed: int
+) -> Iterator[tuple[pl.DataFrame, np.ndarray]]:
+    """Splits groups at random, each with all its rows."""
+    for frame in frames:
+        group = stable_hash(plain_text(frame[column]).fill_null(""), 2**31 - 1, seed)
+        yield frame, split_of_rows(group.to_numpy().astype(np.int64), shares, seed)
+
+
+def with_split_by_time(
+    frames: Iterator[pl.DataFrame], column: str, edges: tuple[float, float]
+) -> Iterator[tuple[pl.DataFrame, np.ndarray]]:
+    """Splits rows by when they were: before the first edge, before the second, later."""
+    for frame in frames:
+        place = np.searchsorted(edges, moments(frame, column), side="right")
+        yield frame, place.astype(np.uint8)
+
+
+def moments(frame: pl.DataFrame, column: str) -> np.ndarray:
+    """When each row was, as a number that rises with time.
+
+    Raises:
+        ValueError: a cell is empty, or neither a number nor a time.
+
+    Example:
+        >>> moments(pl.DataFrame({"t": ["2024-01-02", "2024-01-01 12:00"]}), "t").argsort().tolist()
+        [1, 0]
+    """
+    cells = frame[column]
+    numbers = cells.cast(pl.Float64, strict=False) if not cells.dtype.is_temporal() else None
+    if numbers is None or (cells.dtype == pl.String and numbers.null_count()):
+        text = plain_text(cells).str.replace("T", " ", literal=True)
+        whole = pl.coalesce(
+            text.str.to_datetime(pattern, time_unit="us", strict=False)
+            for pattern in ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+        )
+        numbers = pl.select(whole).to_series().dt.epoch("us").cast(pl.Float64)
+    if numbers.null_count():
+        at = numbers.is_null().arg_max() or 0
+        raise ValueError(
+            f"time column {column} has {cells[at]!r}; times are numbers or like 2024-01-31 12:00:00"
+        )
+    return numbers.to_numpy()

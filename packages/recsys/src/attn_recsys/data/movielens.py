@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,34 +180,18 @@ def _read_dat(path: Path, names: list[str]) -> pl.DataFrame:
     return pl.DataFrame(cells, schema=dict.fromkeys(names, pl.String), orient="row")
 
 
+@dataclass(eq=False)
 class MovieLens1M(ClickData):
     """MovieLens-1M, ratings above 3 against below 3; read from the user's own copy.
 
     Args:
         path: the folder ml-1m.
         protocol: "official" or "leak_free", as in `prepare_ml1m`.
-        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate: as
-            in `ClickData`.
     """
 
-    def __init__(
-        self,
-        path: str,
-        protocol: Literal["official", "leak_free"] = "leak_free",
-        folder: str | None = None,
-        batch_size: int = 1024,
-        eval_batch_size: int = 8192,
-        buffer: int = 16,
-        num_workers: int = 0,
-        drop_last: bool = False,
-        seed: int = 0,
-        negative_rate: float = 1.0,
-    ):
-        super().__init__(
-            folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate
-        )
-        self.path = path
-        self.protocol: Literal["official", "leak_free"] = protocol
+    path: str
+    protocol: Literal["official", "leak_free"] = "leak_free"
+    buffer: int = field(default=16, kw_only=True)
 
     def key(self) -> dict[str, Any]:
         """Files with size and time, protocol, seed."""

@@ -58,7 +58,7 @@ def number_by_field(schema: Schema, counters: Mapping[str, Counter]) -> Vocabula
         firsts.append(start)
         sizes.append(size)
         start += size
-    layout = _layout(schema, firsts, sizes, rows=start)
+    layout = layout_of(schema, firsts, sizes, rows=start)
     return Vocabulary(tables, rare, missing, layout, features=start - 1)
 
 
@@ -105,7 +105,7 @@ def number_by_passing(
     firsts = [own[name] if name in numbers else 0 for name in schema.names]
     sizes = [1 if name in numbers else rows for name in schema.names]
     rare = {name: own[name] for name in counted}
-    layout = _layout(schema, firsts, sizes, rows)
+    layout = layout_of(schema, firsts, sizes, rows)
     return Vocabulary(tables, rare, missing, layout, features=rows, warm_up=True)
 
 
@@ -114,7 +114,8 @@ def _table(passed: pl.DataFrame, start: int) -> pl.DataFrame:
     return passed.select(pl.col("value").cast(pl.String), ids.alias("id"), "passed")
 
 
-def _layout(schema: Schema, firsts: list[int], sizes: list[int], rows: int) -> Layout:
+def layout_of(schema: Schema, firsts: list[int], sizes: list[int], rows: int) -> Layout:
+    """The places of the fields of a schema."""
     fields: tuple[Field, ...] = schema.fields
     return Layout(
         names=tuple(schema.names),

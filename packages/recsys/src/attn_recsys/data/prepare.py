@@ -8,13 +8,15 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..schema import Field, PreparedSchema, Schema
+from ..notes import note
+from ..schema import GROUP, LABEL, Field, PreparedSchema, Schema
 from . import encode
 from .numbering import Vocabulary, number_by_field
 from .vocabulary import Counter, check_rate, sampled_rows
@@ -23,6 +25,7 @@ SPLITS = ("train", "val", "test")
 ROW_GROUP = 1 << 16
 SHARD = 16 * ROW_GROUP
 SAMPLE = 1 << 17
+KINDS = ("integer", "boolean", "datetime")
 
 Blocks = Callable[[], Iterable[tuple[pl.DataFrame, np.ndarray]]]
 
@@ -47,6 +50,8 @@ def prepare(
     number: Callable[[Schema, dict[str, Counter]], Vocabulary] = number_by_field,
     count_empty: bool = False,
     negative_rate: float = 1.0,
+    separator: str | None = None,
+    ranges: dict[str, list[float]] | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> PreparedSchema:
     """Writes `folder` with `schema.json`, a vocabulary per field and shards per split.
@@ -64,6 +69,8 @@ def prepare(
             the official preparation of Criteo.
         negative_rate: share of the training rows with label 0 that is kept; the others are as if
             they were not there. Which are kept depends on the seed and the row's number only.
+        separator: between the cells of the text files, to be kept.
+        ranges: what the transforms need, where it is known already.
         log: told of the progress.
 
     Returns:
@@ -82,11 +89,12 @@ def prepare(
     try:
         counted = {SPLITS.index(name) for name in count_splits}
         kept = functools.partial(_kept, blocks, schema, seed, check_rate(negative_rate))
-        counters, ranges = _count(kept, schema, counted, count_empty, log)
+        counters, found, kinds = _count(kept, schema, counted, count_empty, log)
+        ranges = found if ranges is None else ranges
         vocabulary = number(schema, counters)
         del counters
-        prepared = _write(kept, schema, vocabulary, ranges, seed, part, log)
-        prepared = dataclasses.replace(prepared, negative_rate=negative_rate)
+        prepared = _write(kept, schema, vocabulary, ranges, kinds, seed, part, log)
+        prepared = dataclasses.replace(prepared, negative_rate=negative_rate, separator=separator)
         (part / "schema.json").write_text(json.dumps(prepared.to_dict(), indent=1))
         part.replace(folder)
     finally:
@@ -116,8 +124,8 @@ def _count(
     counted: set[int],
     count_empty: bool,
     log: Callable[[str], None],
-) -> tuple[dict[str, Counter], dict[str, list[float]]]:
-    """First pass: the values of categories, the ranges of numbers."""
+) -> tuple[dict[str, Counter], dict[str, list[float]], dict[str, str]]:
+    """First pass: the values of categories and their kinds, the ranges of numbers."""
     counters = {
         field.name: Counter(field.min_count)
         for field in schema.fields
@@ -125,21 +133,27 @@ def _count(
     }
     samples = {field.name: _Sample(field) for field in schema.fields if field.kind == "numerical"}
     filled = dict.fromkeys(schema.names, False)
-    total = 0
+    kinds = {f.name: set(KINDS) for f in schema.fields if f.kind != "numerical"}
+    longer = {f.name: 0 for f in schema.fields if f.kind == "multi"}
+    total = read = 0
     for block in kept():
         chosen = np.isin(block.split, list(counted))
         frame, rows = block.frame, block.rows
         total += len(frame)
         if not chosen.all():
             frame, rows = frame.filter(pl.Series(chosen)), rows.filter(pl.Series(chosen))
+        read += len(frame)
         for field in schema.fields:
             cells = frame[field.name]
             if field.kind == "numerical":
-                numbers = encode.as_numbers(cells, field, rows).drop_nulls()
+                numbers = encode.as_numbers(cells, field, rows, schema=schema)
+                numbers = numbers.drop_nulls()
                 samples[field.name].update(numbers.to_numpy())
                 filled[field.name] |= len(numbers) > 0
                 continue
             if field.kind == "multi":
+                whole = encode.whole_lists(cells, field)
+                longer[field.name] += int((whole.list.len() > field.max_values).sum() or 0)
                 lists = (
                     encode.as_lists(cells, field).to_frame("value").with_columns(rows.alias("r"))
                 )
@@ -148,6 +162,8 @@ def _count(
             else:
                 values, places = encode.as_text(cells, field), rows
             filled[field.name] |= values.null_count() < len(values)
+            if kinds[field.name]:
+                kinds[field.name] &= encode.kind_of(values)
             if field.name in counters:
                 values = values.fill_null("") if count_empty else values
                 counters[field.name].update(values, places)
@@ -157,7 +173,22 @@ def _count(
         raise ValueError(
             f"field {', '.join(empty)}: empty in every counted row; leave it out of the schema"
         )
-    return counters, {name: sample.span() for name, sample in samples.items() if sample.span()}
+    found = {name: next((k for k in KINDS if k in kinds[name]), "text") for name in kinds}
+    for field in schema.fields:
+        if field.name in counters and found[field.name] in ("boolean", "datetime"):
+            kind = found[field.name]
+            counters[field.name].rename(lambda x, f=field, k=kind: encode.as_text(x, f, k))
+    for name, sample in samples.items():
+        sample.warn(name)
+    for field in schema.fields:
+        if longer.get(field.name):
+            note(
+                f"field {field.name}: {longer[field.name] / read:.1%} of the cells hold more than "
+                f"{field.max_values} values, of which the {field.keep} are kept; raise max_values "
+                "or set keep",
+            )
+    ranges = {name: sample.span() for name, sample in samples.items() if sample.span()}
+    return counters, ranges, found
 
 
 class _Sample:
@@ -166,6 +197,7 @@ class _Sample:
     def __init__(self, field: Field):
         self.field = field
         self.low, self.high, self.seen = np.inf, -np.inf, 0
+        self.mean = self.squares = 0.0  # the latter of the distances from the mean
         self.kept = np.empty(0)
         self.random = np.random.default_rng(zlib.crc32(field.name.encode()))
 
@@ -173,7 +205,10 @@ class _Sample:
         if not len(numbers):
             return
         self.low, self.high = min(self.low, numbers.min()), max(self.high, numbers.max())
-        self.seen += len(numbers)
+        before, self.seen = self.seen, self.seen + len(numbers)
+        step = numbers.mean() - self.mean
+        self.mean += step * len(numbers) / self.seen
+        self.squares += numbers.var() * len(numbers) + step**2 * before * len(numbers) / self.seen
         if self.field.transform == "quantiles":
             share = len(numbers) / self.seen
             take = min(len(numbers), max(1, round(SAMPLE * share)))
@@ -181,8 +216,25 @@ class _Sample:
             old = self.random.permutation(self.kept)[: SAMPLE - take]
             self.kept = np.concatenate([old, new])
 
+    @property
+    def spread(self) -> float:
+        return float(np.sqrt(self.squares / max(self.seen, 1)))
+
+    def warn(self, name: str) -> None:
+        """Says which numbers are too large or too far apart to train on as they are."""
+        size = max(self.spread, abs(self.mean))
+        if self.field.transform == "none" and size > 1e3:
+            note(
+                f"field {name}: values around {self.mean:.3g}, spread {self.spread:.3g}, as they "
+                "are will hardly train; leave out transform: none",
+            )
+
     def span(self) -> list[float]:
-        if self.field.transform == "minmax":
+        if not self.seen or self.field.transform == "log2":
+            return []
+        if self.field.transform == "standard":
+            return [float(self.mean), self.spread, float(self.low), float(self.high)]
+        if self.field.transform in ("minmax", "none"):
             return [float(self.low), float(self.high)]
         if self.field.transform == "quantiles":
             shares = np.arange(1, self.field.bins) / self.field.bins
@@ -195,6 +247,7 @@ def _write(
     schema: Schema,
     vocabulary: Vocabulary,
     ranges: dict[str, list[float]],
+    kinds: dict[str, str],
     seed: int,
     part: Path,
     log: Callable[[str], None],
@@ -205,17 +258,19 @@ def _write(
     rare, cells = dict.fromkeys(vocabulary.rare, 0), dict.fromkeys(vocabulary.rare, 0)
     empty = {field.name: 0 for field in schema.fields}
     for block in kept():
-        coded = encode.encoded(block.frame, schema, vocabulary, ranges, seed, block.rows)
-        extra = [pl.Series("label", block.label)]
+        coded = encode.encoded(block.frame, schema, vocabulary, ranges, seed, block.rows, kinds)
+        extra = [pl.Series(LABEL, block.label)]
         if schema.group:
-            extra.append(block.frame[schema.group].cast(pl.String).alias("group"))
+            extra.append(encode.plain_text(block.frame[schema.group]).alias(GROUP))
+        if schema.weight:
+            extra.append(encode.weights(block.frame, schema, block.rows))
         coded = coded.with_columns(extra)
         ones += int(block.label[block.split == 0].sum())
         for name in empty:
             learned = vocabulary.missing.get(name)
             none = coded[name].is_null() if learned is None else coded[name] == learned
             empty[name] += int(none.sum())
-        held_out = coded.filter(pl.Series(block.split > 0))
+        held_out = coded.filter(pl.Series(block.split == 1))
         for name, row in vocabulary.rare.items():
             ids = held_out[name]
             ids = ids.explode() if isinstance(ids.dtype, pl.List) else ids
@@ -231,7 +286,7 @@ def _write(
     (part / "vocabulary").mkdir()
     digest = 0
     for name, table in vocabulary.tables.items():
-        table.write_parquet(part / "vocabulary" / f"{name}.parquet", compression="lz4")
+        table.write_parquet(vocabulary_file(part, name), compression="lz4")
         text = table.select(pl.concat_str("value", "id", separator="\t"))["value"].str.join("\n")
         digest = zlib.crc32(name.encode() + (text[0] or "").encode(), digest)
     return PreparedSchema(
@@ -247,6 +302,7 @@ def _write(
         empty={name: count / total for name, count in empty.items()},
         seed=seed,
         vocabulary_hash=f"{digest:08x}",
+        kinds=kinds,
     )
 
 
@@ -307,11 +363,21 @@ def load_prepared(folder: str | Path) -> PreparedSchema:
     return PreparedSchema.from_dict(json.loads(path.read_text()))
 
 
+def vocabulary_file(folder: str | Path, name: str) -> Path:
+    """Where the vocabulary of a field lies; its name may hold any character.
+
+    Example:
+        >>> vocabulary_file("p", "price / item").name
+        'price%20%2F%20item.parquet'
+    """
+    return Path(folder) / "vocabulary" / f"{quote(name, safe='')}.parquet"
+
+
 def load_vocabulary(folder: str | Path, prepared: PreparedSchema) -> Vocabulary:
     """Reads the vocabularies of a prepared folder, to encode further rows the same way."""
     tables = {}
     for name in prepared.schema.names:
-        path = Path(folder) / "vocabulary" / f"{name}.parquet"
+        path = vocabulary_file(folder, name)
         if path.is_file():
             tables[name] = pl.read_parquet(path)
     return Vocabulary(tables, prepared.rare, prepared.missing, prepared.layout, prepared.features)

@@ -1,8 +1,9 @@
 """Clicks with known interactions between fields."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -82,33 +83,17 @@ def planted_pairs(planted: tuple[tuple[str, ...], ...] = PLANTED) -> set[frozens
     return {frozenset((a, b)) for fields in planted for a in fields for b in fields if a != b}
 
 
+@dataclass(eq=False)
 class SyntheticClicks(ClickData):
     """Generated clicks with planted interactions of two, three and four fields.
 
     Args:
         rows: how many, over all splits.
-        folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate: as
-            in `ClickData`.
     """
 
-    schema = Schema("click", tuple(Field(name) for name in FIELDS))
+    schema: ClassVar[Schema] = Schema("click", tuple(Field(name) for name in FIELDS))
 
-    def __init__(
-        self,
-        rows: int = 200_000,
-        folder: str | None = None,
-        batch_size: int = 1024,
-        eval_batch_size: int = 8192,
-        buffer: int = 8,
-        num_workers: int = 0,
-        drop_last: bool = False,
-        seed: int = 0,
-        negative_rate: float = 1.0,
-    ):
-        super().__init__(
-            folder, batch_size, eval_batch_size, buffer, num_workers, drop_last, seed, negative_rate
-        )
-        self.rows = rows
+    rows: int = 200_000
 
     def key(self) -> dict[str, Any]:
         """Rows and seed."""

@@ -1,6 +1,6 @@
 """Which values of a field get a row of their own: counted in one pass with bounded memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
@@ -45,6 +45,11 @@ class Counter:
         self.seen = merged.select(
             "value", after.cast(pl.UInt32).alias("count"), reached.alias("passed")
         )
+
+    def rename(self, plain: Callable[[pl.Series], pl.Series]) -> None:
+        """Brings the values to a plain form in which different spellings become one."""
+        renamed = self.seen.with_columns(plain(self.seen["value"]).alias("value"))
+        self.seen = renamed.group_by("value").agg(pl.col("count").sum(), pl.col("passed").min())
 
     def passed(self) -> pl.DataFrame:
         """The values that reached the threshold, in the order in which they did."""
@@ -103,10 +108,23 @@ def split_of_rows(rows: np.ndarray, shares: Sequence[float], seed: int) -> np.nd
         >>> np.bincount(split_of_rows(np.arange(10000), (0.8, 0.1, 0.1), seed=0)).tolist()
         [8012, 982, 1006]
     """
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ValueError(f"split must be three shares that add up to 1, got {tuple(shares)}")
+    check_shares(shares)
     place = _uniform(rows, seed)
     return np.searchsorted(np.cumsum(shares)[:2], place, side="right").astype(np.uint8)
+
+
+def check_shares(shares: Sequence[float]) -> tuple[float, float, float]:
+    """The shares of the three parts, if they are that.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or not shares[0]:
+        raise ValueError(
+            "split must be three shares that add up to 1, with rows to train on, "
+            f"got {tuple(shares)}"
+        )
+    return shares[0], shares[1], shares[2]
 
 
 def sampled_rows(rows: np.ndarray, rate: float, seed: int) -> np.ndarray:

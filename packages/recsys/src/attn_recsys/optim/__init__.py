@@ -2,9 +2,10 @@
 
 from .deferred import DeferredAdam
 from .dense import AdagradTF, AdamTF
-from .pair import SPARSE, Pair, make_optimizer
+from .pair import SPARSE, Pair, for_processes, make_optimizer
 from .rowwise import RowAdagrad
 
 __all__ = [
-    "AdamTF", "AdagradTF", "DeferredAdam", "RowAdagrad", "Pair", "make_optimizer", "SPARSE",
+    "AdamTF", "AdagradTF", "DeferredAdam", "RowAdagrad", "Pair", "make_optimizer",
+    "for_processes", "SPARSE",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """One optimiser for the tables and one for the network, used as one."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from .deferred import DeferredAdam
 from .dense import AdagradTF, AdamTF
 from .rowwise import RowAdagrad
 
-NAMES = ("adam_tf", "adam", "adagrad_tf", "deferred_adam", "lazy_adam", "row_adagrad")
+Name = Literal["adam_tf", "adam", "adagrad_tf", "deferred_adam", "lazy_adam", "row_adagrad"]
+NAMES: tuple[Name, ...] = get_args(Name)
 SPARSE = ("deferred_adam", "lazy_adam", "row_adagrad")
 
 
@@ -55,11 +56,29 @@ class Pair(torch.optim.Optimizer):
         self.param_groups = [*self.table.param_groups, *self.network.param_groups]
 
 
+def for_processes(table: Name) -> Name:
+    """The optimizer of the tables that gives the same numbers in several processes.
+
+    Raises:
+        ValueError: there is none.
+
+    Example:
+        >>> for_processes("deferred_adam")
+        'adam_tf'
+    """
+    if table == "deferred_adam":
+        return "adam_tf"
+    if table in SPARSE:
+        dense = ", ".join(name for name in NAMES if name not in SPARSE)
+        raise ValueError(
+            f"optimizer {table} is for one process; with several take one of deferred_adam, {dense}"
+        )
+    return table
+
+
 def make_optimizer(
     model: nn.Module,
-    table: Literal[
-        "adam_tf", "adam", "adagrad_tf", "deferred_adam", "lazy_adam", "row_adagrad"
-    ] = "deferred_adam",
+    table: Name = "deferred_adam",
     *,
     lr: float = 1e-3,
     table_lr: float | None = None,

@@ -1,0 +1,102 @@
+"""What is written is run: a pytest plugin that a package adopts by one line of its conftest.py.
+
+    pytest_plugins = ["core_attn.testing.plugin"]
+
+- Annotations with shapes (jaxtyping) are checked by beartype, in the packages imported afterwards;
+  a test that gives what they exclude, to see it refused, is marked `@pytest.mark.refuses`.
+- Warnings are errors, but for those in `FORCED`, that third parties raise about each other.
+- Memory that nothing has written holds NaN (or the largest integer), not what was there before.
+"""
+
+import typing
+from collections.abc import Callable
+from importlib.metadata import distributions
+from typing import Any
+
+import jaxtyping
+import pytest
+import torch
+
+# Warnings of others that no change here could avoid.
+FORCED = (
+    "ignore::DeprecationWarning:matplotlib",  # reads tensors in the way NumPy 1 did
+    "ignore:.*__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+    "ignore:.*treespec, LeafSpec.*",  # Lightning with torch 2.14
+    "ignore:.*was deprecated in v4.* and will be removed in v5",  # Lightning with jsonargparse
+    "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning",
+    "ignore:.*torch.jit.*:DeprecationWarning",
+    "ignore:.*is deprecated.*:DeprecationWarning:torch",
+    "ignore::DeprecationWarning:tensorboard",
+    "ignore::DeprecationWarning:google",
+    "ignore::FutureWarning:torch",
+    "ignore::UserWarning:torch",
+    "ignore::DeprecationWarning:onnxscript",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes warnings errors, and fills empty memory."""
+    config.addinivalue_line("markers", "refuses: gives arguments that their annotations exclude")
+    config.addinivalue_line("filterwarnings", "error")
+    for line in FORCED:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(autouse=True)
+def empty_memory_is_nan() -> typing.Iterator[None]:
+    """Fills new memory while a test runs; torch does so in its deterministic mode."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture(autouse=True)
+def annotations_are_checked(request: pytest.FixtureRequest) -> typing.Iterator[None]:
+    """Lets a test marked `refuses` reach the function's own checks."""
+    refuses = request.node.get_closest_marker("refuses") is not None
+    jaxtyping.config.update("jaxtyping_disable", refuses)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def shapes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Checks the arguments and results of a function whose annotations have shapes; no others.
+
+    Example:
+        >>> from jaxtyping import Float
+        >>> from torch import Tensor
+        >>> @jaxtyping.jaxtyped(typechecker=shapes)
+        ... def total(x: Float[Tensor, "rows columns"], name: "Unknown" = None):
+        ...     return x.sum()
+        >>> total(torch.ones(2, 3))
+        tensor(6.)
+        >>> try:
+        ...     total(torch.ones(2))
+        ... except jaxtyping.TypeCheckError:
+        ...     print("refused")
+        refused
+    """
+    from beartype import beartype
+
+    hints = dict(getattr(function, "__annotations__", {}))
+    kept = {name: hint for name, hint in hints.items() if _has_shape(hint)}
+    if not kept:
+        return function
+    function.__annotations__ = kept
+    checked = beartype(function)
+    function.__annotations__ = hints
+    checked.__annotations__ = hints
+    return checked
+
+
+def _has_shape(hint: Any) -> bool:
+    if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
+        return True
+    return any(map(_has_shape, typing.get_args(hint)))
+
+
+_packages = [x.name.replace("-", "_") for x in distributions() if x.name.startswith("attn-")]
+jaxtyping.install_import_hook(["core_attn", *_packages], f"{__name__}.shapes")

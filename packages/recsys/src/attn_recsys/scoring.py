@@ -1,0 +1,268 @@
+"""Probabilities of rows as they come, from a checkpoint and nothing else."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .calibration import Probability, calibrator_from
+from .data.batches import Batch, to_batch
+from .data.encode import as_numbers, encoded, labels
+from .data.numbering import Vocabulary
+from .data.prepare import load_vocabulary, vocabulary_file
+from .models import AutoIntConfig, BaselineConfig
+from .schema import LABEL, PreparedSchema
+
+INSIDE = 64 * 2**20  # bytes of vocabularies that travel inside a checkpoint
+CONFIGS = {config.__name__: config for config in (AutoIntConfig, BaselineConfig)}
+
+
+def packed(folder: Path, prepared: PreparedSchema) -> dict[str, Tensor] | None:
+    """The vocabularies of a prepared folder, to be kept in a checkpoint; None if they are large."""
+    files = {name: vocabulary_file(folder, name) for name in prepared.schema.names}
+    files = {name: path for name, path in files.items() if path.is_file()}
+    if sum(path.stat().st_size for path in files.values()) > INSIDE:
+        return None
+    return {
+        name: torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+        for name, path in files.items()
+    }
+
+
+def tables_beside(folder: Path, prepared: PreparedSchema) -> Path:
+    """Where vocabularies too large for a checkpoint lie, in the folder of the run."""
+    return folder / f"tables-{prepared.hash}"
+
+
+class Scorer:
+    """A trained model with its schema, vocabularies, transforms and calibration.
+
+    Several threads may score with it at once.
+
+    Args:
+        model: from ids and values to outputs.
+        probability: from these to probabilities.
+        prepared: what the columns mean.
+        vocabulary: the table rows of their values.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        probability: Probability,
+        prepared: PreparedSchema,
+        vocabulary: Vocabulary,
+    ):
+        self.model, self.probability = model.eval(), probability
+        self.prepared, self.vocabulary = prepared, vocabulary
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Scorer":
+        """Opens a checkpoint; no other file is needed but, if they are large, its tables beside it.
+
+        Raises:
+            FileNotFoundError: it is not there, or its tables are not.
+            ValueError: it is not a checkpoint of this package.
+        """
+        from core_attn.training import trained
+
+        from .tasks import ClickTask
+
+        file, task, content = trained(path)
+        if not isinstance(task, ClickTask):
+            raise ValueError(f"{path} holds a {type(task).__name__}, not a click task")
+        prepared = PreparedSchema.from_dict(json.loads(content["prepared"]))
+        inside = content.get("vocabulary")
+        if inside is None:
+            folder = tables_beside(file.parent, prepared)
+            if not folder.is_dir():
+                raise FileNotFoundError(f"{path} needs its vocabularies, {folder}, beside it")
+            vocabulary = load_vocabulary(folder, prepared)
+        else:
+            tables = {
+                name: pl.read_parquet(io.BytesIO(data.numpy().tobytes()))
+                for name, data in inside.items()
+            }
+            vocabulary = _vocabulary(tables, prepared)
+        return cls(task.network_model(), task.probability, prepared, vocabulary)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "Scorer":
+        """Opens what `save_pretrained` wrote.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+        """
+        folder = Path(folder)
+        content = json.loads((folder / "scorer.json").read_text("utf-8"))
+        prepared = PreparedSchema.from_dict(content["prepared"])
+        config = CONFIGS[content["config"]["class"]](**content["config"]["fields"])
+        model = config.build(prepared.layout)
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        probability = Probability(prepared.negative_rate, of_logits=content["of_logits"])
+        if content["calibration"] is not None:
+            probability.calibrator = calibrator_from(content["calibration"])
+        return cls(model, probability, prepared, load_vocabulary(folder, prepared))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes weights, configuration, schema, calibration and vocabularies into a folder."""
+        folder = Path(folder)
+        self.write_tables(folder)
+        calibrator = self.probability.calibrator
+        config: Any = self.model.config
+        content = {
+            "config": {"class": type(config).__name__, "fields": dataclasses.asdict(config)},
+            "prepared": self.prepared.to_dict(),
+            "of_logits": self.probability.of_logits,
+            "calibration": None if calibrator is None else calibrator.to_dict(),
+        }
+        (folder / "scorer.json").write_text(json.dumps(content, indent=1), "utf-8")
+        state = {key: x.contiguous() for key, x in self.model.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
+
+    def write_tables(self, folder: Path) -> None:
+        """Writes `schema.json` and a file for every vocabulary, as the preparation does."""
+        (folder / "vocabulary").mkdir(parents=True, exist_ok=True)
+        (folder / "schema.json").write_text(json.dumps(self.prepared.to_dict(), indent=1), "utf-8")
+        for name, table in self.vocabulary.tables.items():
+            table.write_parquet(vocabulary_file(folder, name), compression="lz4")
+
+    def score(
+        self, rows: pl.DataFrame | pa.Table | Sequence[Mapping[str, Any]], batch_size: int = 8192
+    ) -> np.ndarray:
+        """The probability of label 1 of each row.
+
+        Args:
+            rows: a table, or rows as mappings, with the columns of the schema; others are ignored.
+            batch_size: rows scored at once.
+
+        Raises:
+            ValueError: a column is missing, or a cell does not fit its field.
+        """
+        if isinstance(rows, pl.DataFrame):
+            frame = rows
+        elif isinstance(rows, pa.Table):
+            frame = pl.DataFrame(pl.from_arrow(rows))
+        else:
+            rows = list(rows)
+            columns = {name: [row.get(name) for row in rows] for name in self.prepared.schema.names}
+            absent = [name for name in columns if not any(name in row for row in rows)]
+            if absent:
+                raise ValueError(f"column {', '.join(absent)} missing; fields may be empty: None")
+            frame = pl.DataFrame(columns, strict=False)
+        missing = [name for name in self.prepared.schema.names if name not in frame.columns]
+        if missing:
+            there = ", ".join(frame.columns)
+            raise ValueError(f"column {', '.join(missing)} missing; there are {there}")
+        return self.probabilities(self.batch(self.coded(frame)), batch_size).numpy()
+
+    def coded(self, frame: pl.DataFrame, start: int = 0) -> pl.DataFrame:
+        """Table rows and numbers of the cells; `start` is the first row's number, for messages."""
+        rows = pl.int_range(start, start + len(frame), eager=True)
+        p = self.prepared
+        return encoded(frame, p.schema, self.vocabulary, p.ranges, p.seed, rows, p.kinds)
+
+    def batch(self, coded: pl.DataFrame) -> Batch:
+        """Ids and values of encoded rows."""
+        return to_batch(coded.to_arrow(), self.prepared)
+
+    def labelled(self, frames: Iterator[pl.DataFrame]) -> Iterator[Batch]:
+        """Batches with labels of frames that have the label column; rows without are dropped."""
+        start = 0
+        for frame in frames:
+            label = labels(frame, self.prepared.schema, start)
+            coded = self.coded(frame, start).with_columns(pl.Series(LABEL, label))
+            start += len(frame)
+            yield self.batch(coded.filter(pl.Series(label >= 0)))
+
+    def logits(self, batch: Batch, batch_size: int = 8192) -> Tensor:
+        """Log odds among all rows, before calibration."""
+        return self._each(batch, batch_size, self.probability.logits)
+
+    def probabilities(self, batch: Batch, batch_size: int = 8192) -> Tensor:
+        """Probabilities of the rows of a batch.
+
+        Raises:
+            ValueError: the model gives something that is no number.
+        """
+        p = self._each(batch, batch_size, self.probability)
+        if p.isnan().any():
+            raise ValueError("the model gives NaN; its weights are not finite")
+        return p
+
+    def _each(self, batch: Batch, size: int, last: Any) -> Tensor:
+        with torch.inference_mode():
+            parts = [
+                last(self.model(batch["index"][i : i + size], batch["value"][i : i + size])).float()
+                for i in range(0, len(batch["label"]), size)
+            ]
+        return torch.cat(parts) if parts else torch.empty(0)
+
+
+def _vocabulary(tables: dict[str, pl.DataFrame], prepared: PreparedSchema) -> Vocabulary:
+    return Vocabulary(tables, prepared.rare, prepared.missing, prepared.layout, prepared.features)
+
+
+class Met:
+    """What scored rows hold that the training rows did not: unseen values, numbers out of range.
+
+    Args:
+        scorer: which knows the training rows.
+    """
+
+    def __init__(self, scorer: Scorer):
+        self.prepared = scorer.prepared
+        self.cells = dict.fromkeys(self.prepared.rare, 0)
+        self.unseen = dict.fromkeys(self.prepared.rare, 0)
+        self.clipped = {
+            name: 0
+            for name, span in self.prepared.ranges.items()
+            if self.prepared.schema.field(name).transform in ("standard", "none", "minmax") and span
+        }
+
+    def update(self, frame: pl.DataFrame, coded: pl.DataFrame) -> None:
+        """Counts the cells of a block."""
+        for name, row in self.prepared.rare.items():
+            ids = coded[name]
+            ids = ids.explode() if isinstance(ids.dtype, pl.List) else ids
+            self.cells[name] += len(ids) - ids.null_count()
+            self.unseen[name] += int((ids == row).sum() or 0)
+        rows = pl.int_range(len(frame), eager=True)
+        for name in self.clipped:
+            field = self.prepared.schema.field(name)
+            numbers = as_numbers(frame[name], field, rows, schema=self.prepared.schema)
+            low, high = self.prepared.ranges[name][-2:]
+            self.clipped[name] += int(((numbers < low) | (numbers > high)).sum() or 0)
+
+    @property
+    def strangers(self) -> list[str]:
+        """Fields none of whose values, ten or more, was seen in training."""
+        return [name for name, n in self.cells.items() if n >= 10 and self.unseen[name] == n]
+
+    def notes(self) -> list[str]:
+        """A line for each field that is met otherwise than the validation rows were."""
+        said = []
+        for name, cells in self.cells.items():
+            share, usual = self.unseen[name] / max(cells, 1), self.prepared.unseen.get(name, 0.0)
+            if share > 2 * usual + 0.02:
+                said.append(
+                    f"{name}: {share:.1%} of the values are rare or unseen; of those of the "
+                    f"held-out rows {usual:.1%} were"
+                )
+        for name, count in self.clipped.items():
+            if count:
+                low, high = self.prepared.ranges[name][-2:]
+                said.append(
+                    f"{name}: {count:,} numbers lie beyond those of the training rows, {low:g} to "
+                    f"{high:g}, and count as the nearest of them"
+                )
+        return said
