@@ -130,7 +130,7 @@ def calibrator_from(content: dict[str, Any]) -> Platt | Isotonic:
 
 def fit_calibrator(
     method: Literal["platt", "isotonic"],
-    logits: Float[np.ndarray, " rows"],
+    logits: Real[np.ndarray, " rows"],
     labels: Real[np.ndarray, " rows"],
 ) -> Platt | Isotonic:
     """Fits how often the label is 1 given the logit, with scikit-learn.

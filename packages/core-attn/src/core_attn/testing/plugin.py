@@ -24,6 +24,7 @@ FORCED = (
     "ignore:.*treespec, LeafSpec.*",  # Lightning with torch 2.14
     "ignore:.*was deprecated in v4.* and will be removed in v5",  # Lightning with jsonargparse
     "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning",
+    "ignore:Your `IterableDataset` has `__len__` defined:UserWarning",  # Lightning of any stream
     "ignore:.*torch.jit.*:DeprecationWarning",
     "ignore:.*is deprecated.*:DeprecationWarning:torch",
     "ignore::DeprecationWarning:tensorboard",
