@@ -1,7 +1,7 @@
 from core_attn.testing.runs import assert_resumes_exactly
 
 SHORT = (
-    *("--config", "digits-deit-tiny", "--model.depth", "1", "--trainer.max_epochs", "2"),
+    *("--config", "digits-deit-tiny", "--model.settings.depth", "1", "--trainer.max_epochs", "2"),
     *("--data.batch_size", "128"),
 )
 

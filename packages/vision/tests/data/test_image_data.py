@@ -1,5 +1,6 @@
 import gzip
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from PIL import Image
 from torchvision import datasets
 
 from attn_vision.data import CIFAR10, Augmentation, Digits, FashionMNIST, ImageArrays, ImageFolder
-from attn_vision.data.augmentation import evaluation_transform, training_transform
+from attn_vision.data.augmentation import _randomly, evaluation_transform, training_transform
+from attn_vision.data.reading import read_image
 
 
 def opened(data):
@@ -22,8 +24,8 @@ def test_digits_are_split_without_overlap_and_the_test_part_never_changes():
     assert (len(one.train_set), len(one.validation_set), len(one.test_set)) == (1293, 144, 360)
     first = one.test_set[0][0]
     torch.testing.assert_close(first, other.test_set[0][0])
-    rows = [set(part.indices) for part in (one.train_set.datasets[0], one.validation_set)]
-    assert not rows[0] & rows[1] and rows[0] != set(other.train_set.datasets[0].indices)
+    rows = [set(part.indices) for part in (one.train_set, one.validation_set)]
+    assert not rows[0] & rows[1] and rows[0] != set(other.train_set.indices)
 
 
 def test_batches_of_an_epoch_are_the_same_for_the_same_seed():
@@ -121,12 +123,79 @@ def test_a_folder_of_images(tmp_path, parts, sizes):
     plain = Augmentation()
     data = opened(ImageFolder(root, 8, validation=0.5, augmentation=plain, num_workers=0))
     assert (len(data.train_set), len(data.validation_set), len(data.test_set)) == sizes
-    assert data.class_names == ["cat", "dog"]
+    assert data.class_names == ("cat", "dog")
 
 
-def test_repeated_augmentation_shows_each_image_several_times():
+def test_repeated_augmentation_shows_a_part_of_the_images_several_times():
     data = opened(Digits(augmentation=Augmentation("pad", repeats=3)))
-    assert len(data.train_set) == 3 * 1293
+    batches = data.train_dataloader()
+    assert len(batches) == len(data.train_set) // 64
+    order = list(batches.sampler)[: len(data.train_set)]
+    assert len(order) == len(data.train_set) and order[0] == order[1] == order[2] != order[3]
+    batches.sampler.set_epoch(1)
+    assert list(batches.sampler) != order
+
+
+def test_a_partial_augmentation_is_all_that_is_done():
+    data = ImageFolder("photos", augmentation=Augmentation(flip=0.5))
+    assert data.augmentation == Augmentation(flip=0.5)
+    assert ImageFolder("photos").augmentation == Augmentation.deit()
+
+
+def test_posterizing_leaves_a_bit():
+    policy = _randomly("rand-m10-n1-inc1", {})
+    op = next(op for op in policy.ops if op.name == "PosterizeIncreasing")
+    op.prob = 1.0
+    values = set(op(Image.linear_gradient("L").convert("RGB")).get_flattened_data())
+    assert len(values) == 2
+
+
+def test_pictures_are_upright_and_of_8_bits(tmp_path):
+    def read(image, name, channels=1, **options):
+        image.save(tmp_path / name, **options)
+        return read_image(tmp_path / name, channels)
+
+    ramp = np.linspace(0, 65535, 12).astype(np.uint16).reshape(3, 4)
+    deep = read(Image.fromarray(ramp), "deep.png")
+    assert deep.mode == "L" and deep.getpixel((3, 2)) == 255 and deep.getpixel((0, 0)) == 0
+    floats = read(Image.fromarray((ramp / 65535).astype(np.float32)), "float.tif")
+    assert np.abs(np.asarray(floats, int) - np.asarray(deep, int)).max() <= 1
+    clear = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
+    assert read(clear, "clear.png", 3).getpixel((0, 0)) == (255, 255, 255)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    assert read(Image.new("RGB", (8, 4)), "side.jpg", 3, exif=exif).size == (4, 8)
+    with pytest.raises(ValueError, match="not finite"):
+        read(Image.fromarray(np.full((2, 2), np.nan, np.float32)), "nan.tif")
+
+
+def test_unreadable_pictures_are_named_skipped_and_counted(tmp_path, capsys):
+    root = Path(folder_of_images(tmp_path))
+    cat = root / "train" / "cat"
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    Image.fromarray(noise).save(cat / "whole.jpg")
+    (cat / "zero.jpg").touch()
+    (cat / "cut.jpg").write_bytes((cat / "whole.jpg").read_bytes()[:300])
+    (cat / "._1.jpg").write_bytes(b"xx")
+    (cat / ".hidden.jpg").write_bytes(b"xx")
+    data = opened(ImageFolder(str(root), 8, validation=0.5, num_workers=0))
+    assert f"2 of 9 images in {root}/train cannot be read: cut.jpg, zero.jpg" in (
+        capsys.readouterr().out
+    )
+    assert len(data.train_set) + len(data.validation_set) == 7
+    (root / "train" / "empty").mkdir()
+    with pytest.raises(ValueError, match="class folder .*empty holds no picture"):
+        opened(ImageFolder(str(root), 8, num_workers=0))
+    alone = folder_of_images(tmp_path / "alone", classes=("cat",))
+    with pytest.raises(ValueError, match="holds one class, 'cat'"):
+        opened(ImageFolder(alone, 8, num_workers=0))
+
+
+def test_a_test_part_with_fewer_classes_is_fine(tmp_path):
+    root = folder_of_images(tmp_path, ("train",))
+    folder_of_images(tmp_path, ("test",), ("dog",))
+    data = opened(ImageFolder(root, 8, validation=0.5, num_workers=0))
+    assert {label for _, label in data.test_set} == {1}
 
 
 def test_missing_and_wrong_folders_are_named(tmp_path):
@@ -140,8 +209,8 @@ def test_missing_and_wrong_folders_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="train does not exist"):
         ImageFolder(str(tmp_path)).prepare_data()
     root = folder_of_images(tmp_path / "f", ("train",))
-    folder_of_images(tmp_path / "f", ("test",), ("cat",))
-    with pytest.raises(ValueError, match=r"classes of test and train under .* differ: \['dog'\]"):
+    folder_of_images(tmp_path / "f", ("test",), ("cow",))
+    with pytest.raises(ValueError, match=r"classes of test and train under .* differ: \['cow'\]"):
         opened(ImageFolder(root, 8, num_workers=0))
 
 

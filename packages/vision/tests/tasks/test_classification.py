@@ -3,21 +3,28 @@ import torch
 from pytorch_lightning import Trainer
 
 from attn_vision.data import Augmentation, Digits
-from attn_vision.tasks import ImageClassification
+from attn_vision.tasks import ImageClassification, Sparsification
+from attn_vision.tasks.token_reduction import keep_rate_at
 
 
 def small(**changes):
-    options = {"channels": 1, "image_size": 8, "patch_size": 4, "depth": 1, "lr": 4e-3}
-    return ImageClassification(**options | changes)
+    settings = {"patch_size": 4, "depth": 1} | changes.pop("settings", {})
+    return ImageClassification(**{"lr": 4e-3, "settings": settings} | changes)
 
 
-def fit(task, epochs=2):
+def built(task):
+    """The task with its network, as for grey digits of 8x8 pixels."""
+    task.build({"classes": 10, "channels": 1, "image_size": 8})
+    return task
+
+
+def fit(task, epochs=2, **data):
     trainer = Trainer(
         max_epochs=epochs, limit_train_batches=4, limit_val_batches=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         accelerator="cpu",
     )  # fmt: skip
-    trainer.fit(task, datamodule=Digits())
+    trainer.fit(task, datamodule=Digits(**data))
     return trainer
 
 
@@ -58,11 +65,59 @@ def test_the_distillation_head_follows_the_teacher():
 
 
 def test_a_report_has_pictures_of_predictions_confusion_and_heads():
-    task, data = small(depth=2).eval(), Digits(augmentation=Augmentation())
+    task, data = built(small(settings={"depth": 2})).eval(), Digits(augmentation=Augmentation())
+    data.setup()
     titles = [exhibit.title for exhibit in task.figures(data)]
     assert titles == ["Predictions", "Confusion", "Attention over images", "Reach of the heads"]
 
 
 def test_a_teacher_needs_a_second_head():
     with pytest.raises(ValueError, match="teacher needs a distilled variant, got 'deit_tiny'"):
-        small(teacher=torch.nn.Identity())
+        built(small(teacher=torch.nn.Identity()))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_last_image_of_an_odd_batch_is_not_mixed(batch):
+    task = built(small(mixup=5.0, smoothing=0.0))
+    images, labels = torch.randn(batch, 1, 8, 8), torch.arange(batch)
+    mixed, targets = task.targets(images, labels)
+    assert mixed[-1].equal(images[-1]) and targets[-1, batch - 1] == 1
+    torch.testing.assert_close(targets.sum(1), torch.ones(batch))
+
+
+def test_an_odd_batch_trains_with_mixup():
+    assert torch.isfinite(fit(small(mixup=0.8), batch_size=31).callback_metrics["train/loss"])
+
+
+def test_the_network_is_built_once_the_data_are_known():
+    with pytest.raises(ValueError, match="the network is built once the data are known"):
+        small().example_inputs()
+
+
+@pytest.mark.parametrize("name", ["classes", "channels", "image_size"])
+def test_sizes_come_from_the_data(name):
+    with pytest.raises(ValueError, match=f"settings: {name} comes from the data"):
+        small(settings={name: 3})
+
+
+def test_the_keep_rate_falls_as_half_a_cosine():
+    rates = [
+        keep_rate_at(step, 0.5, steps_per_epoch=10, start=1, length=2) for step in (0, 9, 20, 30)
+    ]
+    assert rates == pytest.approx([1.0, 1.0, 0.75, 0.5])
+
+
+def test_the_first_phase_of_a_sparsification_moves_predictors_only(tmp_path):
+    torch.manual_seed(0)
+    dense = built(small(settings={"dim": 24, "heads": 3, "patch_size": 1, "depth": 2}))
+    file = tmp_path / "dense.pth"
+    torch.save({"model": dense.model.state_dict()}, file)
+    settings = {"dim": 24, "heads": 3, "patch_size": 1, "depth": 2}
+    for phase, epochs in ((1, 1), (2, 0)):
+        task = Sparsification(str(file), epochs, settings=settings, lr=1e-3, predictor_lr=1e-2)
+        task.start_from(str(file))
+        fit(task, epochs=1, batch_size=8)
+        old, new = dense.model.state_dict(), task.model.state_dict()
+        moved = {name for name in old if not new[name].equal(old[name])}
+        assert bool(moved) == (phase == 2)
+        assert all(x.equal(old[name]) for name, x in task.teacher.state_dict().items())

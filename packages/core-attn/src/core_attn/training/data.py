@@ -21,6 +21,7 @@ def loader(
     num_workers: int = 0,
     collate_fn: Callable[[list], Any] | None = None,
     pin_memory: bool = False,
+    repeats: int = 1,
 ) -> "ResumableLoader":
     """A DataLoader whose order depends on (seed, epoch) only, and that continues mid-epoch.
 
@@ -38,6 +39,8 @@ def loader(
         num_workers: processes that load ahead; 0 loads in this one.
         collate_fn: makes a batch of a list of samples; torch's default if None.
         pin_memory: page-locked batches, for CUDA.
+        repeats: how often a sample stands in a shuffled epoch, one time after the other, so that
+            processes get different ones; the epoch keeps its length and holds a part of the set.
 
     Raises:
         ValueError: the data set is empty, or too small for one batch with `drop_last`.
@@ -70,6 +73,7 @@ def loader(
         shuffle=shuffle,
         seed=seed,
         drop_last=drop_last,
+        repeats=repeats,
     )
     return ResumableLoader(
         dataset,
@@ -107,9 +111,9 @@ class ResumableSampler(DistributedSampler):
 
     skip = 0
 
-    def __init__(self, dataset: Dataset, batch_size: int, **options: Any):
+    def __init__(self, dataset: Dataset, batch_size: int, repeats: int = 1, **options: Any):
         super().__init__(dataset, **options)
-        self.batch_size = batch_size
+        self.batch_size, self.repeats = batch_size, repeats
         if not self.shuffle:
             self.num_samples = len(range(self.rank, self._size, self.num_replicas))
 
@@ -119,7 +123,14 @@ class ResumableSampler(DistributedSampler):
 
     def __iter__(self) -> Iterator[int]:
         order = super().__iter__() if self.shuffle else self._as_stored()
+        if self.shuffle and self.repeats > 1:
+            order = self._repeated()
         return islice(order, self.skip * self.batch_size, None)
+
+    def _repeated(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(self._size, generator=generator).repeat_interleave(self.repeats)
+        return iter(order[: self.total_size][self.rank :: self.num_replicas].tolist())
 
     def _as_stored(self) -> Iterator[int]:
         return iter(range(self.rank, self._size, self.num_replicas))

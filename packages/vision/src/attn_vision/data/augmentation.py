@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
+from timm.data.auto_augment import AugmentOp, RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms import v2
@@ -24,7 +24,8 @@ class Augmentation:
         rand_augment: timm's name of a RandAugment policy, as "rand-m9-mstd0.5-inc1"; "" for none.
         color_jitter: strength of random brightness, contrast and saturation.
         erasing: probability of replacing a random rectangle by noise.
-        repeats: how often an image appears in an epoch, each time changed anew.
+        repeats: how often an image appears in an epoch, each time changed anew; an epoch has as
+            many images as ever, so that it holds a part of the set.
 
     Source: `deit()` is the recipe of Touvron et al., 2021, "Training data-efficient image
     transformers", arXiv 2012.12877, table 9.
@@ -62,7 +63,7 @@ class Augmentation:
 def training_transform(
     augmentation: Augmentation, size: int, mean: Sequence[float], std: Sequence[float]
 ) -> Transform:
-    """Resizes to `size` pixels, changes at random and normalises.
+    """Resizes to `size` pixels, changes at random and normalizes.
 
     Args:
         augmentation: the changes.
@@ -78,10 +79,10 @@ def training_transform(
     }[a.crop]
     if a.flip:
         steps.append(v2.RandomHorizontalFlip(a.flip))
-    if a.rand_augment:  # brings its own changes of colour
+    if a.rand_augment:  # brings its own changes of color
         fill = tuple(round(255 * x) for x in mean)
         options = {"translate_const": int(size * 0.45), "img_mean": fill}
-        steps.append(rand_augment_transform(a.rand_augment, options))
+        steps.append(_randomly(a.rand_augment, options))
     elif a.color_jitter:
         steps.append(v2.ColorJitter(*[a.color_jitter] * 3))
     steps += _to_tensor(mean, std)
@@ -91,11 +92,11 @@ def training_transform(
 
 
 def evaluation_transform(size: int, mean: Sequence[float], std: Sequence[float]) -> Transform:
-    """Cuts out the centre, scaled so that a large image loses an eighth of its short side."""
-    return v2.Compose([v2.Lambda(lambda image: _centre(image, size)), *_to_tensor(mean, std)])
+    """Cuts out the center, scaled so that a large image loses an eighth of its short side."""
+    return v2.Compose([v2.Lambda(lambda image: _center(image, size)), *_to_tensor(mean, std)])
 
 
-def _centre(image: Image.Image, size: int) -> Image.Image:
+def _center(image: Image.Image, size: int) -> Image.Image:
     if image.size == (size, size):
         return image
     short = size if max(image.size) <= size else round(size * 8 / 7)
@@ -104,6 +105,27 @@ def _centre(image: Image.Image, size: int) -> Image.Image:
     left, top = ((side - size) // 2 for side in sides)
     resized = image.resize(sides, Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + size, top + size))
+
+
+def _randomly(policy: str, options: dict) -> RandAugment:
+    made = rand_augment_transform(policy, options)
+    return RandAugment(list(map(_with_a_bit, made.ops)), made.num_layers)
+
+
+class _Posterize(AugmentOp):
+    """timm's, but it leaves one bit a channel, where Pillow refuses to leave none."""
+
+    def __init__(self, op: AugmentOp):
+        super().__init__(op.name, op.prob, op.magnitude, op.hparams)
+        self.level_fn = _bits
+
+
+def _bits(level: float, hparams: dict) -> tuple[int]:
+    return (max(4 - int(level / 10 * 4), 1),)
+
+
+def _with_a_bit(op: AugmentOp) -> AugmentOp:
+    return _Posterize(op) if op.name == "PosterizeIncreasing" else op
 
 
 def _to_tensor(mean: Sequence[float], std: Sequence[float]) -> list:

@@ -27,13 +27,14 @@ class Digits(ImageData):
     mean = (0.3053,)
     std = (0.3762,)
     class_names = tuple("0123456789")
+    default_augmentation = Augmentation(crop="pad")
 
     def __init__(
         self,
         image_size: int = 8,
         batch_size: int = 64,
         validation: float = 0.1,
-        augmentation: Augmentation = Augmentation(crop="pad"),  # noqa: B008 (frozen)
+        augmentation: Augmentation | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ):

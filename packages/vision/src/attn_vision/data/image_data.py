@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from core_attn.training import loader
 
-from .augmentation import Augmentation, evaluation_transform, training_transform
+from .augmentation import Augmentation, Transform, evaluation_transform, training_transform
 
 
 class ImageData(LightningDataModule):
@@ -23,7 +23,8 @@ class ImageData(LightningDataModule):
         image_size: side to which images are brought, in pixels.
         batch_size: images per step and process.
         validation: share of the training images held out, where the data set has no part for it.
-        augmentation: random changes of training images.
+        augmentation: random changes of training images, those that are named and no other; the
+            data set's own by default.
         num_workers: processes that load; 0 loads in the main one.
         seed: of the hold-out and of the order.
 
@@ -33,6 +34,7 @@ class ImageData(LightningDataModule):
         std: likewise.
         class_names: what the labels mean.
         has_validation: whether the data set has a part of its own for validation.
+        default_augmentation: what happens to training images where nothing is said.
     """
 
     channels: int = 3
@@ -40,23 +42,29 @@ class ImageData(LightningDataModule):
     std: Sequence[float] = (0.229, 0.224, 0.225)
     class_names: Sequence[str] = ()
     has_validation: bool = False
+    default_augmentation: Augmentation = Augmentation()
 
     def __init__(
         self,
         image_size: int,
         batch_size: int,
         validation: float,
-        augmentation: Augmentation,
+        augmentation: Augmentation | None,
         num_workers: int,
         seed: int,
     ):
         super().__init__()
+        if image_size < 1:
+            raise ValueError(f"image_size must be at least 1, got {image_size}")
+        if num_workers < 0:
+            raise ValueError(f"num_workers must be at least 0, got {num_workers}")
         if not 0 < validation < 1:
             raise ValueError(f"validation must be in (0, 1), got {validation}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.image_size, self.batch_size, self.validation = image_size, batch_size, validation
-        self.augmentation, self.num_workers, self.seed = augmentation, num_workers, seed
+        self.augmentation = self.default_augmentation if augmentation is None else augmentation
+        self.num_workers, self.seed = num_workers, seed
 
     def load(self, part: str, transform: Callable[[Image.Image], Any]) -> Dataset:
         """The images of "train", "test" or, where the data set has it, "validation".
@@ -74,16 +82,23 @@ class ImageData(LightningDataModule):
             raise ValueError(f"validation {self.validation} of {total} images leaves a part empty")
         return sorted(order[kept:]), sorted(order[:kept])
 
+    def training_transform(self) -> Transform:
+        """What is done to a training picture."""
+        return training_transform(self.augmentation, self.image_size, self.mean, self.std)
+
+    def evaluation_transform(self) -> Transform:
+        """What is done to any other picture."""
+        return evaluation_transform(self.image_size, self.mean, self.std)
+
     def setup(self, stage: str | None = None) -> None:
         """Opens the three parts."""
-        change = training_transform(self.augmentation, self.image_size, self.mean, self.std)
-        plain = evaluation_transform(self.image_size, self.mean, self.std)
-        train = self.load("train", change)
+        plain = self.evaluation_transform()
+        train = self.load("train", self.training_transform())
         validation = self.load("validation" if self.has_validation else "train", plain)
         if not self.has_validation:
             to_train, to_validate = self.held_out(len(train))  # type: ignore[arg-type]
             train, validation = Subset(train, to_train), Subset(validation, to_validate)
-        self.train_set = ConcatDataset([train] * self.augmentation.repeats)
+        self.train_set = train
         self.validation_set, self.test_set = validation, self.load("test", plain)
 
     def train_dataloader(self) -> DataLoader:
@@ -114,6 +129,7 @@ class ImageData(LightningDataModule):
             shuffle=shuffle,
             seed=self.seed,
             drop_last=shuffle,
+            repeats=self.augmentation.repeats if shuffle else 1,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )

@@ -27,6 +27,7 @@ class TorchvisionData(ImageData):
     """
 
     dataset: type
+    default_augmentation = Augmentation(crop="pad", flip=0.5)
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class TorchvisionData(ImageData):
         image_size: int = 32,
         batch_size: int = 128,
         validation: float = 0.1,
-        augmentation: Augmentation = Augmentation(crop="pad", flip=0.5),  # noqa: B008 (frozen)
+        augmentation: Augmentation | None = None,
         num_workers: int = 2,
         seed: int = 0,
     ):

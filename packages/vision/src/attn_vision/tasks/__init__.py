@@ -1,5 +1,7 @@
 """What can be trained."""
 
 from .classification import ImageClassification
+from .sparsification import Sparsification
+from .token_reduction import TokenReduction
 
-__all__ = ["ImageClassification"]
+__all__ = ["ImageClassification", "Sparsification", "TokenReduction"]

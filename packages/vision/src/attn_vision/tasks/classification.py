@@ -1,6 +1,7 @@
 """Image classification by DeiT's recipe."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -9,30 +10,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.functional import accuracy
 
-from core_attn import losses, record
+from core_attn import losses
 from core_attn.training import Exhibit, Task
 from core_attn.training.schedules import warmup_cosine
+from core_attn.variants import variant
 
 from ..data.image_data import ImageData
-from ..models import VisionTransformer, create
-from . import pictures
+from ..models import VARIANTS, ImageConfig, ImageModel
+from ..official import adapted
+from . import model_pictures, pictures
+from .optimization import parameter_groups
+
+
+class Unbuilt(nn.Module):
+    """Stands in for a network until the data say how large it is."""
 
 
 class ImageClassification(Task):
     """Trains a named model on labelled images.
 
+    The data decide how large images are, how many colors they have, and which classes there are.
     AdamW with weight decay on matrices only; the rate rises linearly over `warmup` epochs, then
     falls as a cosine to `final_lr`, step by step.
 
     Args:
         variant: a name from `attn_vision.VARIANTS`.
-        classes: number of labels.
-        channels: colours of the images.
-        image_size: side of the images, in pixels.
-        patch_size: side of a patch, in pixels.
-        depth: blocks; the variant's own by default.
-        drop_path: probability of skipping the last block's branches.
-        lr: learning rate at a batch of 512 images; it is scaled with the batch.
+        settings: fields of the variant's configuration that differ, as `patch_size` or `depth`.
+        weights: a file that the run starts from: an official checkpoint of the variant, or one of
+            this program. Positions are resized; a head for other classes stays new.
+        classes: how many the data must have; where none is given, any number.
+        lr: learning rate at a batch of `lr_batch` images; it is scaled with the batch.
+        lr_batch: 0 for a rate that is not scaled.
         final_lr: learning rate at the end, likewise scaled.
         weight_decay: of matrices.
         warmup: epochs of rising rate.
@@ -43,64 +51,158 @@ class ImageClassification(Task):
             distilled. It is not trained and not saved.
 
     Raises:
-        ValueError: the variant does not exist, or a teacher is given to one without a second head.
+        ValueError: the variant or a setting does not exist, a number is outside its range, or a
+            teacher is given to a model without a second head.
 
     Source: Touvron et al., 2021, "Training data-efficient image transformers & distillation
     through attention", arXiv 2012.12877, table 9 and eq. (3).
     """
 
-    model: VisionTransformer
+    model: ImageModel | Unbuilt
     monitor = "val/accuracy"
     mode = "max"
 
     def __init__(
         self,
         variant: str = "deit_tiny",
-        classes: int = 10,
-        channels: int = 3,
-        image_size: int = 32,
-        patch_size: int = 4,
-        depth: int | None = None,
-        drop_path: float = 0.1,
+        settings: dict[str, Any] | None = None,
+        weights: str | None = None,
+        classes: int | None = None,
         lr: float = 5e-4,
+        lr_batch: int = 512,
         final_lr: float = 1e-5,
         weight_decay: float = 0.05,
-        warmup: int = 5,
+        warmup: float = 5,
         smoothing: float = 0.1,
         mixup: float = 0.0,
         cutmix: float = 0.0,
         teacher: nn.Module | None = None,
     ):
         super().__init__()
-        changes = {} if depth is None else {"depth": depth}
-        self.model = create(
-            variant, classes=classes, channels=channels, image_size=image_size,
-            patch_size=patch_size, drop_path=drop_path, **changes,
-        )  # fmt: skip
-        if teacher is not None and not self.model.config.distilled:
-            raise ValueError(f"teacher needs a distilled variant, got {variant!r}")
-        self.classes, self.smoothing = classes, smoothing
+        if lr <= 0:
+            raise ValueError(f"lr must be positive, got {lr}")
+        rest = {"final_lr": final_lr, "weight_decay": weight_decay, "warmup": warmup}
+        rest |= {"lr_batch": lr_batch, "mixup": mixup, "cutmix": cutmix}
+        for name, value in rest.items():
+            if value < 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing must be in [0, 1), got {smoothing}")
+        if classes is not None and classes < 2:
+            raise ValueError(f"classes must be at least 2, got {classes}")
+        self.variant, self.settings = variant, dict(settings or {})
+        for name in ("classes", "channels", "image_size"):
+            if name in self.settings:
+                raise ValueError(f"settings: {name} comes from the data, as --data.{name} says it")
+        self.config(classes=classes or 2)  # an unknown name or setting is told at once
+        self.weights, self.classes, self.smoothing = weights, classes, smoothing
         self.lr, self.final_lr, self.weight_decay, self.warmup = lr, final_lr, weight_decay, warmup
-        self.mix = None
-        if mixup > 0 or cutmix > 0:
-            self.mix = Mixup(mixup, cutmix, label_smoothing=smoothing, num_classes=classes)
+        self.lr_batch, self.mixup, self.cutmix = lr_batch, mixup, cutmix
+        self.model = Unbuilt()
+        self._start: str | None = None
         # In a list, so that it is no submodule: neither trained nor saved.
         self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]
 
+    def config(self, **sizes: Any) -> ImageConfig:
+        """The configuration of the network."""
+        settings = {k: tuple(x) if isinstance(x, list) else x for k, x in self.settings.items()}
+        return variant(VARIANTS, self.variant, **settings, **sizes)
+
+    def configure_model(self) -> None:
+        """Builds the network for the data, unless that is done."""
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        classes = len(data.class_names)
+        if self.classes not in (None, classes):
+            raise ValueError(f"classes is {self.classes}, the data have {classes}")
+        sizes = {"classes": classes, "channels": data.channels, "image_size": data.image_size}
+        if isinstance(self.model, Unbuilt):
+            self.build(sizes)
+            if self._start is not None:
+                super().start_from(self._start)
+        elif self.sizes != sizes:
+            raise ValueError(f"the network was built for {self.sizes}, the data have {sizes}")
+
+    def build(self, sizes: Mapping[str, Any]) -> None:
+        """Makes the network.
+
+        Args:
+            sizes: classes, channels and image_size of its configuration.
+
+        Raises:
+            ValueError: the variant cannot take such images, or has no head for a teacher.
+        """
+        self.sizes = dict(sizes)
+        self.model = self.config(**sizes).build()
+        if self._teacher and not getattr(self.model.config, "distilled", False):
+            raise ValueError(f"teacher needs a distilled variant, got {self.variant!r}")
+        self.mix = None
+        if self.mixup > 0 or self.cutmix > 0:
+            self.mix = Mixup(
+                self.mixup, self.cutmix, label_smoothing=self.smoothing,
+                num_classes=sizes["classes"],
+            )  # fmt: skip
+
+    def start_from(self, path: str) -> None:
+        """Starts from a file of weights once the network is built."""
+        if isinstance(self.model, Unbuilt):
+            self._start = path
+        else:
+            super().start_from(path)
+
+    def adapted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights under our names, with positions of our grid."""
+        return adapted(state, self.network)
+
+    @property
+    def network(self) -> ImageModel:
+        """The network.
+
+        Raises:
+            ValueError: the data have not said yet how large it is.
+        """
+        if not isinstance(self.model, ImageModel):
+            raise ValueError("the network is built once the data are known")
+        return self.model
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the sizes, from which the network is built again, and the classes' names."""
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        checkpoint |= {"sizes": self.sizes, "class_names": list(data.class_names)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Builds the network as it was."""
+        if isinstance(self.model, Unbuilt):
+            self.build(checkpoint["sizes"])
+
+    def scores(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What is trained: one set of scores, or one per head where there is a teacher."""
+        if self._teacher:
+            return self.network.head_scores(images)  # pyright: ignore[reportCallIssue]
+        return (self.network(images),)
+
+    def targets(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The images, mixed where asked to, and the share of each class in them.
+
+        Of an odd batch the last image stays as it is.
+        """
+        classes = self.sizes["classes"]
+        plain = F.one_hot(labels, classes).to(images.dtype)
+        plain = plain * (1 - self.smoothing) + self.smoothing / classes
+        even = len(images) // 2 * 2
+        if self.mix is None or even == 0:
+            return images, plain
+        mixed, targets = self.mix(images[:even].clone(), labels[:even])
+        return torch.cat([mixed, images[even:]]), torch.cat([targets.to(plain), plain[even:]])
+
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Cross entropy on (mixed) images, plus what the layers add."""
-        images, labels = batch
-        if self.mix is not None:
-            images, targets = self.mix(images, labels)
-        else:
-            targets = F.one_hot(labels, self.classes).float()
-            targets = targets * (1 - self.smoothing) + self.smoothing / self.classes
-        scores = self.model.head_scores(images)
+        images, targets = self.targets(*batch)
+        scores = self.scores(images)
         goals = [targets] * len(scores)
         if self._teacher:
             with torch.no_grad():
                 decisions = self._teacher[0].to(images.device)(images).argmax(-1)
-            goals[1] = F.one_hot(decisions, self.classes).float()
+            goals[1] = F.one_hot(decisions, self.sizes["classes"]).float()
         each = [F.cross_entropy(s, goal) for s, goal in zip(scores, goals, strict=True)]
         loss = torch.stack(each).mean() + sum(losses(self.model).values())
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
@@ -117,58 +219,50 @@ class ImageClassification(Task):
     def predict_step(self, batch: tuple[Tensor, Tensor] | Tensor, index: int) -> Tensor:
         """The probability of each class."""
         images = batch if isinstance(batch, Tensor) else batch[0]
-        return self.model(images).softmax(-1)
+        return self.network(images).softmax(-1)
 
     def configure_optimizers(self):
         """AdamW with DeiT's schedule."""
-        plain, decayed = [], []
-        for name, parameter in self.model.named_parameters():
-            is_plain = parameter.dim() < 2 or name in self.model.no_weight_decay
-            (plain if is_plain else decayed).append(parameter)
-        data: ImageData = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        batch = data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
-        groups = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr * batch / 512)
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self.network, self.weight_decay), lr=self.lr * self.rate_scale()
+        )
         return warmup_cosine(
             optimizer, self.trainer, warmup=self.warmup, floor=self.final_lr / self.lr
         )
 
+    def rate_scale(self) -> float:
+        """By how much the batch raises learning rates."""
+        data: ImageData = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        batch = data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return batch / self.lr_batch if self.lr_batch else 1.0
+
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Two images of noise."""
-        config = self.model.config
-        return (torch.randn(2, config.channels, *config.image_sides),)
+        return self.network.example_inputs(2)
 
     @torch.no_grad()
     def figures(self, data: LightningDataModule) -> Iterable[Exhibit]:
-        """Predictions on test images, confusion, and what each head looks at."""
+        """Predictions on test images, confusion, and what the model has of attention maps."""
         if not isinstance(data, ImageData):
             return
         images, labels = next(iter(data.test_dataloader()))
         images, labels = images[:8].to(self.device), labels[:8]
-        with record(self.model, "pattern") as seen:
-            scores = self.model(images)
-            patterns = {name: pattern.cpu() for name, pattern in seen.items()}
-        pixels = data.to_pixels(images)
-        names = data.class_names or [str(i) for i in range(self.classes)]
-        yield pictures.predictions(pixels, scores.softmax(-1).cpu(), labels, names)
-        yield from self._confusion(data, names)
-        grid, prefix = self.model.config.grid, self.model.prefix
-        yield pictures.class_attention(pixels, patterns, grid, prefix)
-        yield pictures.head_distances(patterns, grid, prefix)
+        pixels, names = data.to_pixels(images), data.class_names
+        yield pictures.predictions(pixels, self.network(images).softmax(-1).cpu(), labels, names)
+        yield self._confusion(data, names)
+        yield from model_pictures.of_model(self.network, images, pixels)
 
-    def _confusion(self, data: ImageData, names) -> Iterable[Exhibit]:
-        counts = torch.zeros(self.classes, self.classes, dtype=torch.long)
+    def _confusion(self, data: ImageData, names) -> Exhibit:
+        counts = torch.zeros(len(names), len(names), dtype=torch.long)
         for images, labels in data.test_dataloader():
-            guessed = self.model(images.to(self.device)).argmax(-1).cpu()
+            guessed = self.network(images.to(self.device)).argmax(-1).cpu()
             counts.index_put_((labels, guessed), torch.tensor(1), accumulate=True)
-        yield pictures.confusion(counts, names)
+        return pictures.confusion(counts, names)
 
     def _measure(self, part: str, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
-        scores = self.model(images)
+        scores = self.network(images)
+        losses(self.model)  # an auxiliary loss of this pass belongs to no training step
         self.log(f"{part}/loss", F.cross_entropy(scores, labels), sync_dist=True)
-        correct = accuracy(scores, labels, "multiclass", num_classes=self.classes)
+        correct = accuracy(scores, labels, "multiclass", num_classes=self.sizes["classes"])
         self.log(f"{part}/accuracy", correct, prog_bar=True, sync_dist=True)

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
 from core_attn.training import Exhibit
+
+from ..analysis import distances
 
 
 def predictions(
@@ -21,7 +22,7 @@ def predictions(
     figure = Figure(figsize=(1.25 * len(pixels), 1.75), layout="constrained")
     for i, axis in enumerate(figure.subplots(1, len(pixels), squeeze=False)[0]):
         guess = int(probabilities[i].argmax())
-        _show(axis, pixels[i])
+        show(axis, pixels[i])
         color = "#1a7f37" if guess == labels[i] else "#c0392b"
         axis.set_title(f"{names[guess]}\n{probabilities[i, guess]:.0%}", fontsize=8, color=color)
     wrong = int((probabilities.argmax(-1) != labels).sum())
@@ -66,10 +67,10 @@ def class_attention(
     figure = Figure(figsize=(1.3 * len(shown), 1.35 * (heads + 1)), layout="constrained")
     axes = figure.subplots(heads + 1, len(shown), squeeze=False)
     for i, image in enumerate(shown):
-        _show(axes[0, i], image)
+        show(axes[0, i], image)
         for head in range(heads):
             axis = axes[head + 1, i]
-            _show(axis, image)
+            show(axis, image)
             axis.imshow(maps[i, head].numpy(), cmap="inferno", alpha=0.65)
             if i == 0:
                 axis.set_ylabel(f"head {head}", fontsize=8)
@@ -87,8 +88,7 @@ def head_distances(
     prefix: int,
 ) -> Exhibit:
     """How far each head looks, over depth."""
-    place = torch.cartesian_prod(*(torch.arange(side, dtype=torch.float32) for side in grid))
-    distance = torch.cdist(place, place)
+    distance = distances(grid)
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axis = figure.subplots()
     means = []
@@ -109,7 +109,8 @@ def head_distances(
     return Exhibit("Reach of the heads", caption, figure)
 
 
-def _show(axis, image: Tensor) -> None:
+def show(axis, image: Float[Tensor, "channels height width"]) -> None:
+    """Draws an image without ticks."""
     pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
     axis.imshow(pixels, cmap="gray" if pixels.ndim == 2 else None)
     axis.set_xticks([])

@@ -1,0 +1,179 @@
+"""The pictures of a report that show what one kind of model has."""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from core_attn import HeadGate, record
+from core_attn.training import Exhibit
+
+from ..models import ImageModel, VisionTransformer
+from ..models.evit import EViT
+from ..models.gated_positional import GatedPositionalAttention
+from ..models.sparsifiner import Sparsifiner
+from . import pictures
+
+Images = Float[Tensor, "images channels height width"]
+
+
+def of_model(model: ImageModel, images: Images, pixels: Images) -> Iterable[Exhibit]:
+    """What can be drawn of a model: attention maps, gates, kept patches, chosen keys, heads' use.
+
+    Args:
+        model: any of the package.
+        images: as it takes them.
+        pixels: the same, in [0, 1].
+    """
+    if isinstance(model, VisionTransformer):
+        yield from _maps(model, images, pixels)
+    gates = {n: m for n, m in model.named_modules() if isinstance(m, GatedPositionalAttention)}
+    if gates:
+        yield positional_gates({name: layer.gate().cpu() for name, layer in gates.items()})
+    if isinstance(model, EViT):
+        yield kept_patches(model, images, pixels)
+    if isinstance(model, Sparsifiner):
+        yield connectivity(model, images, pixels)
+    routers = {n: m for n, m in model.named_modules() if isinstance(m, HeadGate) and m.choices}
+    if routers:
+        yield head_use(model, images, routers)
+
+
+def _maps(model: VisionTransformer, images: Images, pixels: Images) -> Iterable[Exhibit]:
+    with record(model, "pattern") as seen:
+        model(images)
+        patterns = {name: pattern.cpu() for name, pattern in seen.items()}
+    grid, prefix = model.config.grid, model.prefix
+    patches = grid[0] * grid[1]
+    among, looking = {}, {}
+    for name, pattern in patterns.items():
+        first = prefix if pattern.shape[-1] >= prefix + patches else 0
+        if pattern.shape[-1] < patches:  # patches were dropped before
+            continue
+        shown = pattern[..., : first + patches, : first + patches]
+        among[name] = shown[..., first:, first:]
+        if first and model.config.class_token:
+            looking[name] = shown
+    if looking:
+        yield pictures.class_attention(pixels, looking, grid, prefix)
+    if among:
+        yield pictures.head_distances(among, grid, 0)
+
+
+def positional_gates(gates: dict[str, Float[Tensor, " heads"]]) -> Exhibit:
+    """How much of each head's weights is position, layer by layer."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axis = figure.subplots()
+    rows = []
+    for layer, (name, values) in enumerate(gates.items(), 1):
+        axis.scatter([layer] * len(values), values.tolist(), s=22, color="#1f77b4", alpha=0.7)
+        rows += [{"layer": name, "head": h, "gate": float(g)} for h, g in enumerate(values)]
+    axis.axhline(
+        float(torch.ones(()).sigmoid()), color="gray", lw=0.8, ls="--", label="at the start"
+    )
+    axis.set(xlabel="layer", ylabel="share of position", ylim=(0, 1))
+    axis.set_xticks(range(1, len(gates) + 1))
+    axis.legend(frameon=False, fontsize=8)
+    caption = "Gate of each head: 1 looks by position alone, 0 by content alone."
+    return Exhibit("Gates of the heads", caption, figure, rows)
+
+
+@torch.no_grad()
+def kept_patches(model: EViT, images: Images, pixels: Images) -> Exhibit:
+    """The patches that go on after each shrinking block; the others are grey."""
+    after, states = {}, []
+    hooks = [
+        block.mlp.register_forward_hook(lambda m, args, y: states.append(args[0]))
+        for block in model.blocks
+    ]
+    model(images)
+    for hook in hooks:
+        hook.remove()
+    before = None
+    for number, state in enumerate(states):
+        if state.kept is not None and (before is None or state.kept.shape != before.shape):
+            after[number], before = state.kept.cpu(), state.kept
+    grid, shown = model.config.grid, pixels[:6]
+    figure = Figure(figsize=(1.3 * len(shown), 1.4 * (len(after) + 1)), layout="constrained")
+    axes = figure.subplots(len(after) + 1, len(shown), squeeze=False)
+    for i, image in enumerate(shown):
+        pictures.show(axes[0, i], image)
+        for row, (number, kept) in enumerate(after.items(), 1):
+            mask = torch.zeros(grid[0] * grid[1])
+            mask[kept[i][kept[i] >= 0]] = 1  # fused tokens have negative numbers
+            scale = [side // cells for side, cells in zip(image.shape[-2:], grid, strict=True)]
+            full = mask.view(grid).repeat_interleave(scale[0], 0).repeat_interleave(scale[1], 1)
+            pictures.show(axes[row, i], image * full + 0.6 * (1 - full))
+            if i == 0:
+                axes[row, 0].set_ylabel(f"block {number}", fontsize=8)
+    axes[0, 0].set_ylabel("image", fontsize=8)
+    caption = "Patches that go on after each shrinking block; those dropped or fused are grey."
+    return Exhibit("Kept patches", caption, figure)
+
+
+@torch.no_grad()
+def connectivity(
+    model: Sparsifiner, images: Images, pixels: Images, patch: int | None = None
+) -> Exhibit:
+    """The keys that the predictor of each block chooses for one patch, the share of the heads.
+
+    Args:
+        model: whose predictors.
+        images: as it takes them.
+        pixels: the same, in [0, 1].
+        patch: whose query; the middle one by default.
+    """
+    grid = model.config.grid
+    patch = grid[0] // 2 * grid[1] + grid[1] // 2 if patch is None else patch
+    masks, hooks = [], []
+    for block in model.blocks:
+
+        def chosen(m, args, prediction, attn=block.attn):
+            masks.append(attn.mask(prediction, args[2] if len(args) > 2 else None).float().mean(1))
+
+        hooks.append(block.attn.mask_predictor.register_forward_hook(chosen))
+    model(images)
+    for hook in hooks:
+        hook.remove()
+    shown = pixels[:4]
+    figure = Figure(figsize=(1.2 * (len(masks) + 1), 1.3 * len(shown)), layout="constrained")
+    axes = figure.subplots(len(shown), len(masks) + 1, squeeze=False)
+    for i, image in enumerate(shown):
+        pictures.show(axes[i, 0], image)
+        for block, mask in enumerate(masks, 1):
+            axis = axes[i, block]
+            axis.imshow(mask[i, 1 + patch, 1:].view(grid).cpu(), cmap="viridis", vmin=0, vmax=1)
+            axis.plot(patch % grid[1], patch // grid[1], "r+", ms=6)
+            axis.set(xticks=[], yticks=[])
+            if i == 0:
+                axis.set_title(f"block {block - 1}", fontsize=8)
+    caption = "Keys chosen for the patch marked by a cross: bright where all heads choose them."
+    return Exhibit("Connectivity of a patch", caption, figure)
+
+
+@torch.no_grad()
+def head_use(model: ImageModel, images: Images, routers: dict[str, HeadGate]) -> Exhibit:
+    """The share of tokens that each routed head acts for."""
+    shares: dict[str, Tensor] = {}
+    hooks = [
+        router.register_forward_hook(
+            lambda m, a, gates, name=name: shares.update(
+                {name: (gates[..., m.shared :] > 0).float().mean((0, 1)).cpu()}
+            )
+        )
+        for name, router in routers.items()
+    ]
+    model(images)
+    for hook in hooks:
+        hook.remove()
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axis = figure.subplots()
+    rows = []
+    for layer, (name, share) in enumerate(shares.items(), 1):
+        axis.scatter([layer] * len(share), share.tolist(), s=20, color="#1f77b4", alpha=0.7)
+        rows += [{"layer": name, "head": h, "share": float(s)} for h, s in enumerate(share)]
+    axis.set(xlabel="layer with a router", ylabel="share of tokens", ylim=(0, 1))
+    caption = "How many tokens each routed head acts for; a head at 0 is not used."
+    return Exhibit("Use of the routed heads", caption, figure, rows)
