@@ -50,12 +50,13 @@ class ImageFolder(ImageData):
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the three parts and takes the class names from the folders."""
-        self.class_names = tuple(dict.fromkeys(name for _, name in self._listed("train")))
-        if len(self.class_names) < 2:
+        names = list(dict.fromkeys(name for _, name in self._listed("train")))
+        if len(names) < 2:
             raise ValueError(
-                f"{Path(self.root, 'train')} holds one class, {self.class_names[0]!r}; there must "
+                f"{Path(self.root, 'train')} holds one class, {names[0]!r}; there must "
                 "be at least 2 folders"
             )
+        self.class_names = tuple(names)
         super().setup(stage)
 
     def load(self, part: str, transform: Callable[[Image.Image], Any]) -> Dataset:

@@ -36,6 +36,9 @@ class LogOffsetBias(nn.Module):
         torch.Size([2, 24, 6])
     """
 
+    table: Tensor
+    index: Tensor
+
     def __init__(
         self, heads: int, grid: tuple[int, int], pooled: tuple[int, int], hidden: int = 512
     ):
@@ -89,7 +92,7 @@ class CosineAttention(GatedHeads):
 
     def stretched(self, q: Tensor, tokens: float | Tensor) -> Tensor:
         """Queries of length 1, moved and scaled by temperature and the logarithm of the keys."""
-        length = math.log(tokens) if isinstance(tokens, float) else tokens.log()
+        length = tokens.log() if isinstance(tokens, Tensor) else math.log(tokens)
         return (q + self.query_embedding) * F.softplus(self.temperature) * length
 
     def split(self, x: Tensor, parts: int) -> Tensor:

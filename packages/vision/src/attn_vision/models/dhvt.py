@@ -5,6 +5,7 @@ Networks on Small Datasets", arXiv 2210.05958.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -93,7 +94,7 @@ class DHVT(VisionTransformer):
         return DynamicAggregationFeedForward(c.dim, int(c.dim * c.mlp_ratio))
 
 
-_LARGE = {"image_size": 224, "patch_size": 16}
+_LARGE: dict[str, Any] = {"image_size": 224, "patch_size": 16}
 VARIANTS = {
     "dhvt_tiny": DHVTConfig(),
     "dhvt_small": DHVTConfig(dim=384, heads=8),

@@ -7,6 +7,7 @@ Token Reorganizations", arXiv 2202.07800.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -140,6 +141,7 @@ class EViT(VisionTransformer):
     """
 
     config: EViTConfig
+    blocks: Any  # ShrinkingBlocks
     antialias = False  # as the official code resizes positions
 
     def make_block(self, index: int) -> Block:

@@ -7,6 +7,7 @@ Source: Jin et al., 2024, "MoH: Multi-Head Attention as Mixture-of-Head Attentio
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -114,7 +115,7 @@ class StepEmbed(nn.Module):
         place = torch.arange(half, dtype=torch.float32, device=steps.device)
         angle = steps[:, None].float() * torch.exp(-math.log(10_000) * place / half)
         waves = torch.cat([angle.cos(), angle.sin()], -1)
-        return self.mlp(waves.to(self.mlp[0].weight.dtype))
+        return self.mlp(waves)
 
 
 class LabelEmbed(nn.Module):
@@ -194,6 +195,7 @@ class MoHDiT(ImageModel):
 
     config: MoHDiTConfig
     pos_embed: Tensor
+    x_embedder: PatchEmbed
 
     def __init__(self, config: MoHDiTConfig):
         super().__init__(config)
@@ -226,15 +228,19 @@ class MoHDiT(ImageModel):
                 nn.init.xavier_uniform_(part.weight)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
-        nn.init.zeros_(self.x_embedder.proj.bias)
+        stem = self.x_embedder.proj
+        nn.init.xavier_uniform_(stem.weight.flatten(1))
+        if stem.bias is not None:
+            nn.init.zeros_(stem.bias)
         nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
         for layer in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
-            nn.init.normal_(layer.weight, std=0.02)
-        last = [part.adaLN_modulation[1] for part in (*self.blocks, self.final_layer)]
+            nn.init.normal_(layer.get_parameter("weight"), std=0.02)
+        last = [
+            part.get_submodule("adaLN_modulation.1") for part in (*self.blocks, self.final_layer)
+        ]
         for layer in (*last, self.final_layer.linear):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -271,9 +277,9 @@ def _each(*counts: tuple[int, int]) -> tuple[int, ...]:
     return tuple(value for value, times in counts for _ in range(times))
 
 
-_XL = {"dim": 1152, "head_dim": 72, "heads": _each((8, 9), (16, 10), (24, 9))}
-_L = {"dim": 1024, "heads": _each((8, 8), (16, 8), (24, 8))}
-_B = {"dim": 768, "heads": (12,) * 12}
+_XL: dict[str, Any] = {"dim": 1152, "head_dim": 72, "heads": _each((8, 9), (16, 10), (24, 9))}
+_L: dict[str, Any] = {"dim": 1024, "heads": _each((8, 8), (16, 8), (24, 8))}
+_B: dict[str, Any] = {"dim": 768, "heads": (12,) * 12}
 VARIANTS = {
     "moh_dit_xl_2_90": MoHDiTConfig(
         **_XL, shared=_each((8, 9), (16, 19)), routed=_each((0, 19), (3, 9))

@@ -5,6 +5,7 @@ Source: Jin et al., 2024, "MoH: Multi-Head Attention as Mixture-of-Head Attentio
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -184,7 +185,7 @@ class MoHViT(StagedTransformer):
         return ToMap(self.config.dims[stage], self.config.norm_eps)
 
 
-_BASE = {
+_BASE: dict[str, Any] = {
     "dims": (96, 192, 384, 768),
     "depths": (5, 5, 23, 5),
     "heads": (4, 8, 16, 32),

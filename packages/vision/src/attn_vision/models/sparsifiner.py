@@ -6,6 +6,7 @@ Vision Transformers", arXiv 2303.13755.
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -205,6 +206,7 @@ class Sparsifiner(VisionTransformer):
     """
 
     config: SparsifinerConfig
+    blocks: Any  # SparseBlocks
 
     def make_block(self, index: int) -> SparseBlock:
         """A block with a predictor."""

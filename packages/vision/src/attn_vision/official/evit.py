@@ -30,7 +30,10 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> EViTC
     plain = vit_config({key: x for key, x in config.items() if key not in own}, state)
     rates = config.get("keep_rate", (1,))
     rates = tuple(rates) if isinstance(rates, list | tuple) else (rates,)
-    fields = asdict(plain) | {"keep_rates": rates, "fuse": bool(config.get("fuse_token", False))}
+    fields: dict[str, Any] = asdict(plain) | {
+        "keep_rates": rates,
+        "fuse": bool(config.get("fuse_token", False)),
+    }
     return EViTConfig(**fields)
 
 

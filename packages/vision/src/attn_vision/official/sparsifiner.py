@@ -40,8 +40,8 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Spars
     other = {key: x for key, x in config.items() if key not in {*_OWN, "spar", "mode"}}
     own = renamed({key: x for key, x in config.items() if key in _OWN}, _OWN)
     own |= renamed(spar, _SPAR)
-    own = {name: tuple(x) if isinstance(x, list) else x for name, x in own.items()}
-    return SparsifinerConfig(**asdict(vit_config(other, state)) | own)
+    fields: dict[str, Any] = asdict(vit_config(other, state)) | own
+    return SparsifinerConfig(**fields)
 
 
 def from_official(state: Mapping[str, Tensor], config: SparsifinerConfig) -> dict[str, Tensor]:

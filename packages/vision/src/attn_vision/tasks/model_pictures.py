@@ -157,12 +157,13 @@ def connectivity(
 def head_use(model: ImageModel, images: Images, routers: dict[str, HeadGate]) -> Exhibit:
     """The share of tokens that each routed head acts for."""
     shares: dict[str, Tensor] = {}
+
+    def count(name: str, gates: Tensor) -> None:
+        routed = gates[..., routers[name].shared :]
+        shares[name] = (routed > 0).float().mean((0, 1)).cpu()
+
     hooks = [
-        router.register_forward_hook(
-            lambda m, a, gates, name=name: shares.update(
-                {name: (gates[..., m.shared :] > 0).float().mean((0, 1)).cpu()}
-            )
-        )
+        router.register_forward_hook(lambda m, a, gates, name=name: count(name, gates))
         for name, router in routers.items()
     ]
     model(images)
