@@ -47,7 +47,7 @@ def say(
     if text is not None and input is not None:
         raise ValueError("give the text or --input, not both")
     if text is None:
-        text = sys.stdin.read() if input in (None, "-") else _read(input)
+        text = sys.stdin.read() if input is None or input == "-" else _read(input)
     started = time.perf_counter()
     voice = load(ckpt, vocoder=vocoder, dictionary=dictionary)
     loaded = time.perf_counter()

@@ -32,7 +32,8 @@ def config_from(
     if upsamples and name not in kinds:
         raise ValueError(f"upsample_net must be one of {', '.join(kinds)}, got {name!r}")
     activation = upsample.get("upsample_activation", "none")
-    embeds = gin > 0 and get("use_speaker_embedding", True) and get("n_speakers")
+    speakers = get("n_speakers") or 0
+    embeds = gin > 0 and get("use_speaker_embedding", True)
     distribution = get("output_distribution", "Logistic")
     return WaveNetConfig(
         layers=get("layers", 20),
@@ -57,7 +58,7 @@ def config_from(
         if upsamples
         else {},
         speaker_dim=gin,
-        speakers=get("n_speakers") if embeds else 0,
+        speakers=speakers if embeds else 0,
     )
 
 

@@ -111,8 +111,10 @@ def _letters(word: str, at: int, known: Container[str], shouts: bool) -> list[It
     plural = re.fullmatch(r"([A-Z]{2,})('?s)", folded)
     acronym = plural[1] if plural else folded
     if acronym.isupper() and len(acronym) > 1 and not shouts and acronym not in SPOKEN_ACRONYMS:
-        words = [Word(letter, at, stop) for letter in spelled(acronym)]
-        return [*words[:-1], Word(f"{words[-1].text}'s", at, stop)] if plural else words
+        letters = spelled(acronym)
+        if plural:
+            letters[-1] += "'s"
+        return [Word(letter, at, stop) for letter in letters]
     return [Word(lower, at, stop)]
 
 

@@ -95,7 +95,7 @@ def read(text: str, front_end: FrontEnd | None = None) -> Script:
                 parts += _given(item, front_end, unspoken)
             elif parts and not isinstance(parts[-1].item, Pause):
                 parts.append(Spelled(item, (item.mark,)))
-            elif parts and item.ends_sentence and parts[-1].item.mark not in ".?!":
+            elif parts and item.ends_sentence and not _ends_sentence(parts[-1].item):
                 parts[-1] = Spelled(item, (item.mark,))
     if not any(not isinstance(part.item, Pause) for part in parts):
         what = "; ".join(map(str, unspoken))
@@ -121,7 +121,7 @@ def split(script: Script, limit: int) -> list[Script]:
     if limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     pieces = []
-    for sentence in _cut(script.parts, lambda item: isinstance(item, Pause) and item.ends_sentence):
+    for sentence in _cut(script.parts, _ends_sentence):
         pieces += _fit(sentence, limit)
     return [Script(tuple(piece), ()) for piece in pieces]
 
@@ -139,6 +139,10 @@ def _fit(sentence: list[Spelled], limit: int) -> list[list[Spelled]]:
             else:
                 pieces.append(part)
     return pieces
+
+
+def _ends_sentence(item: Item) -> bool:
+    return isinstance(item, Pause) and item.ends_sentence
 
 
 def _is_word(item: Item) -> bool:
