@@ -1,4 +1,4 @@
-"""GAAM beside no attention, a weighted sum and multi-head attention of equal capacity, over seeds."""
+"""GAAM beside no attention, a weighted sum and multi-head attention of equal capacity."""
 
 import argparse
 import math
@@ -56,7 +56,8 @@ def main():
     data = UtteranceData(SpokenDigits(options.root), test_groups=options.test_groups)
     data.setup("fit")
     print(
-        f"{'mechanism':<15} {'accuracy':>18} {'average recall':>16}   mean and 95% of {options.seeds}"
+        f"{'mechanism':<15} {'accuracy':>18} {'average recall':>16}   "
+        f"mean and 95% of {options.seeds} seeds"
     )
     for name, changes in MECHANISMS.items():
         counts = [run(data, changes, seed, options.epochs) for seed in range(options.seeds)]

@@ -32,7 +32,7 @@ def main():
         cond = model.conditions(mels, options.samples)[..., :field].detach()
 
         @torch.no_grad()
-        def uncached(count=4, batch=batch, cond=cond):
+        def uncached(count=4, batch=batch, cond=cond, field=field):
             for _ in range(count):  # a whole receptive field for every sample
                 h, total = model.first(torch.zeros(batch, 1, field)), 0.0
                 for layer in model.layers:
