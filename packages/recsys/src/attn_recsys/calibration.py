@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Real
+from jaxtyping import Float, Real, Shaped
 from torch import Tensor, nn
 
 from .metrics import CLIP
@@ -131,7 +131,7 @@ def calibrator_from(content: dict[str, Any]) -> Platt | Isotonic:
 def fit_calibrator(
     method: Literal["platt", "isotonic"],
     logits: Real[np.ndarray, " rows"],
-    labels: Real[np.ndarray, " rows"],
+    labels: Shaped[np.ndarray, " rows"],
 ) -> Platt | Isotonic:
     """Fits how often the label is 1 given the logit, with scikit-learn.
 

@@ -38,7 +38,9 @@ FORCED = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes warnings errors, and fills empty memory."""
+    """Has annotations checked from now on, and makes warnings errors."""
+    packages = [x.name.replace("-", "_") for x in distributions() if x.name.startswith("attn-")]
+    jaxtyping.install_import_hook(["core_attn", *packages], f"{__name__}.shapes")
     config.addinivalue_line("markers", "refuses: gives arguments that their annotations exclude")
     config.addinivalue_line("filterwarnings", "error")
     for line in FORCED:
@@ -97,7 +99,3 @@ def _has_shape(hint: Any) -> bool:
     if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
         return True
     return any(map(_has_shape, typing.get_args(hint)))
-
-
-_packages = [x.name.replace("-", "_") for x in distributions() if x.name.startswith("attn-")]
-jaxtyping.install_import_hook(["core_attn", *_packages], f"{__name__}.shapes")

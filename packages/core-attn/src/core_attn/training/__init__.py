@@ -12,8 +12,6 @@ which gives `attn-x fit | validate | test | predict | recipes | report | export 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..cli import main
-
 if TYPE_CHECKING:
     from .checkpoint import Opened, Trained, opened, trained
     from .data import Stream, StreamLoader, data_folder, loader
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from .task import Task
 
 __all__ = [
-    "main",
     "Task",
     "Exhibit",
     "loader",
