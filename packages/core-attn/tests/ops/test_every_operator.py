@@ -81,11 +81,15 @@ ROWS = [
         others={"members": torch.tensor([[0, 2], [2, 4]]).expand(3, 2, 2, 2)},
     ),
     Row(ops.neighborhood_attention, ((3, 2, 6, 8),) * 3, others={"grid": (2, 3), "halo": 1}),
+    Row(
+        ops.edge_attention, (*((9, 2, 8),) * 3, (9, 3)), {"bias": (9,)},
+        {"offsets": torch.tensor([0, 4, 4, 9]), "degrees": (4, 2, 2)},
+    ),
     Row(ops.wkv, ((3, 5, 4),) * 2, {"log_decay": (4,), "bonus": (4,)}, cast=False),
     Row(ops.lif, ((3, 5, 4),), cast=False),
     Row(ops.pluecker_mean, ((3, 5, 4),), others={"offsets": (1, 2)}, cast=False),
 ]  # fmt: skip
-PADDED = [row for row in ROWS if row.name != "packed short_attention"]
+PADDED = [row for row in ROWS if "offsets" not in row.others or row.call is ops.pluecker_mean]
 every = pytest.mark.parametrize("row", ROWS, ids=str)
 fits = [row for row in PADDED if not {"index", "members"} & row.others.keys()]
 
@@ -166,12 +170,10 @@ def test_vmap_and_forward_mode(row):
 
 @every
 def test_no_problems_are_no_trouble(row):
-    if {"index", "members"} & row.others.keys() or row not in PADDED:
-        others = {
-            name: x[:0] if name != "offsets" else torch.tensor([0, 0, 0])
-            for name, x in row.others.items()
-        }
-        row = Row(row.call, row.tensors, row.named, others)
+    empty = {name: row.others[name][:0] for name in ("index", "members") if name in row.others}
+    if row not in PADDED:
+        empty = {"offsets": torch.tensor([0, 0, 0])}
+    row = Row(row.call, row.tensors, row.named, row.others | empty)
     tensors = leaves(row.draw(empty=True))
     out = row.run(tensors)
     assert out.numel() == 0

@@ -146,9 +146,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 def _differentiate(ctx: Any, dout: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     with_bias = ctx.needs_input_grad[3]
-    dq, dk, dv, dbias, dgate = torch.ops.core_attn.attention_triton_backward(
-        dout, *ctx.saved_tensors[:2], with_bias, *ctx.saved_tensors[2:], *ctx.rest
-    )
+    # Without dropout the definition is derived instead, and nothing but zeros arrives here then.
+    with torch.set_grad_enabled(torch.is_grad_enabled() and ctx.rest[-1] > 0):
+        dq, dk, dv, dbias, dgate = torch.ops.core_attn.attention_triton_backward(
+            dout, *ctx.saved_tensors[:2], with_bias, *ctx.saved_tensors[2:], *ctx.rest
+        )
     gated = ctx.saved_tensors[8] is not None
     return (
         dq,

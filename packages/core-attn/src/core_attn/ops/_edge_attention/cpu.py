@@ -122,7 +122,9 @@ def twice(
     return dgrad, *found
 
 
-def _gradients(q: Tensor, k: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, ...]:
+def _gradients(
+    q: Tensor, k: Tensor, v: Tensor, u: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return (
         torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v), torch.zeros_like(u),
         k.new_zeros(k.shape[0]),

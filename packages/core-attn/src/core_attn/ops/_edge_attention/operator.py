@@ -6,7 +6,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import check_dropout, check_float, check_scale
+from .._checks import (
+    cast_by_autocast,
+    check_dropout,
+    check_float,
+    check_scale,
+    check_tensor,
+    is_readable,
+)
 from .._dispatch import Backend, Operator, offer_of
 from . import cpu, reference
 from .call import EdgeCall
@@ -79,6 +86,9 @@ def edge_attention(
         >>> edge_attention(q, k, v, along, offsets, degrees=(4, 2, 2)).shape
         torch.Size([5, 2, 8])
     """
+    q, k, v, direction, bias, pair_bias = cast_by_autocast(q, k, v, direction, bias, pair_bias)
+    for name, x in (("q", q), ("k", k), ("v", v), ("direction", direction), ("offsets", offsets)):
+        check_tensor(name, x)
     check_float(q=q, k=k, v=v, direction=direction, bias=bias, pair_bias=pair_bias)
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.dim() != 3:
@@ -89,7 +99,10 @@ def edge_attention(
         raise ValueError(f"offsets must have shape (atoms + 1,), got {tuple(offsets.shape)}")
     edges, heads, dim = k.shape
     queries = offsets.shape[0] - 1 if first_only else edges
-    shapes = {"q": (q, (queries, heads, dim)), "v": (v, (edges, heads, v.shape[2]))}
+    shapes: dict[str, tuple[Tensor, tuple[int, ...]]] = {
+        "q": (q, (queries, heads, dim)),
+        "v": (v, (edges, heads, v.shape[2])),
+    }
     shapes["direction"] = (direction, (edges, 3))
     if bias is not None:
         shapes["bias"] = (bias, (edges,))
@@ -101,7 +114,7 @@ def edge_attention(
     degrees = (dim,) if degrees is None else tuple(int(count) for count in degrees)
     if sum(degrees) != dim or min(degrees) < 0:
         raise ValueError(f"degrees {degrees} must sum to the head dim {dim}")
-    if not torch.compiler.is_compiling() and offsets.device.type == "cpu":
+    if is_readable(offsets):
         ends = int(offsets[0]), int(offsets[-1])
         if ends != (0, edges) or bool((offsets.diff() < 0).any()):
             raise ValueError(

@@ -114,9 +114,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
     with_bias, gated = ctx.needs_input_grad[3], ctx.saved_tensors[6] is not None
-    dq, dk, dv, dbias, dgate = torch.ops.core_attn.short_attention_triton_backward(
-        dout, with_bias, *ctx.saved_tensors, *ctx.rest
-    )
+    # Without dropout the definition is derived instead, and nothing but zeros arrives here then.
+    with torch.set_grad_enabled(torch.is_grad_enabled() and ctx.rest[-1] > 0):
+        dq, dk, dv, dbias, dgate = torch.ops.core_attn.short_attention_triton_backward(
+            dout, with_bias, *ctx.saved_tensors, *ctx.rest
+        )
     dbias, dgate = dbias if with_bias else None, dgate if gated else None
     return dq, dk, dv, dbias, None, None, dgate, *[None] * 4
 
