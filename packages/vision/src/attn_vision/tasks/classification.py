@@ -12,6 +12,7 @@ from torchmetrics.functional import accuracy
 
 from core_attn import losses
 from core_attn.training import Exhibit, Task
+from core_attn.training.checkpoint import check_fits
 from core_attn.training.schedules import warmup_cosine
 from core_attn.variants import variant
 
@@ -170,9 +171,15 @@ class ImageClassification(Task):
         checkpoint |= {"sizes": self.sizes, "class_names": list(data.class_names)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Builds the network as it was."""
+        """Builds the network as it was, or checks that it is the same.
+
+        Raises:
+            ValueError: it is not; the message names the weights that differ.
+        """
         if isinstance(self.model, Unbuilt):
             self.build(checkpoint["sizes"])
+        else:
+            check_fits(self, checkpoint, self.trainer.ckpt_path or "given")
 
     def scores(self, images: Tensor) -> tuple[Tensor, ...]:
         """What is trained: one set of scores, or one per head where there is a teacher."""
