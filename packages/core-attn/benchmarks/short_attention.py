@@ -29,6 +29,7 @@ LONG = (
     ((4, 8, 1024, 64), False),
     ((4, 8, 1024, 64), True),
 )
+DECODING = ((1, 32, 2, 4096, 64), (1, 8, 2, 512, 64), (4, 16, 4, 1024, 64))
 HEADER = (
     "batch, heads, tokens, dim", "ours ms", "sdpa ms", "forward", "ours ms", "sdpa ms",
     "forward+backward", "error out", "error grad",
@@ -78,6 +79,26 @@ def section(title: str, compared: list[tuple[list[str], float, float]]) -> None:
     print(f"\n{title}\n{table(HEADER, [*rows, means])}")
 
 
+def decoding(shape: tuple[int, ...], seconds: float) -> list[str]:
+    """A row for one query of heads in groups: SDPA's own way, and with keys laid out per head."""
+    batch, heads, stored, keys, dim = shape
+    q = torch.randn(batch, heads, 1, dim)
+    k, v = torch.randn(2, batch, stored, keys, dim).unbind(0)
+
+    def laid_out() -> Tensor:
+        each = (x.repeat_interleave(heads // stored, 1) for x in (k, v))
+        return F.scaled_dot_product_attention(q, *each)
+
+    ways = [
+        lambda: attention(q, k, v, causal=True),
+        lambda: F.scaled_dot_product_attention(q, k, v, enable_gqa=True),
+        laid_out,
+    ]
+    times = medians(ways, seconds)
+    ratios = (f"{time / times[0]:.2f}x" for time in times[1:])
+    return [str(shape)[1:-1], *(f"{1e3 * time:.3f}" for time in times), *ratios]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
@@ -106,6 +127,10 @@ def main() -> None:
         for shape, causal in LONG
     ]
     section("attention / SDPA", long)
+    header = ("batch, heads, stored, keys, dim", "ours ms", "grouped ms", "laid out ms",
+              "grouped", "laid out")  # fmt: skip
+    rows = [decoding(shape, options.seconds) for shape in DECODING]
+    print(f"\none query, heads in groups / SDPA\n{table(header, rows)}")
 
 
 if __name__ == "__main__":
