@@ -18,12 +18,14 @@ from .._checks import (
     is_readable,
 )
 from .._dispatch import Backend, Operator, offer_of
-from . import reference
+from . import cpu, reference
 from .call import ClusterScores, GatherCall
 from .selection import scatter_mean, scatter_sum, top_positions
 
 GATHER_ATTENTION = Operator(
-    "gather_attention", Backend("reference", offer_of(reference.run), plain=True)
+    "gather_attention",
+    Backend("cpu", offer_of(cpu.run, cpu.refuses, cpu.reluctant)),
+    Backend("reference", offer_of(reference.run), plain=True),
 )
 
 __all__ = [

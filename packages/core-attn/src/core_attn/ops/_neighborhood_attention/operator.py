@@ -17,12 +17,15 @@ from .._checks import (
     check_tensor,
 )
 from .._dispatch import Backend, Operator, offer_of
+from .._gather_attention.cpu import reluctant
 from .._gather_attention.operator import spread
-from . import reference
+from . import cpu, reference
 from .call import Axis, NeighborhoodCall, NeighborhoodScores, Sizes, places
 
 NEIGHBORHOOD_ATTENTION = Operator(
-    "neighborhood_attention", Backend("reference", offer_of(reference.run), plain=True)
+    "neighborhood_attention",
+    Backend("cpu", offer_of(cpu.run, cpu.refuses, reluctant)),
+    Backend("reference", offer_of(reference.run), plain=True),
 )
 
 __all__ = ["NeighborhoodScores", "neighborhood_attention", "neighborhood_weights", "window_to_map"]

@@ -1,0 +1,80 @@
+"""Neighborhood attention on a CPU: its blocks are groups, its windows lists of keys."""
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._gather_attention.cpu import Arguments, attend, misfit
+from .._normal import one_batch
+from .._recompute import twice_differentiable
+from . import reference
+from .call import Axis, NeighborhoodCall, places
+
+
+def run(call: NeighborhoodCall) -> Tensor:
+    """Brings the arguments to the form of the kernel of `gather_attention`."""
+    q, k, v = (one_batch(x).float() for x in (call.q, call.k, call.v))
+    queries, keys = _places(call.axes)
+    tables = [x.float() for x in call.relative or ()]
+    bias = None if call.slot_bias is None else call.slot_bias.float()
+    out = attend(
+        Arguments(
+            q, k, v, queries, keys, *tables, *[None] * (3 - len(tables)), bias,
+            [axis.window for axis in call.axes], [axis.members for axis in call.axes],
+            call.mask_padding, False, False, 0.0, call.scale,
+        )
+    )  # fmt: skip
+    out = out.reshape(*call.q.shape[:-1], v.shape[-1]).to(call.q.dtype)
+    return twice_differentiable(
+        out, "neighborhood_attention", _define, Tensors(*_tensors(call), call), Tensors._fields[:-1]
+    )
+
+
+class Tensors(NamedTuple):
+    """The tensors of a call that have a gradient, and the call."""
+
+    q: Tensor | None
+    k: Tensor | None
+    v: Tensor | None
+    slot_bias: Tensor | None
+    table0: Tensor | None
+    table1: Tensor | None
+    table2: Tensor | None
+    call: NeighborhoodCall
+
+
+def _tensors(call: NeighborhoodCall) -> list[Tensor | None]:
+    tables = list(call.relative or ())
+    return [call.q, call.k, call.v, call.slot_bias, *tables, *[None] * (3 - len(tables))]
+
+
+def _define(x: Tensors) -> Tensor:
+    tables = tuple(t for t in (x.table0, x.table1, x.table2) if t is not None)
+    return reference.run(
+        x.call._replace(q=x.q, k=x.k, v=x.v, slot_bias=x.slot_bias, relative=tables or None)
+    )
+
+
+def refuses(call: NeighborhoodCall) -> str | None:
+    """It takes windows without global keys or added weights, on a CPU with a C compiler."""
+    for name in ("global_k", "added"):
+        if getattr(call, name) is not None:
+            return f"the kernel has no {name}"
+    return misfit(call.q, call.dropout)
+
+
+def _places(axes: tuple[Axis, ...]) -> tuple[Tensor, Tensor]:
+    """Queries and keys of all blocks with axes for batch and heads."""
+    if torch.compiler.is_compiling():
+        queries, keys = places(axes, torch.device("cpu"))
+    else:
+        queries, keys = _kept_places(axes)
+    return queries[None, None], keys[None, None]
+
+
+@functools.lru_cache(64)
+def _kept_places(axes: tuple[Axis, ...]) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):
+        return places(axes, torch.device("cpu"))
