@@ -20,7 +20,7 @@ _CONVERTERS = {
     "SparsifinerConfig": "sparsifiner",
     "HaloNetConfig": "halonet",
     "SpectFormerConfig": "spectformer",
-    "HierarchicalSpectFormerConfig": "spectformer",
+    "SpectFormerHConfig": "spectformer",
     "MoHViTConfig": "moh",
     "MoHDiTConfig": "moh",
 }
