@@ -6,6 +6,7 @@ import statistics
 
 import torch
 
+from attn_speech.audio import MelFeatures
 from attn_speech.data import SpokenDigits, UtteranceData
 from attn_speech.models import GaamConfig, focal_loss
 from attn_speech.tasks.classification import accuracy, average_recall
@@ -53,7 +54,11 @@ def main():
     parser.add_argument("--test-groups", nargs="+", default=None)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data = UtteranceData(SpokenDigits(options.root), test_groups=options.test_groups)
+    features = MelFeatures(
+        rate=8000, hop=80, window=256, fft=512, mels=40, low=60.0, high=4000.0
+    )  # fmt: skip
+    source = SpokenDigits(options.root)
+    data = UtteranceData(source, features, test_groups=options.test_groups)
     data.setup("fit")
     print(
         f"{'mechanism':<15} {'accuracy':>18} {'average recall':>16}   "

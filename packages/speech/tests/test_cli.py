@@ -183,6 +183,11 @@ def test_every_recipe_is_understood_and_says_what_it_trains(run, name):
     assert recipe_files("attn_speech")[name].read_text().startswith("# ")
 
 
+def test_bench_compares_ways_of_decoding(run):
+    code, out, _ = run("bench", "--frames", "8", "--repeats", "1")
+    assert code == 0 and "x uncached" in out and "x one by one" in out
+
+
 def test_classifier_of_digits_is_reported_with_its_importance(run, tmp_path):
     pytest.importorskip("py_nanotts", reason="needs py-nanotts, extra corpus")
     code, _, err = run("fit", "--config", "digits-gaam", "--trainer.max_epochs", "2")

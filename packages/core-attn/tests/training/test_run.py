@@ -118,8 +118,11 @@ def test_a_report_is_one_file_with_pictures_inside(tiny, trained):
     folder = trained / "report"
     assert {path.name for path in folder.iterdir()} == {
         "attention.png", "attention.csv", "samples.csv", "curve-loss.png", "curve-loss.csv",
-        "curve-accuracy.png", "curve-accuracy.csv",
+        "curve-accuracy.png", "curve-accuracy.csv", "sound.wav",
     }  # fmt: skip
+    assert (folder / "sound.wav").read_bytes() == b"RIFF and so on"
+    sound = base64.b64encode(b"RIFF and so on").decode()
+    assert f'<audio controls src="data:audio/wav;base64,{sound}"></audio>' in text
     assert (folder / "attention.png").read_bytes() in pictures
     assert (folder / "samples.csv").read_text().startswith("label,count")
     words = " ".join(page.texts)

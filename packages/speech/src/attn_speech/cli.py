@@ -13,7 +13,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["say"]:
         words = ["say", *spelled_out(words[1:])]
-    return core_attn.cli.main("attn_speech", words, commands={"say": say, "predict": predict})
+    commands = {"say": say, "predict": predict, "bench": bench}
+    return core_attn.cli.main("attn_speech", words, commands=commands)
+
+
+def bench(name: str = "tts_tiny", frames: int = 200, threads: int = 1, repeats: int = 3) -> None:
+    """Measure decoding: kept keys and values against none, eight texts at once against one.
+
+    Args:
+        name: of a model.
+        frames: that are decoded.
+        threads: of torch.
+        repeats: of which the median is taken.
+    """
+    from .bench import bench as run  # imports torch, which the others can spare
+
+    run(name, frames, threads, repeats)
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:

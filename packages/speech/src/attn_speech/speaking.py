@@ -44,20 +44,17 @@ def say(
     from .text.script import read
     from .voice import load
 
-    if text is not None and input is not None:
-        raise ValueError("give the text or --input, not both")
-    if text is None:
-        text = sys.stdin.read() if input is None or input == "-" else _read(input)
+    written = _text(text, input)
     started = time.perf_counter()
     voice = load(ckpt, vocoder=vocoder, dictionary=dictionary)
     loaded = time.perf_counter()
-    script = read(text, voice.front_end)
+    script = read(written, voice.front_end)
     for piece in script.unspoken:
         print(f"not spoken: {piece}", file=sys.stderr)
     skipped, repeated, limited, first = [], [], 0, None
     with WavWriter(output, voice.rate) as file:
         for piece in voice.pieces(
-            script, text, seed, speaker=speaker, silence=silence, window=window, options=None
+            script, written, seed, speaker=speaker, silence=silence, window=window, options=None
         ):
             file.write(piece.audio)
             first = first or time.perf_counter()
@@ -133,6 +130,14 @@ def _predicted(
         "; ".join(spoken.skipped), "; ".join(spoken.repeated), str(spoken.limited), "", text,
     ]  # fmt: skip
     return "\t".join(cells)
+
+
+def _text(text: str | None, path: str | None) -> str:
+    if text is not None and path is not None:
+        raise ValueError("give the text or --input, not both")
+    if text is not None:
+        return text
+    return sys.stdin.read() if path is None or path == "-" else _read(path)
 
 
 def _read(path: str) -> str:

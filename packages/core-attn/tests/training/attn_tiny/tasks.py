@@ -77,6 +77,7 @@ class Classifier(Task):
         yield Exhibit(
             "Samples", "How many there are.", [{"label": 0, "count": int((y == 0).sum())}]
         )
+        yield Exhibit("Sound", "", b"RIFF and so on")
 
     def example_inputs(self):
         return (torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)),)

@@ -166,7 +166,8 @@ class MelFeatures:
     @staticmethod
     def from_dict(data: dict[str, Any]) -> "MelFeatures":
         """The features that `as_dict` gave."""
-        return MelFeatures(**data | {"mean": tuple(data["mean"]), "std": tuple(data["std"])})
+        kept: dict[str, Any] = {**data, "mean": tuple(data["mean"]), "std": tuple(data["std"])}
+        return MelFeatures(**kept)
 
 
 @lru_cache(maxsize=8)

@@ -138,13 +138,13 @@ class Block(nn.Module):
         return x + y if self.pre_norm else norm(x + y)
 
 
-def _layer(dim: int, out: int, kernel: int | None) -> nn.Module:
+def _layer(dim: int, out: int, kernel: int | None) -> nn.Linear | nn.Conv1d:
     if kernel is None:
         return nn.Linear(dim, out)
     return nn.Conv1d(dim, out, kernel, padding=kernel // 2)
 
 
-def _apply(layer: nn.Module, x: Tensor, keep: Tensor | None) -> Tensor:
+def _apply(layer: nn.Linear | nn.Conv1d, x: Tensor, keep: Tensor | None) -> Tensor:
     if isinstance(layer, nn.Linear):
         return layer(x)
     if layer.weight.shape[-1] == 1:  # the same product, without turning the tensor twice

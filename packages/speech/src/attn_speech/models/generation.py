@@ -2,18 +2,18 @@
 
 import ctypes
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core_attn.native import Kernel
 
-from .wavenet import WaveNet, onehot_start
+from .wavenet import GatedLayer, WaveNet, onehot_start
 
 BLOCK = 64  # of wavenet_kernel/wavenet.c
 KINDS = ("softmax", "logistic", "gaussian")
@@ -187,7 +187,7 @@ class Generation:
         drawn, outputs = [], []
         for step, draws in enumerate(noise):
             x = self.last if forced is None else forced[:, step].float()
-            h, total, now = self._entered(x), 0.0, self.time + step
+            h, total, now = self._entered(x), torch.zeros(()), self.time + step
             for layer, (gap, ring) in enumerate(zip(config.dilations, self.rings, strict=True)):
                 ring[now % len(ring)] = h
                 v = cond[step, :, layer]
@@ -230,9 +230,9 @@ class Weights:
         self.wide_half, self.wide_channels = _wide(config.gate // 2), _wide(config.out_channels)
         first = model.first
         self.first = _padded(first.weight[..., 0].T, self.wide_residual)
-        self.first_bias = _padded(first.bias, self.wide_residual)
+        self.first_bias = _padded(_bias(first), self.wide_residual)
         convs, outs, biases, conds, shifts = [], [], [], [], []
-        for layer in model.layers:
+        for layer in cast(Iterable[GatedLayer], model.layers):
             convs.append(torch.stack([self._halves(tap) for tap in layer.conv.weight.unbind(-1)]))
             outs.append(
                 torch.cat(
@@ -241,10 +241,10 @@ class Weights:
                 )
             )  # fmt: skip
             biases.append(
-                torch.cat([_padded(layer.out.bias, self.wide_residual),
-                           _padded(layer.skip.bias, self.wide_skip)])
+                torch.cat([_padded(_bias(layer.out), self.wide_residual),
+                           _padded(_bias(layer.skip), self.wide_skip)])
             )  # fmt: skip
-            shift = self._halves(layer.conv.bias[:, None])
+            shift = self._halves(_bias(layer.conv)[:, None])
             if layer.who is not None:
                 shift = shift + self._halves(layer.who(who)[..., 0].T)
             shifts.append(shift)
@@ -257,8 +257,8 @@ class Weights:
         self.conds = torch.stack(conds, 1).flatten(1) if conds else None
         plain_last1 = _padded(model.last1.weight[..., 0].T, self.wide_skip)
         plain_last2 = _padded(model.last2.weight[..., 0].T, self.wide_channels)
-        self.last1_bias = _padded(model.last1.bias, self.wide_skip)
-        self.last2_bias = _padded(model.last2.bias, self.wide_channels)
+        self.last1_bias = _padded(_bias(model.last1), self.wide_skip)
+        self.last2_bias = _padded(_bias(model.last2), self.wide_channels)
         self.convs, self.outs = _blocked(plain_convs), _blocked(plain_outs)
         self.last1, self.last2 = _blocked(plain_last1), _blocked(plain_last2)
         # For steps in torch: inputs are padded too.
@@ -304,6 +304,11 @@ class Call(ctypes.Structure):
             )
         ),
     ]  # fmt: skip
+
+
+def _bias(conv: nn.Conv1d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
 
 
 def _wide(count: int) -> int:

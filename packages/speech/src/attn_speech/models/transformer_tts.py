@@ -270,8 +270,9 @@ class TransformerTTS(nn.Module):
         """Mels with what the post-net adds."""
         if self.postnet is None:
             return before
-        masked = self.config.mask_padding and lengths is not None
-        return before + self.postnet(before, _keep(before, lengths) if masked else None)
+        if lengths is None or not self.config.mask_padding:
+            return before + self.postnet(before)
+        return before + self.postnet(before, _keep(before, lengths))
 
     def _speak_as(self, memory: Tensor, speaker: Speaker) -> Tensor:
         tables = (

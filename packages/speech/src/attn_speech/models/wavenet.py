@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -283,12 +283,14 @@ class GatedLayer(nn.Module):
         return Step((self.out(z) + h) * math.sqrt(0.5), self.skip(z))
 
 
-def _conv(dim: int, out: int, kernel: int = 1, dilation: int = 1, *, bias: bool = True):
+def _conv(
+    dim: int, out: int, kernel: int = 1, dilation: int = 1, *, bias: bool = True
+) -> nn.Conv1d:
     conv = nn.Conv1d(dim, out, kernel, dilation=dilation, bias=bias)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
-    return weight_norm(conv, dim=0)
+    return cast(nn.Conv1d, weight_norm(conv, dim=0))
 
 
 def _conditioning(config: WaveNetConfig) -> tuple[nn.Module, int] | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -166,7 +166,7 @@ class Vocoding(SizedByData):
     @property
     def best(self) -> WaveNet:
         """The averaged network, where there is one."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else cast(WaveNet, self.average.module)
 
     def _measure(self, part: str, batch: SegmentBatch) -> None:
         self.log(f"{part}/loss", self._cost(self.best, batch), prog_bar=True, sync_dist=True)
