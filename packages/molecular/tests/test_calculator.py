@@ -14,9 +14,9 @@ from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.mixing import SumCalculator
 from ase.io.trajectory import Trajectory
-from conftest import untrained
 
 from attn_molecular import AttnCalculator, predict
+from attn_molecular.testing import untrained
 
 
 def with_calc(atoms, *args, **options):

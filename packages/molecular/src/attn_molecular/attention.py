@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -53,7 +54,7 @@ class EdgeAttention(AttentionLayer):
         """
         q, k, v = (x.unflatten(1, (self.num_heads, -1)) for x in (q, k, v))
         if graph.outside is not None and bias is None:
-            bias = graph.log_envelope.new_zeros(len(k)).masked_fill(graph.outside, -float("inf"))
+            bias = torch.zeros_like(graph.log_envelope).masked_fill(graph.outside, -float("inf"))
         operator = partial(
             edge_attention, direction=graph.direction, degrees=self.degrees, pair_bias=pair_bias,
             first_only=first_only, slots=graph.every,

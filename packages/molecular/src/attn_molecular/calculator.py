@@ -166,7 +166,7 @@ class VerletList:
 
 def has_volume(atoms: Atoms) -> bool:
     """Whether a structure repeats and its cell has a volume."""
-    return bool(atoms.pbc.any()) and abs(np.linalg.det(atoms.cell.array)) > 1e-8
+    return bool(atoms.pbc.any() and abs(np.linalg.det(atoms.cell.array)) > 1e-8)
 
 
 def _ready(source: Source | None, device: str, dtype: str) -> Potential:

@@ -222,8 +222,10 @@ def load_potential(source: "str | Path | Potential | None" = None) -> Potential:
             f"no potential {name!r}: neither a file nor one of {', '.join(shipped()) or 'none'}"
         )
     if path.suffix == ".ckpt":
-        from core_attn.training import load_checkpoint
+        from core_attn.training import trained
 
-        task, _ = load_checkpoint(path)
-        return task.potential.eval()  # type: ignore[union-attr]
+        potential = getattr(trained(path).task, "model", None)
+        if not isinstance(potential, Potential):
+            raise ValueError(f"{path} holds no potential of this package")
+        return potential.eval()
     return Potential.load(path)

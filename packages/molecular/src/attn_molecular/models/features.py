@@ -1,5 +1,6 @@
 """What a neighborhood looks like to the network: distances and bond orders."""
 
+import math
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from core_attn import angle_legendre
 
 from ..graph import Graph
+from ..kernels import band_product
 
 Basis = Literal["gaussian", "sigmoid", "linear_sigmoid"]
 BAND = 6.5  # standard deviations: a Gaussian is 7e-10 there
@@ -66,6 +68,7 @@ class DistanceLinear(nn.Linear):
         super().__init__(size, dim)
         self.basis, self.cutoff = basis, cutoff
         self.step = cutoff / (size - 1)
+        self.band = 2 * math.ceil(2 * BAND) + 1  # a standard deviation is two steps
 
     def expansion(self, distance: Float[Tensor, " edges"]) -> Float[Tensor, "edges size"]:
         """All functions at every distance."""
@@ -79,7 +82,17 @@ class DistanceLinear(nn.Linear):
 
     def forward(self, graph: Graph) -> Float[Tensor, "edges dim"]:
         """W expansion + b; b alone for featureless edges."""
+        if self.basis == "gaussian" and 2 * self.band < self.in_features:
+            if graph.featureless is None:
+                return self._banded(graph.distance) + self.bias
         expansion = self.expansion(graph.distance)
         if graph.featureless is not None:
             expansion = expansion.masked_fill(graph.featureless[:, None], 0.0)
         return nn.functional.linear(expansion, self.weight, self.bias)
+
+    def _banded(self, distance: Float[Tensor, " edges"]) -> Float[Tensor, "edges dim"]:
+        middle = (distance.detach() / self.step).round().long()
+        first = (middle - self.band // 2).clamp(0, self.in_features - self.band)
+        place = first[:, None] + torch.arange(self.band, device=distance.device)
+        apart = distance[:, None] / self.step - place
+        return band_product(torch.exp(-apart.square() / 8), self.weight.t(), first)

@@ -1,0 +1,36 @@
+"""Time of the list of pairs and of the whole graph, by the number of atoms.
+
+python -m benchmarks.neighbours
+"""
+
+import statistics
+import time
+
+import torch
+from ase.build import bulk
+
+from attn_molecular import Batch, SoftKNN
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    knn = SoftKNN()
+    print("atoms  pairs, ms  graph, ms")
+    for cells in (2, 3, 5, 8, 11):
+        atoms = bulk("Si", cubic=True) * (cells,) * 3
+        atoms.rattle(0.05, seed=0)
+        batch = Batch.from_atoms([atoms])
+        pairs = knn.pairs(batch)
+        row = []
+        for call in (lambda b=batch: knn.pairs(b), lambda b=batch, p=pairs: knn(b, p)):
+            times = []
+            for _ in range(5):
+                start = time.process_time()
+                call()
+                times.append(1e3 * (time.process_time() - start))
+            row.append(statistics.median(times))
+        print(f"{len(atoms):5d} {row[0]:10.1f} {row[1]:10.1f}")
+
+
+if __name__ == "__main__":
+    main()
