@@ -59,7 +59,7 @@ def test_turned_and_shifted_structures_have_turned_forces(
     atoms, potential = (ethanol, molecular) if kind == "molecule" else (crystal, silicon)
     plain = with_calc(atoms, potential, dtype)
     generator = torch.Generator().manual_seed(0)
-    for turn in random_rotations(8, generator).numpy():
+    for turn in random_rotations(8 if dtype == "float32" else 2, generator).numpy():
         moved = with_calc(atoms, potential, dtype)
         if atoms.pbc.any():
             moved.set_cell(atoms.cell.array @ turn.T)
@@ -152,7 +152,7 @@ def largest_residual(potential):
     cluster = Atoms("O4", [[0, 0, 0], [1.9, 0, 0], [0, 1.9, 0], [0, 0, 1.9]])
     atoms = with_calc(cluster + Atoms("O", [[4.5, 0.3, 0.2]]), potential, skin=0.0)
     energies, forces = [], []
-    for x in np.arange(4.5, 8.5, 0.005):
+    for x in np.arange(5.85, 6.1, 0.005):  # the first of the four is left at 6 A
         atoms.positions[-1, 0] = x
         energies.append(atoms.get_potential_energy())
         forces.append(atoms.get_forces()[-1, 0])
@@ -161,10 +161,10 @@ def largest_residual(potential):
 
 
 def test_energy_is_smooth_where_edges_leave_the_graph_and_officially_is_not():
-    smooth, official = (untrained(smooth_order=s, scale=2.0) for s in (True, False))
-    assert largest_residual(smooth) < 1e-3
-    assert largest_residual(official) > 3 * largest_residual(smooth)
-    assert largest_residual(official) > 1e-3
+    smooth, official = (
+        largest_residual(untrained(smooth_order=s, scale=2.0)) for s in (True, False)
+    )
+    assert smooth < 1e-3 < official
 
 
 def test_awkward_places_have_finite_second_derivatives(molecular):
