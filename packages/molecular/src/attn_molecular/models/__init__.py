@@ -28,7 +28,7 @@ VARIANTS: dict[str, BaseConfig] = {
     "escaip_v1_312m": EScAIPV1Config(dim=1024, depth=10, heads=16, elements=90, **OC20),
     "escaip_v1_45m": EScAIPV1Config(dim=512, depth=6, heads=16, cutoff=12.0),
     "escaip_v1_mptrj": EScAIPV1Config(
-        dim=512, depth=6, heads=16, forces="direct", stress=True, cutoff=12.0
+        dim=512, depth=6, heads=16, elements=100, stress=True, **OC20
     ),
     "escaip_v1_4m": EScAIPV1Config(dim=128, depth=4, heads=8, cutoff=12.0),
 }  # fmt: skip
