@@ -47,8 +47,9 @@ class AttnCalculator(Calculator):
 
     Example:
         >>> from ase.build import molecule
+        >>> from attn_molecular.testing import untrained
         >>> water = molecule("H2O")
-        >>> water.calc = AttnCalculator()
+        >>> water.calc = AttnCalculator(untrained())
         >>> water.get_forces().shape
         (3, 3)
     """

@@ -38,7 +38,8 @@ def predict(
 
     Example:
         >>> from ase.build import molecule
-        >>> water, methane = predict([molecule("H2O"), molecule("CH4")])
+        >>> from attn_molecular.testing import untrained
+        >>> water, methane = predict([molecule("H2O"), molecule("CH4")], untrained())
         >>> methane.get_forces().shape
         (5, 3)
     """
