@@ -4,10 +4,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._dispatch import Backend, Operator, offer_of
-from . import reference
+from . import cpu, reference, triton_backend
 from .call import check
 
-LIF = Operator("lif", Backend("reference", offer_of(reference.run), plain=True))
+LIF = Operator(
+    "lif",
+    Backend("cpu", offer_of(cpu.run, cpu.refuses, cpu.reluctant)),
+    Backend(
+        "triton",
+        offer_of(triton_backend.run, triton_backend.refuses, triton_backend.reluctant),
+    ),
+    Backend("reference", offer_of(reference.run), plain=True),
+)
 
 
 def lif(

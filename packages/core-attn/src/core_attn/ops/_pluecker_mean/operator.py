@@ -6,10 +6,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._dispatch import Backend, Operator, offer_of
-from . import reference
+from . import cpu, factored, reference, triton_backend
 from .call import check
 
-PLUECKER_MEAN = Operator("pluecker_mean", Backend("reference", offer_of(reference.run), plain=True))
+PLUECKER_MEAN = Operator(
+    "pluecker_mean",
+    Backend("cpu", offer_of(cpu.run, cpu.refuses, cpu.reluctant)),
+    Backend(
+        "triton",
+        offer_of(triton_backend.run, triton_backend.refuses, triton_backend.reluctant),
+    ),
+    Backend("factored", offer_of(factored.run), plain=True),
+    Backend("reference", offer_of(reference.run), plain=True),
+)
 
 
 def pluecker_mean(

@@ -4,10 +4,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._dispatch import Backend, Operator, offer_of
-from . import reference
+from . import chunked, cpu, reference, triton_backend
 from .call import check
 
-WKV = Operator("wkv", Backend("reference", offer_of(reference.run), plain=True))
+WKV = Operator(
+    "wkv",
+    Backend("cpu", offer_of(cpu.run, cpu.refuses, cpu.reluctant)),
+    Backend(
+        "triton",
+        offer_of(triton_backend.run, triton_backend.refuses, triton_backend.reluctant),
+    ),
+    Backend("chunked", offer_of(chunked.run), plain=True),
+    Backend("reference", offer_of(reference.run), plain=True),
+)
 
 
 def wkv(

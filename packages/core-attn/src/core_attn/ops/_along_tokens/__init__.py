@@ -1,0 +1,1 @@
+"""C kernels of the operators that walk along the tokens: wkv, lif, pluecker_mean."""
