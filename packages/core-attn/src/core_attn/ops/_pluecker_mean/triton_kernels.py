@@ -7,7 +7,7 @@ so that nothing is added by two programs; it reads the gradient of each partner 
 second-level cache holds.
 """
 # What triton compiles is not typed as Python.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 
 import torch
 import triton
