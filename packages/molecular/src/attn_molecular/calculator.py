@@ -69,7 +69,7 @@ class AttnCalculator(Calculator):
         sources = list(source) if isinstance(source, (list, tuple)) else [source]
         if not sources:
             raise ValueError("source is an empty list")
-        self.potentials = [_ready(item, device, dtype) for item in sources]
+        self.potentials = [_ready(item, device, dtype) for item in sources]  # pyright: ignore[reportArgumentType]
         self.device, self.skin = device, skin
         self._lists: list[VerletList] = [VerletList(p, skin) for p in self.potentials]
         self._warned: set[str] = set()

@@ -169,7 +169,7 @@ class Run:
         """
         while self.step < steps:
             before = self.atoms.positions.copy()
-            self.dynamics.step()
+            self.dynamics.step()  # pyright: ignore[reportAttributeAccessIssue]
             self.step += 1
             self._check(before)
             if self.step % self.settings["every"] == 0:

@@ -72,7 +72,7 @@ def neb(
         atoms.calc = calculator
     band = NEB(chain, climb=climb, method="improvedtangent", allow_shared_calculator=True)
     band.interpolate("idpp" if not first.pbc.any() else "linear", mic=bool(first.pbc.any()))
-    converged &= bool(FIRE(band, logfile=None).run(fmax=fmax, steps=steps))
+    converged &= bool(FIRE(band, logfile=None).run(fmax=fmax, steps=steps))  # pyright: ignore[reportArgumentType]
 
     path = [frozen(atoms) for atoms in chain]
     energies = np.array([atoms.get_potential_energy() for atoms in path])

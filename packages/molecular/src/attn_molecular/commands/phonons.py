@@ -80,7 +80,7 @@ def _crystal(atoms, supercell, delta, cache, folder) -> dict[str, float]:
     displaced.read(acoustic=True)
     path = atoms.cell.bandpath(npoints=100, pbc=atoms.pbc)
     bands = displaced.get_band_structure(path)
-    energies = THZ * bands.energies[0]
+    energies = THZ * bands.energies[0]  # pyright: ignore[reportAttributeAccessIssue]
     density = displaced.get_dos(kpts=(12, 12, 12)).sample_grid(npts=200, width=5e-4)
     figure, axes = new_figure(2)
     x, special, labels = path.get_linear_kpoint_axis()
@@ -109,7 +109,7 @@ def _molecule(atoms, delta, cache, folder) -> dict[str, float]:
     displaced = Vibrations(atoms, delta=delta, name=str(cache))
     displaced.run()
     values = displaced.get_energies()
-    cm = PER_CM * np.where(np.abs(values.imag) > np.abs(values.real), -values.imag, values.real)
+    cm = PER_CM * np.where(np.abs(values.imag) > np.abs(values.real), -values.imag, values.real)  # pyright: ignore[reportAttributeAccessIssue]
     write_table(
         folder / "frequencies.csv",
         [{"mode": i, "frequency_per_cm": float(f)} for i, f in enumerate(cm)],

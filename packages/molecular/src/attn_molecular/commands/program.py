@@ -58,7 +58,7 @@ class EnergyProgram(nn.Module):
         nodes, _ = self.network.hidden(around)
         energies = self.network.energy_head(nodes)[:, 0].double()
         total = energies.mean() if self.network.reduce == "mean" else energies.sum()
-        return self.scale * total + self.references[numbers].sum()
+        return self.scale * total + self.references[numbers].sum()  # pyright: ignore[reportIndexIssue]
 
 
 def program_inputs(atoms: Atoms, knn: SoftKNN) -> tuple[Tensor, ...]:

@@ -105,7 +105,7 @@ class StructureData(LightningDataModule):
     def _batches(self, frames: list[Frame], *, shuffle: bool) -> DataLoader:
         if self.batch_atoms is None:
             return loader(
-                frames, self.batch_size, shuffle=shuffle, seed=self.seed,
+                frames, self.batch_size, shuffle=shuffle, seed=self.seed,  # pyright: ignore[reportArgumentType]
                 num_workers=self.num_workers, collate_fn=Labelled.of,
             )  # type: ignore[arg-type]  # fmt: skip
         if shuffle:
@@ -116,7 +116,7 @@ class StructureData(LightningDataModule):
         groups = fill_by_atoms([len(frame.atoms) for frame in frames], self.batch_atoms)
         batches = [[frames[i] for i in group] for group in groups]
         return loader(
-            batches, 1, shuffle=shuffle, seed=self.seed, num_workers=self.num_workers,
+            batches, 1, shuffle=shuffle, seed=self.seed, num_workers=self.num_workers,  # pyright: ignore[reportArgumentType]
             collate_fn=_only,
         )  # type: ignore[arg-type]  # fmt: skip
 

@@ -136,7 +136,7 @@ class _Band(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, first: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight, first)
         out = x.new_empty(x.shape[0], weight.shape[1])
-        _solve(BAND, *out.shape, x.shape[1], x=x, weight=weight, first=first, out=out)
+        _solve(BAND, *out.shape, x.shape[1], x=x, weight=weight, first=first, out=out)  # pyright: ignore[reportCallIssue]
         return out
 
     @staticmethod
@@ -156,7 +156,7 @@ class _BandX(torch.autograd.Function):
     def forward(ctx, grad: Tensor, weight: Tensor, first: Tensor, band: int) -> Tensor:
         ctx.save_for_backward(grad, weight, first)
         dx = grad.new_empty(grad.shape[0], band)
-        _solve(BAND_X, *grad.shape, band, weight=weight, first=first, grad=grad, dx=dx)
+        _solve(BAND_X, *grad.shape, band, weight=weight, first=first, grad=grad, dx=dx)  # pyright: ignore[reportCallIssue]
         return dx
 
     @staticmethod
@@ -176,7 +176,7 @@ class _BandWeight(torch.autograd.Function):
     def forward(ctx, x: Tensor, grad: Tensor, first: Tensor, functions: int) -> Tensor:
         ctx.save_for_backward(x, grad, first)
         dw = grad.new_zeros(functions, grad.shape[1])
-        _solve(BAND_WEIGHT, *grad.shape, x.shape[1], x=x, first=first, grad=grad, dweight=dw)
+        _solve(BAND_WEIGHT, *grad.shape, x.shape[1], x=x, first=first, grad=grad, dweight=dw)  # pyright: ignore[reportCallIssue]
         return dw
 
     @staticmethod

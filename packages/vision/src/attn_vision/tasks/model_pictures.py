@@ -163,7 +163,7 @@ def head_use(model: ImageModel, images: Images, routers: dict[str, HeadGate]) ->
         shares[name] = (routed > 0).float().mean((0, 1)).cpu()
 
     hooks = [
-        router.register_forward_hook(lambda m, a, gates, name=name: count(name, gates))
+        router.register_forward_hook(lambda m, a, gates, name=name: count(name, gates))  # pyright: ignore[reportArgumentType]
         for name, router in routers.items()
     ]
     model(images)

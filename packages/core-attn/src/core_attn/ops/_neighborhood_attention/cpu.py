@@ -21,14 +21,18 @@ def run(call: NeighborhoodCall) -> Tensor:
     bias = None if call.slot_bias is None else call.slot_bias.float()
     out = attend(
         Arguments(
-            q, k, v, queries, keys, *tables, *[None] * (3 - len(tables)), bias,
-            [axis.window for axis in call.axes], [axis.members for axis in call.axes],
-            call.mask_padding, False, False, 0.0, call.scale,
+            q, k, v, queries, keys, *tables, *[None] * (3 - len(tables)), bias,  # pyright: ignore[reportCallIssue]
+            [axis.window for axis in call.axes], [axis.members for axis in call.axes],  # pyright: ignore[reportCallIssue]
+            call.mask_padding, False, False, 0.0, call.scale,  # pyright: ignore[reportCallIssue]
         )
     )  # fmt: skip
     out = out.reshape(*call.q.shape[:-1], v.shape[-1]).to(call.q.dtype)
     return twice_differentiable(
-        out, "neighborhood_attention", _define, Tensors(*_tensors(call), call), Tensors._fields[:-1]
+        out,
+        "neighborhood_attention",
+        _define,
+        Tensors(*_tensors(call), call),
+        Tensors._fields[:-1],  # pyright: ignore[reportCallIssue]
     )
 
 
