@@ -4,6 +4,7 @@ import threading
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from operator import methodcaller
 
 import ase.io
 import numpy as np
@@ -132,7 +133,9 @@ def test_pickles_threads_and_processes(molecular):
     assert seen == [expected, expected]
     again.calc.reset()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        assert pool.submit(energy_of, again).result() == pytest.approx(expected, abs=1e-9)
+        assert pool.submit(methodcaller("get_potential_energy"), again).result() == pytest.approx(
+            expected, abs=1e-9
+        )
 
 
 def test_it_adds_to_other_calculators_and_its_results_are_written(molecular, tmp_path):

@@ -66,7 +66,12 @@ def eos(
     volumes = np.array([a.cell.volume for a in frames])
     energies = np.array([a.get_potential_energy() for a in frames])
     fit = EquationOfState(volumes, energies, eos="birchmurnaghan")
-    v0, e0, b0 = fit.fit()
+    try:
+        v0, e0, b0 = fit.fit()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"no minimum of the energy within {strain:.0%} of the volume: no equation fits"
+        ) from error
     write_structures(folder / "volumes.extxyz", frames)
     rows = [
         {"volume_A3": float(v), "energy_eV": float(e)}

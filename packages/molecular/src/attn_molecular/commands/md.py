@@ -197,8 +197,8 @@ class Run:
         figure, axes = new_figure(2)
         axes[0].plot(time, total, lw=1)
         axes[0].set(xlabel="time, ps", ylabel="total energy - start, meV/atom")
-        title = f"drift {summary['drift_meV_per_atom_per_ps']:.3g} meV/atom/ps"
-        axes[0].set_title(title if conserves and len(table) > 2 else "", loc="left", fontsize=10)
+        if (drift := summary.get("drift_meV_per_atom_per_ps")) is not None:
+            axes[0].set_title(f"drift {drift:.3g} meV/atom/ps", loc="left", fontsize=10)
         axes[1].plot(time, table["temperature_K"], lw=1)
         axes[1].set(xlabel="time, ps", ylabel="temperature, K")
         figure.savefig(self.folder / "md.png", dpi=144)

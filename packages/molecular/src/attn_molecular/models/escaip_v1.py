@@ -271,8 +271,8 @@ def stress_from_parts(
     """The symmetric tensor with these components in e3nn's orthonormal basis (l = 0 and 2).
 
     Example:
-        >>> stress_from_parts(torch.tensor([[3**0.5]]), torch.zeros(1, 5))[0].diagonal().tolist()
-        [1.0, 1.0, 1.0]
+        >>> stress_from_parts(torch.tensor([[3**0.5]]), torch.zeros(1, 5))[0].diagonal()
+        tensor([1.0000, 1.0000, 1.0000])
     """
     xz, xy, yy, yz, zz = anisotropic.unbind(-1)
     iso = isotropic[:, 0] * 3**-0.5
