@@ -34,21 +34,45 @@ class Rows(NamedTuple):
 
 
 class Plane(NamedTuple):
-    """A (batch, heads, queries, keys) tensor; the stride of an axis it broadcasts over is None."""
+    """A (batch, heads, queries, keys) tensor; the stride of an axis it broadcasts over is None.
+
+    `width` keys of a row may be read or written, those that there are and then perhaps padding.
+    """
 
     data: Any
     batch: int | None
     head: int | None
     query: int | None
     key: int | None
+    width: int
 
     @classmethod
     def of(cls, x: Tensor | None, full: tuple[int, ...]) -> "Plane | None":
-        """Addresses `x`, which broadcasts to the shape `full`; None switches the branch off."""
+        """Addresses `x`, which broadcasts to the shape `full`; None switches the branch off.
+
+        Rows that do not begin at multiples of 16 entries are copied to where they do: else every
+        entry is a load of its own, with an address in registers.
+        """
         if x is None:
             return None
+        width = x.shape[3]
+        if x.shape[2] > 1 and width > 1 and not _aligned(x):
+            padded = plane_like(x, x.shape, x.dtype)
+            padded.copy_(x)
+            x, width = padded, padded.stride(2)
         sizes = zip(x.shape, full, x.stride(), strict=True)
-        return cls(x, *(stride if have == want else None for have, want, stride in sizes))
+        return cls(x, *(stride if have == want else None for have, want, stride in sizes), width)
+
+
+def plane_like(x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory for a plane, its rows beginning at multiples of 16 entries."""
+    *rows, keys = shape
+    return x.new_empty((*rows, -(-keys // 16) * 16), dtype=dtype)[..., :keys]
+
+
+def _aligned(x: Tensor) -> bool:
+    strided = (stride for stride, size in zip(x.stride()[:3], x.shape, strict=False) if size > 1)
+    return x.stride(3) == 1 and x.data_ptr() % 16 == 0 and all(s % 16 == 0 for s in strided)
 
 
 class Launch(NamedTuple):
@@ -57,6 +81,7 @@ class Launch(NamedTuple):
     kernel: Any
     programs: int
     args: dict[str, Any]
+    splits: int = 1
 
     def __call__(self) -> None:
         """Runs the kernel, on the device where its first argument lies."""
@@ -64,7 +89,7 @@ class Launch(NamedTuple):
             return
         device = next(iter(self.args.values())).data.device
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            self.kernel[(self.programs,)](**self.args)
+            self.kernel[(self.programs, self.splits)](**self.args)
 
 
 def precision(arch: str) -> str:
@@ -121,18 +146,30 @@ def origin(x, batch, head):
 
 @triton.jit
 def row_mask(exists, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Which entries of rows padded to BLOCK_D there are."""
-    inside = exists[:, None]
+    """Which entries of rows padded to BLOCK_D there are; None for all."""
     if DIM < BLOCK_D:
-        inside = inside & (tl.arange(0, BLOCK_D) < DIM)[None, :]
-    return inside
+        inside = (tl.arange(0, BLOCK_D) < DIM)[None, :]
+        if exists is not None:
+            inside = exists[:, None] & inside
+        return inside
+    elif exists is not None:
+        return exists[:, None]
+    else:
+        return None
 
 
 @triton.jit
 def load_rows(start, offset, exists, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Loads the rows at start + offset as (rows, BLOCK_D), zero where they do not exist."""
+    """Loads the rows at start + offset as (rows, BLOCK_D), zero where they do not exist.
+
+    None for `exists` says that all do.
+    """
     at = start + offset[:, None] + tl.arange(0, BLOCK_D)[None, :]
-    return tl.load(at, mask=row_mask(exists, DIM, BLOCK_D), other=0.0)
+    inside = row_mask(exists, DIM, BLOCK_D)
+    if inside is None:
+        return tl.load(at)
+    else:
+        return tl.load(at, mask=inside, other=0.0)
 
 
 @triton.jit
@@ -143,13 +180,15 @@ def store_rows(start, offset, rows, exists, DIM: tl.constexpr, BLOCK_D: tl.const
 
 
 @triton.jit
-def plane_pointers(x, batch, head, i, j, INDEX: tl.constexpr):
-    """Pointers to the entries (i, j) of a plane, of the shape its axes give."""
+def plane_pointers(x, batch, head, more, i, j, INDEX: tl.constexpr):
+    """Pointers to the entries (i, j) of a plane, `more` heads after `head`."""
     at = x.data
     if x.batch is not None:
         at += tl.cast(batch, tl.int64) * x.batch
     if x.head is not None:
         at += tl.cast(head, tl.int64) * x.head
+        if more is not None:
+            at += more.to(INDEX) * x.head
     if x.query is not None:
         at += i.to(INDEX) * x.query
     if x.key is not None:
@@ -158,15 +197,19 @@ def plane_pointers(x, batch, head, i, j, INDEX: tl.constexpr):
 
 
 @triton.jit
-def load_plane(x, batch, head, i, j, queries, keys, INDEX: tl.constexpr):
-    """Loads the entries (i, j) in a shape that broadcasts; zero outside."""
-    at = plane_pointers(x, batch, head, i, j, INDEX)
-    if x.query is not None and x.key is not None:
-        return tl.load(at, mask=(i < queries) & (j < keys), other=0)
-    elif x.query is not None:
-        return tl.load(at, mask=i < queries, other=0)
-    elif x.key is not None:
-        return tl.load(at, mask=j < keys, other=0)
+def load_plane(x, batch, head, more, i, j, exists, EDGE: tl.constexpr, INDEX: tl.constexpr):
+    """Loads the entries (i, j) in a shape that broadcasts; rows that do not exist are 0.
+
+    Keys beyond the width are left out where the tile may be at an edge.
+    """
+    at = plane_pointers(x, batch, head, more, i, j, INDEX)
+    many = more is not None and x.head is not None
+    if (x.query is not None or many) and (EDGE and x.key is not None):
+        return tl.load(at, mask=exists & (j < x.width), other=0)
+    elif x.query is not None or many:
+        return tl.load(at, mask=exists, other=0)
+    elif EDGE and x.key is not None:
+        return tl.load(at, mask=j < x.width, other=0)
     else:
         return tl.load(at)
 

@@ -74,8 +74,9 @@ def _forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gated output, the heads before the gate (empty without one), log-normalisers."""
     from .triton_forward import Inputs, plan
 
-    launch, outputs = plan(Inputs(*inputs), arch_of(inputs[0].device))
-    launch()
+    launches, outputs = plan(Inputs(*inputs), arch_of(inputs[0].device))
+    for launch in launches:
+        launch()
     return outputs
 
 

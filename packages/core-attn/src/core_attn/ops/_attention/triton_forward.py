@@ -21,11 +21,12 @@ from .._triton_common import (
     load_plane,
     load_rows,
     origin,
+    plane_pointers,
     precision,
     store_rows,
 )
 from .._triton_host import Tiles, as_bytes, rows_like
-from .triton_tiles import tiles_for
+from .triton_tiles import splits_for, tiles_for
 
 
 class Inputs(NamedTuple):
@@ -55,20 +56,43 @@ class Inputs(NamedTuple):
         batch, heads, queries, _ = self.q.shape
         return batch, heads, queries, self.k.shape[2]
 
-    def launch(
-        self, kernel: Any, name: str, arch: str, per_program: str, tiles: Tiles | None = None,
-        **outputs: Any,
-    ) -> Launch:  # fmt: skip
-        """`kernel` over all heads, with tiles of `per_program` "queries" or "keys" per program."""
+    @property
+    def group(self) -> int:
+        """Query heads, one after the other, that share a key head and a value head; else 1."""
+        heads, stored = self.q.shape[1], self.k.shape[1]
+        if self.k_map is None or self.k_map != self.v_map or heads % stored:
+            return 1
+        group = heads // stored
+        return group if list(self.k_map) == [head // group for head in range(heads)] else 1
+
+    @property
+    def sides(self) -> tuple[int | None, int | None]:
+        """How far a query sees to the left and right; None where it sees all there is."""
+        _, _, queries, keys = self.plane
+        left, right = self.window or (keys, queries)
+        return left if left < keys - 1 else None, right if right < queries - 1 else None
+
+    @property
+    def full(self) -> bool:
+        """Whether there is a bias, a mask or dropout, which cost registers."""
+        return self.bias is not None or self.mask is not None or self.seed is not None
+
+    def tiles(self, arch: str, name: str) -> Tiles:
+        """The table's tiles for one of the kernels."""
+        return tiles_for(arch, name, self.full, self.q.element_size(), self.width)
+
+    @property
+    def width(self) -> int:
+        """The head dim, padded."""
+        return max(32, triton.next_power_of_2(max(self.q.shape[3], self.v.shape[3])))
+
+    def arguments(self, arch: str, tiles: Tiles) -> dict[str, Any]:
+        """What all kernels take."""
         batch, heads, queries, keys = self.plane
-        dim, v_dim = self.q.shape[3], self.v.shape[3]
-        width = max(32, triton.next_power_of_2(max(dim, v_dim)))
-        full = self.bias is not None or self.mask is not None or self.seed is not None
-        tiles = tiles or tiles_for(arch, name, full, self.q.element_size(), width)
-        tokens, block = (queries, tiles.queries) if per_program == "queries" else (keys, tiles.keys)
         gate = self.gate if self.gate is None else self.gate[..., None]
-        reach = queries + keys  # a window beyond it would only overflow
-        args = {
+        left, right = self.sides
+        grouped = self.group > 1
+        return {
             "q": Rows.of(self.q),
             "k": Rows.of(self.k),
             "v": Rows.of(self.v),
@@ -77,125 +101,302 @@ class Inputs(NamedTuple):
             "lengths": self.lengths,
             "gate": Plane.of(gate, (batch, heads, queries, 0)),
             "seed": self.seed,
-            "k_map": head_rows(self.k_map, self.q.device),
-            "v_map": head_rows(self.v_map, self.q.device),
-            "head_count": heads,
+            "k_map": None if grouped else head_rows(self.k_map, self.q.device),
+            "v_map": None if grouped else head_rows(self.v_map, self.q.device),
+            "units": heads // self.group,
             "queries": queries,
             "keys": keys,
-            "window": self.window and tuple(min(distance, reach) for distance in self.window),
+            "left": left,
+            "right": right,
             "scale": self.scale,
             "dropout": self.dropout,
-            "DIM": dim,
-            "V_DIM": v_dim,
+            "DIM": self.q.shape[3],
+            "V_DIM": self.v.shape[3],
+            "GROUP": self.group,
             "PRECISION": precision(arch),
             "INDEX": index_dtype(arch, self.q, self.k, self.v, self.bias, self.mask),
-            **outputs,
-            **tiles.options(width),
+            **tiles.options(self.width),
         }
-        return Launch(kernel, triton.cdiv(tokens, block) * batch * heads, args)
 
 
 def plan(
     x: Inputs, arch: str, tiles: Tiles | None = None
-) -> tuple[Launch, tuple[Tensor, Tensor, Tensor]]:
-    """The launch of the forward pass and what it will fill: out, ungated heads (or none), lse.
+) -> tuple[list[Launch], tuple[Tensor, Tensor, Tensor]]:
+    """The launches of the forward pass and what they will fill: out, ungated heads, lse.
 
-    `tiles` take the place of the table's.
+    The heads are empty without a gate; `tiles` take the place of the table's. Few queries of few
+    heads would leave most of the GPU idle: their keys are shared out to several programs.
     """
-    shape = (*x.q.shape[:3], x.v.shape[3])
-    out = rows_like(x.q, shape[1], shape[3])
-    heads = x.q.new_empty(0) if x.gate is None else rows_like(x.q, shape[1], shape[3])
-    lse = x.q.new_empty(shape[:3], dtype=torch.float32)
-    launch = x.launch(
-        attention_forward, "forward", arch, "queries", tiles,
-        out=Rows.of(out), heads=heads, lse=lse,
-    )  # fmt: skip
-    return launch, (out, heads, lse)
+    batch, heads, queries, keys = x.plane
+    out = rows_like(x.q, heads, x.v.shape[3])
+    ungated = x.q.new_empty(0) if x.gate is None else rows_like(x.q, heads, x.v.shape[3])
+    lse = x.q.new_empty(x.q.shape[:3], dtype=torch.float32)
+    tiles = tiles or x.tiles(arch, "forward")
+    programs = triton.cdiv(queries * x.group, tiles.queries) * batch * (heads // x.group)
+    splits = splits_for(arch, programs, keys)
+    arguments = x.arguments(arch, tiles)
+    if splits == 1:
+        written = {"out": Rows.of(out), "heads": ungated, "lse": lse}
+        return [
+            Launch(attention_forward, programs, arguments | written | {"SPLIT": False})
+        ], (out, ungated, lse)  # fmt: skip
+    parts = x.q.new_empty((splits * batch, *out.shape[1:]), dtype=torch.float32)
+    part_lse = lse.new_empty((splits, *lse.shape))
+    written = {"out": Rows.of(parts), "heads": ungated, "lse": part_lse, "SPLIT": True}
+    combine = {
+        "parts": parts, "part_lse": part_lse, "gate": arguments["gate"], "out": Rows.of(out),
+        "heads": ungated, "lse": lse, "splits": splits, "rows": lse.numel(), "head_count": heads,
+        "queries": queries, "V_DIM": out.shape[3], "BLOCK_Q": 16, "BLOCK_D": x.width,
+        "num_warps": 4,
+    }  # fmt: skip
+    return [
+        Launch(attention_forward, programs, arguments | written, splits),
+        Launch(attention_combine, triton.cdiv(lse.numel(), 16), combine),
+    ], (out, ungated, lse)
 
 
 @triton.jit
-def forbid(s, batch, head, i, j, queries, keys, end, bias, mask, window, INDEX: tl.constexpr):
-    """Adds the bias to scores in units of log 2 and puts -inf where a key may not be seen."""
+def locate(r, GROUP: tl.constexpr):
+    """The query of row `r` and, where heads are packed, its head within the group."""
+    if GROUP > 1:
+        return r // GROUP, r % GROUP
+    else:
+        return r, None
+
+
+@triton.jit
+def row_offset(x, i, more, INDEX: tl.constexpr):
+    """Where row `i` of a head lies, `more` heads after the first of its group."""
+    at = i.to(INDEX) * x.token
+    if more is not None:
+        at += more.to(INDEX) * x.head
+    return at
+
+
+@triton.jit
+def forbid(
+    s, batch, head, more, i, j, exists, queries, keys, end, bias, mask, left, right,
+    EDGE: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """Adds the bias to scores in units of log 2 and puts -inf where a key may not be seen.
+
+    Unless the tile may be at an EDGE, every query sees every key but for the mask.
+    """
     if bias is not None:
-        s += in_log2(load_plane(bias, batch, head, i, j, queries, keys, INDEX))
-    seen = j < end
+        s += in_log2(load_plane(bias, batch, head, more, i, j, exists, EDGE, INDEX))
     if mask is not None:
-        seen &= load_plane(mask, batch, head, i, j, queries, keys, INDEX) != 0
-    if window is not None:
-        from_left = j - i + (queries - keys + window[0])
-        seen &= from_left.to(tl.uint32) <= window[0] + window[1]  # and >= 0
-    return tl.where(seen, s, float("-inf"))
+        seen = load_plane(mask, batch, head, more, i, j, exists, EDGE, INDEX)
+        s = tl.where(seen != 0, s, float("-inf"))
+    if EDGE:
+        distance = j - i + (queries - keys)
+        seen = j < end
+        if left is not None:
+            seen &= distance >= -left
+        if right is not None:
+            seen &= distance <= right
+        s = tl.where(seen, s, float("-inf"))
+    return s
 
 
 @triton.jit
-def key_range(first, keys, queries, end, window, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
-    """The keys, from a multiple of BLOCK_K, that some query of first .. first + BLOCK_Q sees."""
-    low, high = 0, end
-    if window is not None:
-        position = first + keys - queries
-        low = tl.maximum(position - window[0], 0) // BLOCK_K * BLOCK_K
-        high = tl.minimum(position + BLOCK_Q + window[1], end)
-    return low, high
+def key_tiles(
+    first, last, queries, keys, end, left, right, BLOCK_K: tl.constexpr
+):  # fmt: skip
+    """The keys that some query of first .. last sees, and within them those that all of them see.
+
+    The ranges begin at multiples of BLOCK_K, and the inner one ends at one.
+    """
+    shift = keys - queries
+    low, high, full_low, full_high = 0, end, 0, end
+    if left is not None:
+        low = tl.maximum(first + shift - left, 0) // BLOCK_K * BLOCK_K
+        full_low = tl.cdiv(tl.maximum(last + shift - left, 0), BLOCK_K) * BLOCK_K
+    if right is not None:
+        high = tl.minimum(end, tl.maximum(last + shift + right + 1, 0))
+        full_high = tl.minimum(end, tl.maximum(first + shift + right + 1, 0))
+    full_high = full_high // BLOCK_K * BLOCK_K
+    if left is not None or right is not None:
+        none = full_high <= full_low
+        full_low, full_high = tl.where(none, low, full_low), tl.where(none, low, full_high)
+    return low, full_low, full_high, high
+
+
+@triton.jit
+def edge_tiles(low, full_low, full_high, high, BLOCK: tl.constexpr):
+    """How many tiles there are before and after the inner range, and how many before it."""
+    before = (full_low - low) // BLOCK
+    return before + tl.cdiv(tl.maximum(high - full_high, 0), BLOCK), before
+
+
+@triton.jit
+def edge_start(n, before, low, full_high, BLOCK: tl.constexpr):
+    """Where edge tile `n` begins."""
+    return tl.where(n < before, low + n * BLOCK, full_high + (n - before) * BLOCK)
+
+
+@triton.jit
+def attend_tile(
+    start, state, query, k, v, bias, mask, seed, batch, head, more, i, is_query, k_head, v_head,
+    batch_head, queries, keys, end, left, right, scale, dropout,
+    DIM: tl.constexpr, V_DIM: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, EDGE: tl.constexpr,
+):  # fmt: skip
+    """One step of the online softmax: `state` is the maximum, the sum and the weighted values."""
+    top, total, attended = state
+    j = start + tl.arange(0, BLOCK_K)
+    j_at = j.to(INDEX)
+    is_key = j < end if EDGE else None
+    key = load_rows(origin(k, batch, k_head), j_at * k.token, is_key, DIM, BLOCK_D)
+    s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
+    column = more if more is None else more[:, None]
+    s = forbid(
+        s, batch, head, column, i[:, None], j[None, :], is_query[:, None], queries, keys, end, bias,
+        mask, left, right, EDGE, INDEX,
+    )  # fmt: skip
+    new_top = tl.maximum(top, tl.max(s, 1))
+    safe_top = tl.where(new_top == float("-inf"), 0.0, new_top)
+    p = tl.exp2(s - safe_top[:, None])
+    shrink = tl.exp2(top - safe_top)
+    total = total * shrink + tl.sum(p, 1)
+    if seed is not None:
+        p *= dropout_factor(seed, dropout, batch_head, i[:, None], j[None, :])
+    value = load_rows(origin(v, batch, v_head), j_at * v.token, is_key, V_DIM, BLOCK_D)
+    attended = attended * shrink[:, None]
+    attended = dot(p.to(value.dtype), value, attended, PRECISION)
+    return new_top, total, attended
 
 
 @triton.jit
 def attention_forward(
     q, k, v, bias, mask, lengths, gate, seed, k_map, v_map, out, heads, lse,
-    head_count, queries, keys, window, scale, dropout,
-    DIM: tl.constexpr, V_DIM: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
+    units, queries, keys, left, right, scale, dropout,
+    DIM: tl.constexpr, V_DIM: tl.constexpr, GROUP: tl.constexpr, SPLIT: tl.constexpr,
+    PRECISION: tl.constexpr, INDEX: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Writes `out`, the logarithm (base 2) of each row's normaliser, and the ungated heads.
+
+    A program has BLOCK_Q rows: queries of one head, or of all heads of a group, whose keys are then
+    read once. Tiles of keys at an edge (of the keys, the lengths or the window) are masked in a
+    loop of their own. With SPLIT every program of the second axis takes a part of the keys, and
+    writes what `attention_combine` puts together.
 
     FLOPs 2 Tq Tk (D + Dv) per head; bytes q, k, v, out once, as k and v stay in L2 between the
     tiles of a head: T / 2 FLOPs a byte at 16 bits, so bound by computation from about 600 keys on
     (H100), by memory below. The products take turns with exp2 and the masks: a third of the
     tensor cores' peak is expected at D = 64 on an H100. A full bias plane leaves 4 D FLOPs for its
     5 bytes a score. docs/kernels.md has the estimate of every configuration.
-    Source: Dao, 2023, "FlashAttention-2", arXiv 2307.08691, algorithm 1.
+    Source: Dao, 2023, "FlashAttention-2", arXiv 2307.08691, algorithm 1; Dao et al., 2023,
+    "Flash-Decoding for long-context inference", for SPLIT.
     """
-    tiles = tl.cdiv(queries, BLOCK_Q)
-    batch_head = tl.program_id(0) // tiles
+    tiles = tl.cdiv(queries * GROUP, BLOCK_Q)
+    unit = tl.program_id(0) // tiles
     first = (tiles - 1 - tl.program_id(0) % tiles) * BLOCK_Q  # under causality the longest first
-    batch, head = batch_head // head_count, batch_head % head_count
-    k_head = head if k_map is None else tl.load(k_map + head)
-    v_head = head if v_map is None else tl.load(v_map + head)
+    batch, unit = unit // units, unit % units
+    head = unit * GROUP
+    k_head = unit if k_map is None else tl.load(k_map + unit)
+    v_head = unit if v_map is None else tl.load(v_map + unit)
     end = keys if lengths is None else tl.minimum(tl.load(lengths + batch), keys).to(tl.int32)
 
-    i = first + tl.arange(0, BLOCK_Q)
-    i_at, is_query = i.to(INDEX), i < queries
-    query = load_rows(origin(q, batch, head), i_at * q.token, is_query, DIM, BLOCK_D)
-    top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK_Q], tl.float32)
-    attended = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
-    low, high = key_range(first, keys, queries, end, window, BLOCK_Q, BLOCK_K)
-    for start in range(low, high, BLOCK_K):
-        j = start + tl.arange(0, BLOCK_K)
-        j_at, is_key = j.to(INDEX), j < end
-        key = load_rows(origin(k, batch, k_head), j_at * k.token, is_key, DIM, BLOCK_D)
-        s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
-        s = forbid(
-            s, batch, head, i[:, None], j[None, :], queries, keys, end, bias, mask, window, INDEX
-        )
-        new_top = tl.maximum(top, tl.max(s, 1))
-        safe_top = tl.where(new_top == float("-inf"), 0.0, new_top)
-        p = tl.exp2(s - safe_top[:, None])
-        shrink = tl.exp2(top - safe_top)
-        total = total * shrink + tl.sum(p, 1)
-        if seed is not None:
-            p *= dropout_factor(seed, dropout, batch_head, i[:, None], j[None, :])
-        value = load_rows(origin(v, batch, v_head), j_at * v.token, is_key, V_DIM, BLOCK_D)
-        attended = attended * shrink[:, None]
-        attended = dot(p.to(value.dtype), value, attended, PRECISION)
-        top = new_top
+    r = first + tl.arange(0, BLOCK_Q)
+    i, more = locate(r, GROUP)
+    is_query = i < queries
+    batch_head = batch * (units * GROUP) + head
+    row = batch_head.to(tl.int64) * queries + i
+    if GROUP > 1:
+        row += more * queries
+        batch_head += more[:, None]
+    query = load_rows(
+        origin(q, batch, head), row_offset(q, i, more, INDEX), is_query, DIM, BLOCK_D
+    )
+    state = (
+        tl.full([BLOCK_Q], float("-inf"), tl.float32), tl.zeros([BLOCK_Q], tl.float32),
+        tl.zeros([BLOCK_Q, BLOCK_D], tl.float32),
+    )  # fmt: skip
+    low, full_low, full_high, high = key_tiles(
+        first // GROUP, (first + BLOCK_Q - 1) // GROUP, queries, keys, end, left, right, BLOCK_K
+    )
+    if SPLIT:
+        share = tl.cdiv(tl.cdiv(high - low, BLOCK_K), tl.num_programs(1)) * BLOCK_K
+        low += tl.program_id(1) * share
+        high = tl.minimum(high, low + share)
+        full_low = tl.maximum(full_low, low)
+        full_high = tl.minimum(full_high, high // BLOCK_K * BLOCK_K)
+        none = full_high <= full_low
+        full_low, full_high = tl.where(none, low, full_low), tl.where(none, low, full_high)
+    count, before = edge_tiles(low, full_low, full_high, high, BLOCK_K)
+    for start in range(full_low, full_high, BLOCK_K):
+        state = attend_tile(
+            start, state, query, k, v, bias, mask, seed, batch, head, more, i, is_query, k_head,
+            v_head, batch_head, queries, keys, end, left, right, scale, dropout,
+            DIM, V_DIM, PRECISION, INDEX, BLOCK_K, BLOCK_D, False,
+        )  # fmt: skip
+    for n in range(count):
+        state = attend_tile(
+            edge_start(n, before, low, full_high, BLOCK_K), state, query, k, v, bias, mask, seed,
+            batch, head, more, i, is_query, k_head, v_head, batch_head, queries, keys, end, left,
+            right, scale, dropout,
+            DIM, V_DIM, PRECISION, INDEX, BLOCK_K, BLOCK_D, True,
+        )  # fmt: skip
+    top, total, attended = state
 
     blind = total == 0.0
     safe_total = tl.where(blind, 1.0, total)
     attended /= safe_total[:, None]
-    row = batch_head.to(tl.int64) * queries + i
+    if SPLIT:
+        batches = tl.num_programs(0) // (tiles * units)
+        row += tl.program_id(1).to(tl.int64) * (batches * units * GROUP) * queries
+        batch += tl.program_id(1) * batches
     tl.store(lse + row, tl.where(blind, float("inf"), top + tl.log2(safe_total)), mask=is_query)
     start = displacement(out, batch, head)
+    offset = row_offset(out, i, more, INDEX)
+    if gate is not None and not SPLIT:
+        store_rows(heads + start, offset, attended, is_query, V_DIM, BLOCK_D)
+        column = more if more is None else more[:, None]
+        factor = load_plane(
+            gate, batch, head, column, i[:, None], 0, is_query[:, None], False, INDEX
+        )
+        attended *= factor.to(tl.float32)
+    store_rows(out.data + start, offset, attended, is_query, V_DIM, BLOCK_D)
+
+
+@triton.jit
+def attention_combine(
+    parts, part_lse, gate, out, heads, lse, splits, rows, head_count, queries,
+    V_DIM: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Puts together what parts of the keys gave: each counts as much as its normaliser.
+
+    Bytes 4 Dv for every row and part: some percent of the keys and values that were read.
+    """
+    r = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    exists = r < rows
+    r_at = r.to(tl.int64)
+    top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_Q], tl.float32)
+    attended = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+    for _ in range(splits):
+        one = tl.load(part_lse + r_at, mask=exists, other=float("inf"))
+        one = tl.where(one == float("inf"), float("-inf"), one)
+        new_top = tl.maximum(top, one)
+        safe_top = tl.where(new_top == float("-inf"), 0.0, new_top)
+        shrink, weight = tl.exp2(top - safe_top), tl.exp2(one - safe_top)
+        total = total * shrink + weight
+        part = load_rows(parts, r_at * V_DIM, exists, V_DIM, BLOCK_D)
+        attended = attended * shrink[:, None] + part * weight[:, None]
+        top = new_top
+        parts += rows.to(tl.int64) * V_DIM
+        part_lse += rows
+    blind = total == 0.0
+    safe_total = tl.where(blind, 1.0, total)
+    attended /= safe_total[:, None]
+    tl.store(lse + r_at, tl.where(blind, float("inf"), top + tl.log2(safe_total)), mask=exists)
+    batch_head, i = r // queries, r % queries
+    batch, head = batch_head // head_count, batch_head % head_count
+    offset = batch.to(tl.int64) * out.batch + head.to(tl.int64) * out.head
+    offset += i.to(tl.int64) * out.token
     if gate is not None:
-        store_rows(heads + start, i_at * out.token, attended, is_query, V_DIM, BLOCK_D)
-        attended *= load_plane(gate, batch, head, i[:, None], 0, queries, 1, INDEX).to(tl.float32)
-    store_rows(out.data + start, i_at * out.token, attended, is_query, V_DIM, BLOCK_D)
+        store_rows(heads, offset, attended, exists, V_DIM, BLOCK_D)
+        at = plane_pointers(gate, batch, head, None, i, 0, tl.int64)
+        attended *= tl.load(at, mask=exists, other=0.0).to(tl.float32)[:, None]
+    store_rows(out.data, offset, attended, exists, V_DIM, BLOCK_D)

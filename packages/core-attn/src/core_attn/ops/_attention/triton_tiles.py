@@ -169,3 +169,11 @@ def tiles_for(arch: str, kernel: str, full: bool, size: int, width: int) -> Tile
     """The tiles of one launch: `size` bytes of the dtype, heads padded to `width`."""
     tiles = TILES[arch, kernel, full]
     return tiles[size, width] if (size, width) in tiles else tiles[size, 64]
+
+
+PROGRAMS = {"sm80": 2 * 108, "sm90": 2 * 132, "sm100": 2 * 148, "gfx942": 2 * 304}  # two a core
+
+
+def splits_for(arch: str, programs: int, keys: int) -> int:
+    """Into how many parts the keys of few programs are split: no part below 256, no core idle."""
+    return max(1, min(PROGRAMS[arch] // max(programs, 1), keys // 256, 64))
