@@ -52,6 +52,7 @@ class Case(NamedTuple):
     tokens: int  # of short problems, else 0
     width: int
     full: bool  # attention: bias, mask and dropout; short_attention: packed
+    aligned: bool  # tokens in multiples of 16, or a split of heads and an odd number of tokens
 
     @property
     def dtype(self) -> torch.dtype:
@@ -69,54 +70,68 @@ class Case(NamedTuple):
             return attention_work(self.kernel, self.size, self.width, self.full)
         return short_work(self.kernel, self.size, self.tokens, self.width)
 
+    def tensor(self, batch: int, heads: int, tokens: int) -> torch.Tensor:
+        """Queries, keys or values; unaligned ones are a part of all three, heads within tokens."""
+        if self.aligned:
+            return torch.zeros(batch, heads, tokens, self.width, dtype=self.dtype)
+        fused = torch.zeros(batch, tokens, 3, heads, self.width, dtype=self.dtype)
+        return fused[:, :, 1].transpose(1, 2)
+
 
 def cases() -> Iterator[Case]:
-    for kernel in ("forward", "queries", "keys"):
+    for kernel in ("forward", "queries", "keys", "bias"):
         for arch in TARGETS:
             for size, widths in WIDTHS.items():
                 for width in widths:
-                    for full in (False, True):
-                        yield Case("attention", kernel, arch, size, 0, width, full)
+                    for full in (True,) if kernel == "bias" else (False, True):
+                        for aligned in (True, False):
+                            yield Case("attention", kernel, arch, size, 0, width, full, aligned)
     for kernel in ("forward", "backward"):
         for (arch, size), entries in SHORT_TILES.items():
             for entry in entries:
                 for packed in (False, True):
-                    yield Case(
-                        "short_attention", kernel, arch, size, entry.tokens, entry.width, packed
-                    )
+                    for aligned in (True, False):
+                        yield Case(
+                            "short_attention", kernel, arch, size, entry.tokens, entry.width,
+                            packed, aligned,
+                        )  # fmt: skip
 
 
 def plan_attention(case: Case) -> Launch:
-    """All that costs registers: causal, lengths, maps and gate, where full the rest as well."""
-    batch, heads, tokens, full = 2, 4, 256, case.full
-    q, dout = (torch.zeros(batch, heads, tokens, case.width, dtype=case.dtype) for _ in range(2))
+    """Causal and grouped, lengths and gate; where full a window, a bias, a mask and dropout."""
+    batch, heads, tokens, full = 2, 8, 256 if case.aligned else 197, case.full
+    q, dout = (case.tensor(batch, heads, tokens) for _ in range(2))
+    k = q if full else case.tensor(batch, heads // 4, tokens)
+    grouped = None if full else [head // 4 for head in range(heads)]
     x = triton_forward.Inputs(
-        q, q, q,
-        bias=torch.zeros(1, heads, tokens, tokens) if full else None,
+        q, k, k,
+        bias=torch.zeros(1 if case.kernel == "bias" else batch, heads, tokens, tokens)
+        if full else None,
         mask=torch.zeros(batch, 1, tokens, tokens, dtype=torch.bool) if full else None,
         lengths=torch.zeros(batch, dtype=torch.int64),
         gate=torch.zeros(batch, heads, tokens, dtype=case.dtype),
         seed=torch.zeros(1, dtype=torch.int64) if full else None,
-        k_map=[0] * heads, v_map=[0] * heads, window=[tokens, 0], scale=0.1, dropout=0.1,
+        k_map=grouped, v_map=grouped, window=[tokens // 2, 16] if full else [tokens, 0], scale=0.1,
+        dropout=0.1,
     )  # fmt: skip
     if case.kernel == "forward":
-        return triton_forward.plan(x, case.arch)[0]
+        return triton_forward.plan(x, case.arch)[0][0]
     lse = torch.zeros(batch, heads, tokens)
     launches, _ = triton_backward.plan(dout, dout, lse, x, full, case.arch)
-    return launches[("queries", "keys").index(case.kernel)]
+    return launches[{"queries": 0, "bias": 1, "keys": -1}[case.kernel]]
 
 
 def plan_short(case: Case) -> Launch:
     """Everything at once: a shared bias, a mask, dropout and a gate."""
-    problems, heads, tokens = 64, 4, case.tokens
-    shape = (1, heads, problems * tokens) if case.full else (problems, heads, tokens)
-    q, dout = (torch.zeros(*shape, case.width, dtype=case.dtype) for _ in range(2))
+    problems, heads, tokens = 64, 4, case.tokens if case.aligned else case.tokens * 3 // 4 + 1
+    rows = (1, problems * tokens) if case.full else (problems, tokens)
+    q, dout = (case.tensor(rows[0], heads, rows[1]) for _ in range(2))
     x = short.Inputs(
         q, q, q,
         bias=torch.zeros(1, heads, tokens, tokens),
         mask=torch.zeros(problems, 1, tokens, tokens, dtype=torch.bool),
         offsets=torch.arange(problems + 1) * tokens if case.full else None,
-        gate=torch.zeros(shape, dtype=case.dtype),
+        gate=torch.zeros(q.shape[:3], dtype=case.dtype),
         seed=torch.zeros(1, dtype=torch.int64),
         longest=tokens, scale=0.1, dropout=0.1,
     )  # fmt: skip
@@ -165,7 +180,7 @@ def compile_launch(launch: Launch, arch: str) -> Compiled:
     triton.knobs.nvidia.dump_ptxas_log = True
     triton.runtime.driver.set_active(Elsewhere(TARGETS[arch][0]))  # pyright: ignore
     with contextlib.redirect_stdout(io.StringIO()) as log:
-        kernel = launch.kernel.warmup(grid=(launch.programs,), **launch.args)
+        kernel = launch.kernel.warmup(grid=(launch.programs, launch.splits), **launch.args)
     if "ptx" in kernel.asm:
         (registers,) = re.findall(r"Used (\d+) registers", log.getvalue())
         spills = re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", log.getvalue())

@@ -180,6 +180,37 @@ def test_operator_is_well_formed(device):
     )
 
 
+@pytest.mark.parametrize("options", [{"causal": True}, {"window": (9, 4)}, {}])
+def test_groups_of_heads_share_a_tile(device, options):
+    assert_like_reference(attention, make(device, heads=(6, 2, 2), tokens=(21, 40)), **options)
+
+
+def test_groups_of_heads_with_everything(device):
+    assert_like_reference(
+        attention,
+        make(device, heads=(4, 2, 2), tokens=(19, 37)),
+        bias=rounded((2, 4, 19, 37), torch.float32, device, 3),
+        mask=torch.rand(2, 4, 19, 37, generator=torch.Generator().manual_seed(0)).to(device) > 0.2,
+        lengths=torch.tensor([37, 20], device=device),
+        window=(20, 5),
+        head_gate=rounded((2, 19, 4), torch.float32, device, 4),
+    )
+
+
+@pytest.mark.parametrize("heads", [(2, 2, 2), (4, 2, 2)])
+def test_the_keys_of_few_queries_are_split(device, heads):
+    from core_attn.ops._attention.triton_forward import Inputs, plan
+
+    tensors = make(device, batch=(2,), heads=heads, tokens=(2, 700), dims=(16, 16))
+    lengths = torch.tensor([700, 90], device=device)
+    gate = rounded((2, 2, heads[0]), torch.float32, device, 4)
+    nothing = dict.fromkeys(("bias", "mask", "lengths", "gate", "seed", "window"))
+    maps = [head // (heads[0] // heads[1]) for head in range(heads[0])]
+    x = Inputs(*tensors, **nothing, k_map=maps, v_map=maps, scale=1.0, dropout=0.0)
+    assert len(plan(x, "sm80")[0]) == 2
+    assert_like_reference(attention, tensors, lengths=lengths, causal=True, head_gate=gate)
+
+
 @pytest.mark.parametrize("tokens", [(49, 49), (197, 197)])
 def test_unaligned_sizes_and_a_split_of_heads(device, tokens):
     fused = rounded((1, tokens[0], 3, 2, 16), torch.bfloat16, device, 0)

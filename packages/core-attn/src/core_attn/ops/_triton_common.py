@@ -173,6 +173,15 @@ def load_rows(start, offset, exists, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
+def load_numbers(at, exists, other):
+    """Loads one number a row, `other` where rows do not exist; None says that all do."""
+    if exists is None:
+        return tl.load(at)
+    else:
+        return tl.load(at, mask=exists, other=other)
+
+
+@triton.jit
 def store_rows(start, offset, rows, exists, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     """Stores (rows, BLOCK_D) at start + offset, in the dtype that is there."""
     at = start + offset[:, None] + tl.arange(0, BLOCK_D)[None, :]
@@ -204,9 +213,10 @@ def load_plane(x, batch, head, more, i, j, exists, EDGE: tl.constexpr, INDEX: tl
     """
     at = plane_pointers(x, batch, head, more, i, j, INDEX)
     many = more is not None and x.head is not None
-    if (x.query is not None or many) and (EDGE and x.key is not None):
+    by_rows = exists is not None and (x.query is not None or many)
+    if by_rows and (EDGE and x.key is not None):
         return tl.load(at, mask=exists & (j < x.width), other=0)
-    elif x.query is not None or many:
+    elif by_rows:
         return tl.load(at, mask=exists, other=0)
     elif EDGE and x.key is not None:
         return tl.load(at, mask=j < x.width, other=0)

@@ -44,8 +44,6 @@ def _cannot(call: AttentionCall) -> str | None:
         return "the kernels have no float64"
     if max(q.shape[-1], v.shape[-1]) > MAX_DIM[q.dtype]:
         return f"heads of {q.dtype} are supported up to {MAX_DIM[q.dtype]} dimensions"
-    if bias is not None and bias.requires_grad and torch.are_deterministic_algorithms_enabled():
-        return "the gradient of the bias is summed by atomic additions, in no fixed order"
     return None
 
 
@@ -107,8 +105,12 @@ def _backward(
     )
     for launch in launches:
         launch()
-    dk, dv = _sum_heads(dk, x.k, x.k_map), _sum_heads(dv, x.v, x.v_map)
-    dbias = dq.new_empty(0) if dbias is None or x.bias is None else dbias.to(x.bias.dtype)
+    if x.group == 1:
+        dk, dv = _sum_heads(dk, x.k, x.k_map), _sum_heads(dv, x.v, x.v_map)
+    if dbias is None or x.bias is None:
+        dbias = dq.new_empty(0)
+    else:
+        dbias = dbias.sum_to_size(x.bias.shape).to(x.bias.dtype).contiguous()
     if x.gate is None:
         return dq, dk, dv, dbias, dq.new_empty(0)
     dgate = dgate.sum(2, keepdim=True) if x.gate.shape[2] < dgate.shape[2] else dgate

@@ -1,4 +1,4 @@
-"""The backward kernels of `attention`: by tiles of queries, then by tiles of keys."""
+"""The backward kernels of `attention`: by tiles of queries, then by tiles of keys; of the bias."""
 # What triton compiles is not typed as Python.
 # pyright: reportArgumentType=false
 
@@ -14,182 +14,404 @@ from .._triton_common import (
     Rows,
     dot,
     dropout_factor,
+    load_numbers,
     load_plane,
     load_rows,
     origin,
+    plane_like,
     plane_pointers,
     store_rows,
 )
 from .._triton_host import rows_like
-from .triton_forward import Inputs, forbid, key_range
+from .triton_forward import (
+    Inputs,
+    edge_start,
+    edge_tiles,
+    forbid,
+    key_tiles,
+    locate,
+    row_offset,
+)
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]
+PLANE, COLUMNS, ROWS = (tl.constexpr(form) for form in ("plane", "columns", "rows"))
 
 
 def plan(
     dout: Tensor, heads: Tensor, lse: Tensor, x: Inputs, with_bias: bool, arch: str
-) -> tuple[tuple[Launch, Launch], Gradients]:
-    """The two launches of the backward pass, in order, and what they will fill.
+) -> tuple[list[Launch], Gradients]:
+    """The launches of the backward pass, in order, and what they will fill.
 
-    That is dq, dk and dv per query head (float32 under a head map, to be summed over it), dbias
-    (float32, or None unless `with_bias`) and dgate (float32, per query).
+    That is dq, dk and dv (per query head in float32 where a map is not a grouping, to be summed
+    over it), dbias (float32, to be summed to the shape of the bias; None unless `with_bias`) and
+    dgate (float32, per query).
     """
-    heads_q = x.q.shape[1]
+    batch, heads_q, queries, keys = x.plane
     dq = rows_like(x.q, heads_q, x.q.shape[3])
     dk, dv = (
-        rows_like(y, heads_q, y.shape[3], y.dtype if head_map is None else torch.float32)
+        torch.empty_like(y, memory_format=torch.contiguous_format) if x.group > 1
+        else rows_like(y, heads_q, y.shape[3], y.dtype if head_map is None else torch.float32)
         for y, head_map in ((x.k, x.k_map), (x.v, x.v_map))
-    )
-    dgate = lse.new_empty(lse.shape)
-    dbias = None
-    if with_bias and x.bias is not None:
-        dbias = torch.zeros_like(x.bias, dtype=torch.float32, memory_format=torch.contiguous_format)
-    shared = {"dout": Rows.of(dout), "lse": lse, "dgate": dgate}
-    by_queries = x.launch(
-        attention_backward_queries, "queries", arch, "queries",
-        heads=Rows.of(heads), dq=Rows.of(dq), dbias=Plane.of(dbias, x.plane), **shared,
     )  # fmt: skip
-    by_keys = x.launch(
-        attention_backward_keys, "keys", arch, "keys", dk=Rows.of(dk), dv=Rows.of(dv), **shared
-    )
-    return (by_queries, by_keys), (dq, dk, dv, dbias, dgate)
+    dgate = lse.new_empty(lse.shape)
+    shared = {"dout": Rows.of(dout), "lse": lse, "dgate": dgate}
+
+    tiles = x.tiles(arch, "queries")
+    form = x.bias_form if with_bias else None
+    packed = form in (None, "plane", "shared")
+    dbias = plane = None
+    if x.bias is not None and form is not None:
+        rows, columns = {
+            "columns": (triton.cdiv(queries, tiles.queries), keys), "rows": (queries, 1),
+        }.get(form, (queries, keys))  # fmt: skip
+        shape = x.bias.shape if form == "shared" else (batch, heads_q, rows, columns)
+        dbias = plane_like(lse, shape, torch.float32)
+        if form != "shared":
+            dbias.zero_()  # tiles that no query sees are not visited
+        plane = Plane.of(dbias, (batch, heads_q, rows, keys))
+    group = x.group if packed else 1
+    args = x.arguments(arch, tiles, packed) | shared
+    by_queries = args | {
+        "heads": Rows.of(heads), "dq": Rows.of(dq), "dbias": None if form == "shared" else plane,
+        "FORM": form or "",
+    }  # fmt: skip
+    units = batch * (heads_q // group)
+    programs = triton.cdiv(queries * group, tiles.queries) * units
+    launches = [Launch(attention_backward_queries, programs, by_queries)]
+    if form == "shared" and plane is not None and dbias is not None:
+        cells = dbias.shape[0] * dbias.shape[1]
+        cells *= triton.cdiv(queries, tiles.queries) * triton.cdiv(keys, tiles.keys)
+        of_bias = args | {"dbias": plane, "batches": batch, "heads": heads_q}
+        del of_bias["units"], of_bias["PLAIN"]
+        launches.append(Launch(attention_backward_bias, cells, of_bias))
+    tiles = x.tiles(arch, "keys")
+    by_keys = x.arguments(arch, tiles) | shared | {"dk": Rows.of(dk), "dv": Rows.of(dv)}
+    programs = triton.cdiv(keys, tiles.keys) * batch * (heads_q // x.group)
+    launches.append(Launch(attention_backward_keys, programs, by_keys))
+    return launches, (dq, dk, dv, dbias, dgate)
 
 
 @triton.jit
-def add_to_plane(x, value, batch, head, i, j, queries, keys, INDEX: tl.constexpr):
-    """Stores (i, j) into the gradient of a plane; where the plane broadcasts, adds atomically."""
-    at = plane_pointers(x, batch, head, i, j, INDEX)
-    if x.query is None and x.key is None:
-        tl.atomic_add(at, tl.sum(value), sem="relaxed")
-    elif x.query is None:
-        tl.atomic_add(at, tl.sum(value, 0)[None, :], mask=j < keys, sem="relaxed")
-    elif x.key is None:
-        tl.atomic_add(at, tl.sum(value, 1)[:, None], mask=i < queries, sem="relaxed")
-    elif x.batch is None or x.head is None:
-        tl.atomic_add(at, value, mask=(i < queries) & (j < keys), sem="relaxed")
-    else:
-        tl.store(at, value, mask=(i < queries) & (j < keys))
+def gradient_tile(
+    start, state, query, d_out, mean, norm, factor, k, v, bias, mask, seed, dbias, batch, head,
+    more, i, is_query, k_head, v_head, batch_head, tile, queries, keys, end, left, right, scale,
+    dropout,
+    DIM: tl.constexpr, V_DIM: tl.constexpr, FORM: tl.constexpr,
+    PRECISION: tl.constexpr, INDEX: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, EDGE: tl.constexpr,
+):  # fmt: skip
+    """Adds what a tile of keys gives to the gradient of the queries, and of the bias."""
+    d_query, row_sums = state
+    j = start + tl.arange(0, BLOCK_K)
+    j_at = j.to(INDEX)
+    is_key = j < end if EDGE else None
+    column = more if more is None else more[:, None]
+    key = load_rows(origin(k, batch, k_head), j_at * k.token, is_key, DIM, BLOCK_D)
+    s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
+    s = forbid(
+        s, batch, head, column, i[:, None], j[None, :], is_query[:, None], queries, keys, end, bias,
+        mask, left, right, EDGE, INDEX,
+    )  # fmt: skip
+    p = tl.exp2(s - norm[:, None])
+    if factor is not None:
+        p *= factor
+    value = load_rows(origin(v, batch, v_head), j_at * v.token, is_key, V_DIM, BLOCK_D)
+    dp = dot(d_out, tl.trans(value), None, PRECISION)
+    if seed is not None:
+        dp *= dropout_factor(seed, dropout, batch_head, i[:, None], j[None, :])
+    ds = p * (dp - mean[:, None])
+    if FORM == PLANE:
+        at = plane_pointers(dbias, batch, head, column, i[:, None], j[None, :], INDEX)
+        inside = is_query[:, None]
+        if EDGE:
+            inside = inside & (j < dbias.width)[None, :]
+        tl.store(at, ds, mask=inside)
+    elif FORM == COLUMNS:
+        at = plane_pointers(dbias, batch, head, None, tile, j, INDEX)
+        tl.store(at, tl.sum(ds, 0), mask=j < dbias.width)
+    elif FORM == ROWS:
+        row_sums += tl.sum(ds, 1)
+    d_query = dot(ds.to(key.dtype), key, d_query, PRECISION)
+    return d_query, row_sums
 
 
 @triton.jit
 def attention_backward_queries(
     q, k, v, bias, mask, lengths, gate, seed, k_map, v_map, dout, heads, lse, dq, dbias, dgate,
-    head_count, queries, keys, window, scale, dropout,
-    DIM: tl.constexpr, V_DIM: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
+    units, queries, keys, left, right, scale, dropout,
+    DIM: tl.constexpr, V_DIM: tl.constexpr, GROUP: tl.constexpr, FORM: tl.constexpr,
+    PLAIN: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Writes dq and `dgate` = sum over dim of dout * heads; adds to dbias.
+    """Writes dq, `dgate` = sum over dim of dout * heads, and what it can of dbias.
 
     With P the weights and g the gate, dS = g P (dout v^T - dgate), whether or not there is a gate
-    (1 without), so `dgate` also serves the kernel of the keys, which runs next.
+    (1 without), so `dgate` also serves the kernel of the keys, which runs next. dS is stored as it
+    is for a bias of every batch entry and head ("plane"), as sums over the tile of queries where
+    all share it ("columns"), or over the keys ("rows"); a bias that batch entries or heads share
+    has a kernel of its own. Nothing is added atomically: the sums have one order.
 
     FLOPs 2 Tq Tk (2 D + Dv) per head; bytes q, k, v, dout, out, dq once, plus bias and mask and
-    8 per entry of dbias. Bound by computation like the forward pass; by dbias where there is one.
+    4 per entry of dbias. Bound by computation like the forward pass; by dbias where there is one.
     Source: Dao, 2023, "FlashAttention-2", arXiv 2307.08691, algorithm 2.
     """
-    tiles = tl.cdiv(queries, BLOCK_Q)
-    batch_head = tl.program_id(0) // tiles
-    first = (tiles - 1 - tl.program_id(0) % tiles) * BLOCK_Q
-    batch, head = batch_head // head_count, batch_head % head_count
-    k_head = head if k_map is None else tl.load(k_map + head)
-    v_head = head if v_map is None else tl.load(v_map + head)
+    tiles = tl.cdiv(queries * GROUP, BLOCK_Q)
+    unit = tl.program_id(0) // tiles
+    tile = tiles - 1 - tl.program_id(0) % tiles
+    first = tile * BLOCK_Q
+    batch, unit = unit // units, unit % units
+    head = unit * GROUP
+    k_head = unit if k_map is None else tl.load(k_map + unit)
+    v_head = unit if v_map is None else tl.load(v_map + unit)
     end = keys if lengths is None else tl.minimum(tl.load(lengths + batch), keys).to(tl.int32)
 
-    i = first + tl.arange(0, BLOCK_Q)
-    i_at, is_query = i.to(INDEX), i < queries
+    r = first + tl.arange(0, BLOCK_Q)
+    i, more = locate(r, GROUP)
+    is_query = i < queries
+    batch_head = batch * (units * GROUP) + head
     row = batch_head.to(tl.int64) * queries + i
-    query = load_rows(origin(q, batch, head), i_at * q.token, is_query, DIM, BLOCK_D)
-    d_out = load_rows(origin(dout, batch, head), i_at * dout.token, is_query, V_DIM, BLOCK_D)
-    out = load_rows(origin(heads, batch, head), i_at * heads.token, is_query, V_DIM, BLOCK_D)
+    if GROUP > 1:
+        row += more * queries
+        batch_head += more[:, None]
+    query = load_rows(origin(q, batch, head), row_offset(q, i, more, INDEX), is_query, DIM, BLOCK_D)
+    d_out = load_rows(
+        origin(dout, batch, head), row_offset(dout, i, more, INDEX), is_query, V_DIM, BLOCK_D
+    )
+    out = load_rows(
+        origin(heads, batch, head), row_offset(heads, i, more, INDEX), is_query, V_DIM, BLOCK_D
+    )
     mean = tl.sum(d_out.to(tl.float32) * out.to(tl.float32), 1)
     tl.store(dgate + row, mean, mask=is_query)
     norm = tl.load(lse + row, mask=is_query, other=float("inf"))
-    d_query = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
-    low, high = key_range(first, keys, queries, end, window, BLOCK_Q, BLOCK_K)
-    for start in range(low, high, BLOCK_K):
-        j = start + tl.arange(0, BLOCK_K)
-        j_at, is_key = j.to(INDEX), j < end
-        key = load_rows(origin(k, batch, k_head), j_at * k.token, is_key, DIM, BLOCK_D)
-        s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
-        s = forbid(
-            s, batch, head, i[:, None], j[None, :], queries, keys, end, bias, mask, window, INDEX
-        )
-        p = tl.exp2(s - norm[:, None])
-        if gate is not None:
-            p *= load_plane(gate, batch, head, i[:, None], 0, queries, 1, INDEX).to(tl.float32)
-        value = load_rows(origin(v, batch, v_head), j_at * v.token, is_key, V_DIM, BLOCK_D)
-        dp = dot(d_out, tl.trans(value), None, PRECISION)
-        if seed is not None:
-            dp *= dropout_factor(seed, dropout, batch_head, i[:, None], j[None, :])
-        ds = p * (dp - mean[:, None])
-        if dbias is not None:
-            add_to_plane(dbias, ds, batch, head, i[:, None], j[None, :], queries, keys, INDEX)
-        d_query = dot(ds.to(key.dtype), key, d_query, PRECISION)
-    start = origin(dq, batch, head)
-    store_rows(start, i_at * dq.token, d_query * scale, is_query, DIM, BLOCK_D)
+    factor = None
+    if gate is not None:
+        column = more if more is None else more[:, None]
+        factor = load_plane(
+            gate, batch, head, column, i[:, None], 0, is_query[:, None], False, INDEX
+        ).to(tl.float32)
+    state = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32), tl.zeros([BLOCK_Q], tl.float32)
+    low, full_low, full_high, high = key_tiles(
+        first // GROUP, (first + BLOCK_Q - 1) // GROUP, queries, keys, end, left, right, BLOCK_K
+    )
+    if PLAIN:
+        for start in range(full_low, full_high, BLOCK_K):
+            state = gradient_tile(
+                start, state, query, d_out, mean, norm, factor, k, v, bias, mask, seed, dbias,
+                batch, head, more, i, is_query, k_head, v_head, batch_head, tile, queries, keys, end, left,
+                right, scale, dropout,
+                DIM, V_DIM, FORM, PRECISION, INDEX, BLOCK_K, BLOCK_D, False,
+            )  # fmt: skip
+    else:
+        full_low, full_high = low, low
+    count, before = edge_tiles(low, full_low, full_high, high, BLOCK_K)
+    for n in range(count):
+        state = gradient_tile(
+            edge_start(n, before, low, full_high, BLOCK_K), state, query, d_out, mean, norm, factor,
+            k, v, bias, mask, seed, dbias, batch, head, more, i, is_query, k_head, v_head,
+            batch_head, tile, queries, keys, end, left, right, scale, dropout,
+            DIM, V_DIM, FORM, PRECISION, INDEX, BLOCK_K, BLOCK_D, True,
+        )  # fmt: skip
+    d_query, row_sums = state
+    store_rows(
+        origin(dq, batch, head), row_offset(dq, i, more, INDEX), d_query * scale, is_query, DIM,
+        BLOCK_D,
+    )  # fmt: skip
+    if FORM == ROWS:
+        tl.store(plane_pointers(dbias, batch, head, None, i, 0, INDEX), row_sums, mask=is_query)
 
 
 @triton.jit
-def query_range(first, keys, queries, end, window, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
-    """The queries, from a multiple of BLOCK_Q, that see some key of first .. first + BLOCK_K."""
-    low, high = 0, tl.where(first < end, queries, 0)
-    if window is not None:
-        position = first - (keys - queries)
-        low = tl.maximum(position - window[1], 0) // BLOCK_Q * BLOCK_Q
-        high = tl.minimum(high, position + BLOCK_K + window[0])
-    return low, high
+def query_tiles(first, queries, keys, end, left, right, BLOCK_Q: tl.constexpr,
+                BLOCK_K: tl.constexpr, GROUP: tl.constexpr):  # fmt: skip
+    """The rows that see some key of first .. first + BLOCK_K, and those that see all of them.
+
+    The ranges begin at multiples of BLOCK_Q, and the inner one ends at one.
+    """
+    shift, last = keys - queries, first + BLOCK_K - 1
+    low, full_low = 0, 0
+    high, full_high = tl.where(first < end, queries, 0), tl.where(last < end, queries, 0)
+    if right is not None:
+        low = tl.maximum(first - right - shift, 0) * GROUP // BLOCK_Q * BLOCK_Q
+        full_low = tl.cdiv(tl.maximum(last - right - shift, 0) * GROUP, BLOCK_Q) * BLOCK_Q
+    if left is not None:
+        high = tl.minimum(high, tl.maximum(last + left - shift + 1, 0))
+        full_high = tl.minimum(full_high, tl.maximum(first + left - shift + 1, 0))
+    high = high * GROUP
+    full_high = full_high * GROUP // BLOCK_Q * BLOCK_Q
+    none = full_high <= full_low
+    return low, tl.where(none, low, full_low), tl.where(none, low, full_high), high
+
+
+@triton.jit
+def key_gradient_tile(
+    start, state, key, value, q, bias, mask, gate, seed, dout, lse, dgate, batch, head, j,
+    batch_head, units, queries, keys, end, left, right, scale, dropout,
+    DIM: tl.constexpr, V_DIM: tl.constexpr, GROUP: tl.constexpr,
+    PRECISION: tl.constexpr, INDEX: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_D: tl.constexpr, EDGE: tl.constexpr,
+):  # fmt: skip
+    """Adds what a tile of rows gives to the gradients of keys and values."""
+    d_key, d_value = state
+    i, more = locate(start + tl.arange(0, BLOCK_Q), GROUP)
+    is_query = i < queries if EDGE else None
+    exists = is_query if is_query is None else is_query[None, :]
+    row = batch_head.to(tl.int64) * queries + i
+    column = None
+    if GROUP > 1:
+        row += more * queries
+        column = more[None, :]
+        batch_head += column
+    query = load_rows(origin(q, batch, head), row_offset(q, i, more, INDEX), is_query, DIM, BLOCK_D)
+    s = dot(key, tl.trans(query), None, PRECISION) * (scale * LOG2E)
+    s = forbid(
+        s, batch, head, column, i[None, :], j[:, None], exists, queries, keys, end, bias, mask,
+        left, right, EDGE, INDEX,
+    )  # fmt: skip
+    p = tl.exp2(s - load_numbers(lse + row, is_query, float("inf"))[None, :])
+    if gate is not None:
+        factor = load_plane(gate, batch, head, column, i[None, :], 0, exists, False, INDEX)
+        p *= factor.to(tl.float32)
+    d_out = load_rows(
+        origin(dout, batch, head), row_offset(dout, i, more, INDEX), is_query, V_DIM, BLOCK_D
+    )
+    dp = dot(value, tl.trans(d_out), None, PRECISION)
+    dropped = p
+    if seed is not None:
+        factor = dropout_factor(seed, dropout, batch_head, i[None, :], j[:, None])
+        dropped *= factor
+        dp *= factor
+    d_value = dot(dropped.to(d_out.dtype), d_out, d_value, PRECISION)
+    ds = p * (dp - load_numbers(dgate + row, is_query, 0.0)[None, :])
+    d_key = dot(ds.to(query.dtype), query, d_key, PRECISION)
+    return d_key, d_value
 
 
 @triton.jit
 def attention_backward_keys(
     q, k, v, bias, mask, lengths, gate, seed, k_map, v_map, dout, lse, dk, dv, dgate,
-    head_count, queries, keys, window, scale, dropout,
-    DIM: tl.constexpr, V_DIM: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
+    units, queries, keys, left, right, scale, dropout,
+    DIM: tl.constexpr, V_DIM: tl.constexpr, GROUP: tl.constexpr, PLAIN: tl.constexpr,
+    PRECISION: tl.constexpr, INDEX: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Writes dk and dv of every query head, from scores laid out keys by queries.
+    """Writes dk and dv of every head, summed over its group, from scores keys by queries.
 
-    FLOPs 2 Tq Tk (2 D + 2 Dv) per head; bytes q, k, v, dout, dk, dv once, plus bias and mask.
+    FLOPs 2 Tq Tk (2 D + 2 Dv) per query head; bytes q, k, v, dout, dk, dv once, plus bias and mask.
     Bound by computation: four products a score hide more of exp2 than the forward's two.
     Source: Dao, 2023, "FlashAttention-2", arXiv 2307.08691, algorithm 2.
     """
     tiles = tl.cdiv(keys, BLOCK_K)
-    batch_head = tl.program_id(0) // tiles
+    unit = tl.program_id(0) // tiles
     first = tl.program_id(0) % tiles * BLOCK_K
-    batch, head = batch_head // head_count, batch_head % head_count
-    k_head = head if k_map is None else tl.load(k_map + head)
-    v_head = head if v_map is None else tl.load(v_map + head)
+    batch, unit = unit // units, unit % units
+    head = unit * GROUP
+    k_head = unit if k_map is None else tl.load(k_map + unit)
+    v_head = unit if v_map is None else tl.load(v_map + unit)
     end = keys if lengths is None else tl.minimum(tl.load(lengths + batch), keys).to(tl.int32)
+    batch_head = batch * (units * GROUP) + head
 
     j = first + tl.arange(0, BLOCK_K)
     j_at, is_key = j.to(INDEX), j < end
     key = load_rows(origin(k, batch, k_head), j_at * k.token, is_key, DIM, BLOCK_D)
     value = load_rows(origin(v, batch, v_head), j_at * v.token, is_key, V_DIM, BLOCK_D)
-    d_key = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
-    d_value = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
-    low, high = query_range(first, keys, queries, end, window, BLOCK_Q, BLOCK_K)
-    for start in range(low, high, BLOCK_Q):
-        i = start + tl.arange(0, BLOCK_Q)
-        i_at, is_query = i.to(INDEX), i < queries
-        row = batch_head.to(tl.int64) * queries + i
-        query = load_rows(origin(q, batch, head), i_at * q.token, is_query, DIM, BLOCK_D)
-        s = dot(key, tl.trans(query), None, PRECISION) * (scale * LOG2E)
-        s = forbid(
-            s, batch, head, i[None, :], j[:, None], queries, keys, end, bias, mask, window, INDEX
-        )
-        p = tl.exp2(s - tl.load(lse + row, mask=is_query, other=float("inf"))[None, :])
-        if gate is not None:
-            p *= load_plane(gate, batch, head, i[None, :], 0, queries, 1, INDEX).to(tl.float32)
-        d_out = load_rows(origin(dout, batch, head), i_at * dout.token, is_query, V_DIM, BLOCK_D)
-        dp = dot(value, tl.trans(d_out), None, PRECISION)
-        dropped = p
-        if seed is not None:
-            factor = dropout_factor(seed, dropout, batch_head, i[None, :], j[:, None])
-            dropped *= factor
-            dp *= factor
-        d_value = dot(dropped.to(d_out.dtype), d_out, d_value, PRECISION)
-        ds = p * (dp - tl.load(dgate + row, mask=is_query, other=0.0)[None, :])
-        d_key = dot(ds.to(query.dtype), query, d_key, PRECISION)
+    state = tl.zeros([BLOCK_K, BLOCK_D], tl.float32), tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
+    low, full_low, full_high, high = query_tiles(
+        first, queries, keys, end, left, right, BLOCK_Q, BLOCK_K, GROUP
+    )
+    if PLAIN:
+        for start in range(full_low, full_high, BLOCK_Q):
+            state = key_gradient_tile(
+                start, state, key, value, q, bias, mask, gate, seed, dout, lse, dgate, batch, head,
+                j, batch_head, units, queries, keys, end, left, right, scale, dropout,
+                DIM, V_DIM, GROUP, PRECISION, INDEX, BLOCK_Q, BLOCK_D, False,
+            )  # fmt: skip
+    else:
+        full_low, full_high = low, low
+    count, before = edge_tiles(low, full_low, full_high, high, BLOCK_Q)
+    for n in range(count):
+        state = key_gradient_tile(
+            edge_start(n, before, low, full_high, BLOCK_Q), state, key, value, q, bias, mask, gate,
+            seed, dout, lse, dgate, batch, head, j, batch_head, units, queries, keys, end, left,
+            right, scale, dropout,
+            DIM, V_DIM, GROUP, PRECISION, INDEX, BLOCK_Q, BLOCK_D, True,
+        )  # fmt: skip
+    d_key, d_value = state
     exists = j < keys
-    store_rows(origin(dk, batch, head), j_at * dk.token, d_key * scale, exists, DIM, BLOCK_D)
-    store_rows(origin(dv, batch, head), j_at * dv.token, d_value, exists, V_DIM, BLOCK_D)
+    store_rows(origin(dk, batch, unit), j_at * dk.token, d_key * scale, exists, DIM, BLOCK_D)
+    store_rows(origin(dv, batch, unit), j_at * dv.token, d_value, exists, V_DIM, BLOCK_D)
+
+
+@triton.jit
+def attention_backward_bias(
+    q, k, v, bias, mask, lengths, gate, seed, k_map, v_map, dout, lse, dgate, dbias,
+    batches, heads, queries, keys, left, right, scale, dropout,
+    DIM: tl.constexpr, V_DIM: tl.constexpr, GROUP: tl.constexpr,
+    PRECISION: tl.constexpr, INDEX: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Writes the gradient of a bias plane that batch entries or heads share: their dS, in order.
+
+    A program has one tile of the plane and goes through all who share it. FLOPs 2 Tq Tk (D + Dv)
+    per head more than the other kernels, for none of the 8 bytes a score that atomic additions
+    move; bytes q, k, v, dout once per row and column of tiles, from L2, and dbias once.
+    Source: Dao, 2023, "FlashAttention-2", arXiv 2307.08691, algorithm 2, summed over the batch.
+    """
+    q_tiles, k_tiles = tl.cdiv(queries, BLOCK_Q), tl.cdiv(keys, BLOCK_K)
+    cell = tl.program_id(0)
+    first_key, cell = cell % k_tiles * BLOCK_K, cell // k_tiles
+    first, cell = cell % q_tiles * BLOCK_Q, cell // q_tiles
+    batch0, head0, count, many = 0, 0, 1, 1
+    if dbias.head is None:
+        many = heads
+    else:
+        head0, cell = cell % heads, cell // heads
+    if dbias.batch is None:
+        count = batches
+    else:
+        batch0 = cell
+    i, j = first + tl.arange(0, BLOCK_Q), first_key + tl.arange(0, BLOCK_K)
+    is_query = i < queries
+    shift = keys - queries
+    seen = first >= 0
+    if left is not None:
+        seen &= first_key + BLOCK_K - 1 - first - shift >= -left
+    if right is not None:
+        seen &= first_key - (first + BLOCK_Q - 1) - shift <= right
+    total = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
+    for n in range(tl.where(seen, count * many, 0)):
+        batch, head = batch0 + n // many, head0 + n % many
+        k_head = head // GROUP if k_map is None else tl.load(k_map + head)
+        v_head = head // GROUP if v_map is None else tl.load(v_map + head)
+        end = keys if lengths is None else tl.minimum(tl.load(lengths + batch), keys).to(tl.int32)
+        is_key = j < end
+        batch_head = batch * heads + head
+        row = tl.cast(batch_head, tl.int64) * queries + i
+        query = load_rows(
+            origin(q, batch, head), row_offset(q, i, None, INDEX), is_query, DIM, BLOCK_D
+        )
+        key = load_rows(
+            origin(k, batch, k_head), row_offset(k, j, None, INDEX), is_key, DIM, BLOCK_D
+        )
+        s = dot(query, tl.trans(key), None, PRECISION) * (scale * LOG2E)
+        s = forbid(
+            s, batch, head, None, i[:, None], j[None, :], is_query[:, None], queries, keys, end,
+            bias, mask, left, right, True, INDEX,
+        )  # fmt: skip
+        p = tl.exp2(s - tl.load(lse + row, mask=is_query, other=float("inf"))[:, None])
+        if gate is not None:
+            factor = load_plane(
+                gate, batch, head, None, i[:, None], 0, is_query[:, None], False, INDEX
+            )
+            p *= factor.to(tl.float32)
+        d_out = load_rows(
+            origin(dout, batch, head), row_offset(dout, i, None, INDEX), is_query, V_DIM, BLOCK_D
+        )
+        value = load_rows(
+            origin(v, batch, v_head), row_offset(v, j, None, INDEX), is_key, V_DIM, BLOCK_D
+        )
+        dp = dot(d_out, tl.trans(value), None, PRECISION)
+        if seed is not None:
+            dp *= dropout_factor(seed, dropout, batch_head, i[:, None], j[None, :])
+        total += p * (dp - tl.load(dgate + row, mask=is_query, other=0.0)[:, None])
+    at = plane_pointers(dbias, batch0, head0, None, i[:, None], j[None, :], INDEX)
+    tl.store(at, total, mask=is_query[:, None] & (j < dbias.width)[None, :])

@@ -77,6 +77,18 @@ class Inputs(NamedTuple):
         """Whether there is a bias, a mask or dropout, which cost registers."""
         return self.bias is not None or self.mask is not None or self.seed is not None
 
+    @property
+    def bias_form(self) -> str | None:
+        """What becomes of the gradient of the bias: see `attention_backward_queries`."""
+        if self.bias is None:
+            return None
+        has = [have == want for have, want in zip(self.bias.shape, self.plane, strict=True)]
+        if not has[3]:
+            return "rows"
+        if not has[2]:
+            return "columns"
+        return "plane" if all(has) else "shared"
+
     def tiles(self, arch: str, name: str) -> Tiles:
         """The table's tiles for one of the kernels."""
         return tiles_for(arch, name, self.full, self.q.element_size(), self.width)
@@ -86,12 +98,12 @@ class Inputs(NamedTuple):
         """The head dim, padded."""
         return max(32, triton.next_power_of_2(max(self.q.shape[3], self.v.shape[3])))
 
-    def arguments(self, arch: str, tiles: Tiles) -> dict[str, Any]:
-        """What all kernels take."""
+    def arguments(self, arch: str, tiles: Tiles, packed: bool = True) -> dict[str, Any]:
+        """What all kernels take; `packed` says whether a group of heads may share a tile."""
         batch, heads, queries, keys = self.plane
         gate = self.gate if self.gate is None else self.gate[..., None]
         left, right = self.sides
-        grouped = self.group > 1
+        group = self.group if packed else 1
         return {
             "q": Rows.of(self.q),
             "k": Rows.of(self.k),
@@ -101,9 +113,9 @@ class Inputs(NamedTuple):
             "lengths": self.lengths,
             "gate": Plane.of(gate, (batch, heads, queries, 0)),
             "seed": self.seed,
-            "k_map": None if grouped else head_rows(self.k_map, self.q.device),
-            "v_map": None if grouped else head_rows(self.v_map, self.q.device),
-            "units": heads // self.group,
+            "k_map": None if group > 1 else head_rows(self.k_map, self.q.device),
+            "v_map": None if group > 1 else head_rows(self.v_map, self.q.device),
+            "units": heads // group,
             "queries": queries,
             "keys": keys,
             "left": left,
@@ -112,7 +124,8 @@ class Inputs(NamedTuple):
             "dropout": self.dropout,
             "DIM": self.q.shape[3],
             "V_DIM": self.v.shape[3],
-            "GROUP": self.group,
+            "GROUP": group,
+            "PLAIN": not self.full,
             "PRECISION": precision(arch),
             "INDEX": index_dtype(arch, self.q, self.k, self.v, self.bias, self.mask),
             **tiles.options(self.width),
@@ -271,15 +284,16 @@ def attention_forward(
     q, k, v, bias, mask, lengths, gate, seed, k_map, v_map, out, heads, lse,
     units, queries, keys, left, right, scale, dropout,
     DIM: tl.constexpr, V_DIM: tl.constexpr, GROUP: tl.constexpr, SPLIT: tl.constexpr,
-    PRECISION: tl.constexpr, INDEX: tl.constexpr,
+    PLAIN: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Writes `out`, the logarithm (base 2) of each row's normaliser, and the ungated heads.
 
     A program has BLOCK_Q rows: queries of one head, or of all heads of a group, whose keys are then
     read once. Tiles of keys at an edge (of the keys, the lengths or the window) are masked in a
-    loop of their own. With SPLIT every program of the second axis takes a part of the keys, and
-    writes what `attention_combine` puts together.
+    loop of their own; with a bias, a mask or dropout, which cost far more, in one loop with the
+    others, since twice the code would take more registers than there are. With SPLIT every program
+    of the second axis takes a part of the keys, and writes what `attention_combine` puts together.
 
     FLOPs 2 Tq Tk (D + Dv) per head; bytes q, k, v, out once, as k and v stay in L2 between the
     tiles of a head: T / 2 FLOPs a byte at 16 bits, so bound by computation from about 600 keys on
@@ -306,9 +320,7 @@ def attention_forward(
     if GROUP > 1:
         row += more * queries
         batch_head += more[:, None]
-    query = load_rows(
-        origin(q, batch, head), row_offset(q, i, more, INDEX), is_query, DIM, BLOCK_D
-    )
+    query = load_rows(origin(q, batch, head), row_offset(q, i, more, INDEX), is_query, DIM, BLOCK_D)
     state = (
         tl.full([BLOCK_Q], float("-inf"), tl.float32), tl.zeros([BLOCK_Q], tl.float32),
         tl.zeros([BLOCK_Q, BLOCK_D], tl.float32),
@@ -324,13 +336,16 @@ def attention_forward(
         full_high = tl.minimum(full_high, high // BLOCK_K * BLOCK_K)
         none = full_high <= full_low
         full_low, full_high = tl.where(none, low, full_low), tl.where(none, low, full_high)
+    if PLAIN:
+        for start in range(full_low, full_high, BLOCK_K):
+            state = attend_tile(
+                start, state, query, k, v, bias, mask, seed, batch, head, more, i, is_query, k_head,
+                v_head, batch_head, queries, keys, end, left, right, scale, dropout,
+                DIM, V_DIM, PRECISION, INDEX, BLOCK_K, BLOCK_D, False,
+            )  # fmt: skip
+    else:
+        full_low, full_high = low, low
     count, before = edge_tiles(low, full_low, full_high, high, BLOCK_K)
-    for start in range(full_low, full_high, BLOCK_K):
-        state = attend_tile(
-            start, state, query, k, v, bias, mask, seed, batch, head, more, i, is_query, k_head,
-            v_head, batch_head, queries, keys, end, left, right, scale, dropout,
-            DIM, V_DIM, PRECISION, INDEX, BLOCK_K, BLOCK_D, False,
-        )  # fmt: skip
     for n in range(count):
         state = attend_tile(
             edge_start(n, before, low, full_high, BLOCK_K), state, query, k, v, bias, mask, seed,
