@@ -1,13 +1,14 @@
 """Compiles every Triton kernel for every GPU it is dispatched on, without one; lists the results.
 
-    python -m benchmarks.kernels [FILE]
+    python -m benchmarks.kernels [FILE] [--all]
 
-The table is printed, or written to FILE; then the exit status is 1 where that changed the file. The
-backends plan the launches themselves; triton.compile then compiles them for another device instead
-of running them. It fails where a kernel has no tensor-core instruction, spills a register or needs
-more shared memory than there is.
+The table is printed, or written to FILE; then the exit status is 1 where that changed the file, as
+a new spill does. The backends plan the launches themselves; triton.compile then compiles them for
+another device instead of running them. It fails where a kernel has no tensor-core instruction or
+needs more shared memory than there is. --all has every dtype and head dim, aligned sizes too.
 """
 
+import argparse
 import contextlib
 import io
 import multiprocessing
@@ -64,6 +65,12 @@ class Case(NamedTuple):
         plan = plan_attention if self.operator == "attention" else plan_short
         return plan(self)
 
+    @property
+    def shown(self) -> bool:
+        """Whether the page and the continuous integration have it."""
+        widths = (64, 128) if self.operator == "attention" else (32, 64)
+        return self.size == 2 and not self.aligned and self.width in widths
+
     def work(self) -> Work:
         """What a large call has to compute and to move."""
         if self.operator == "attention":
@@ -117,7 +124,7 @@ def plan_attention(case: Case) -> Launch:
     if case.kernel == "forward":
         return triton_forward.plan(x, case.arch)[0][0]
     lse = torch.zeros(batch, heads, tokens)
-    launches, _ = triton_backward.plan(dout, dout, lse, x, full, case.arch)
+    launches, _ = triton_backward.plan(dout, None, dout, lse, x, full, case.arch)
     return launches[{"queries": 0, "bias": 1, "keys": -1}[case.kernel]]
 
 
@@ -169,7 +176,6 @@ class Compiled:
         """What is wrong with it."""
         return [
             *(["no tensor-core instruction"] if not self.instruction else []),
-            *([f"{self.spilled} spilled"] if self.spilled else []),
             *([f"{self.shared} bytes of shared memory"] if self.shared > TARGETS[arch][1] else []),
         ]
 
@@ -216,17 +222,23 @@ def examine(case: Case) -> Compiled:
 HEADER = """\
 # Kernels
 
-Written by `nox -s kernels`, which compiles every Triton kernel ahead of time, without a GPU, with
-the tiles that calls are dispatched to, and fails where one has no tensor-core instruction, spills
-a register or exceeds the shared memory of its GPU. The same session runs the kernels under Triton's
-interpreter against the reference. Nothing here was timed on a GPU: the last columns are estimates.
+Written by `nox -s kernels`, which compiles Triton kernels ahead of time, without a GPU, with the
+tiles that calls are dispatched to, and fails where one has no tensor-core instruction or exceeds
+the shared memory of its GPU, or where this page changes. The same session runs the kernels under
+Triton's interpreter against the reference. Nothing here was timed on a GPU: the last columns are
+estimates; `python -m benchmarks.gpu` in packages/core-attn is to measure them.
 
-- **with**: *plain* launches have causality, lengths, head maps and a gate (compiled in float16);
-  *full* ones bias with its gradient, mask and dropout as well (bfloat16). `short_attention` is
-  compiled with everything at once, *padded* (float16) and *packed* (bfloat16).
+The rows are the hardest of each kind: 16-bit floats, heads of 64 and 128, an odd number of tokens
+(197) and heads split from one projection. `python -m benchmarks.kernels --all` compiles all dtypes,
+head dims and aligned sizes.
+
+- **with**: *plain* launches have causality, lengths, a gate and heads in groups of four (compiled
+  in float16); *full* ones a window, a bias with its gradient, a mask and dropout (bfloat16).
+  `short_attention` is compiled with everything at once, *padded* (float16) and *packed* (bfloat16).
 - **tile**: queries x keys, warps, pipeline stages. On sm80 shared memory is held under the 99 KiB
   of sm_86, sm_89 and sm_120, which take the same tiles.
-- **registers** per thread; on AMD vector + scalar ones. No kernel spills any.
+- **registers** per thread; on AMD vector + scalar ones. **spills**: bytes a thread of a stack, of
+  stores and of loads together; on AMD registers.
 - **FLOP/byte**: useful FLOPs over bytes moved at least once from memory.
 - **bound by** the slowest of memory, tensor cores, and the arithmetic on scores between the
   products (exp2, masks, dropout's Philox), which a program does not overlap with its own products;
@@ -280,9 +292,13 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def main(path: Path | None) -> int:
-    start = time.perf_counter()
-    wanted = list(cases())
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("path", type=Path, nargs="?", metavar="FILE")
+    parser.add_argument("--all", action="store_true", help="every dtype, head dim and alignment")
+    options = parser.parse_args()
+    start, path = time.perf_counter(), options.path
+    wanted = [case for case in cases() if case.shown or options.all]
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         results = dict(zip(wanted, pool.map(examine, wanted, chunksize=4), strict=True))
     text = page(results)
@@ -302,4 +318,4 @@ def main(path: Path | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if sys.argv[1:] else None))
+    sys.exit(main())

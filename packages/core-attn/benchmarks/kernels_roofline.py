@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 SCORE_OPS = {  # float32 and integer instructions for each score, besides exp2, by hand
-    "forward": 8, "queries": 9, "keys": 10, "short forward": 11, "short backward": 16,
+    "forward": 8, "queries": 9, "keys": 10, "bias": 10, "short forward": 11, "short backward": 16,
     "bias and mask": 6, "dropout": 60,  # 7 rounds of Philox
 }  # fmt: skip
 
@@ -48,14 +48,15 @@ class Estimate(NamedTuple):
 def attention_work(kernel: str, size: int, width: int, full: bool) -> Work:
     """2048 queries and keys, all visible; a full bias plane of float32 and a mask if `full`."""
     scores = 2048**2
-    products, tensors = {"forward": (2, 4), "queries": (3, 6), "keys": (4, 6)}[kernel]
+    products, tensors = {
+        "forward": (2, 4), "queries": (3, 6), "keys": (4, 6), "bias": (2, 4),
+    }[kernel]  # fmt: skip
     flops = 2 * products * scores * width
     ops = SCORE_OPS[kernel]
     moved = tensors * 2048 * width * size
     if full:
         ops += SCORE_OPS["bias and mask"] + SCORE_OPS["dropout"]
-        # The gradient of a shared bias is read and written by atomic additions.
-        moved += scores * (4 + 1 + (8 if kernel == "queries" else 0))
+        moved += scores * (4 + 1 + (4 if kernel in ("queries", "bias") else 0))
     return Work(flops, flops, scores, scores * ops, moved)
 
 

@@ -19,6 +19,7 @@ from .layers import (
 from .ops import (
     angle_legendre,
     attention,
+    attention_lse,
     attention_mean,
     attention_row,
     attention_weights,
@@ -48,6 +49,7 @@ from .taps import Last, Mean, Tap, edit, record
 
 __all__ = [
     "attention",
+    "attention_lse",
     "attention_weights",
     "attention_row",
     "attention_mean",

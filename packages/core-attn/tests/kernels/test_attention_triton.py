@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core_attn import attention, attention_weights, use_backend
+from core_attn import attention, attention_lse, attention_weights, use_backend
 
 from .comparing import CHECKS, assert_drops_the_same_both_ways, assert_like_reference, rounded
 
@@ -178,6 +178,16 @@ def test_operator_is_well_formed(device):
     torch.library.opcheck(
         torch.ops.core_attn.attention_triton.default, arguments, test_utils=CHECKS
     )
+
+
+@pytest.mark.parametrize("heads", [(2, 2, 2), (4, 2, 2)])
+def test_logarithm_of_the_normaliser(device, heads):
+    def both(*tensors, **options):
+        out, lse = attention_lse(*tensors, **options)
+        return torch.cat([out, lse.masked_fill(lse == -torch.inf, 0)[..., None]], -1)
+
+    lengths = torch.tensor([11, 0], device=device)
+    assert_like_reference(both, make(device, heads=heads, tokens=(9, 11)), lengths=lengths)
 
 
 @pytest.mark.parametrize("options", [{"causal": True}, {"window": (9, 4)}, {}])

@@ -138,6 +138,10 @@ def test_torch_func_transforms_it():
         ({"offsets": torch.tensor([1, 20])}, "from 0 to the 20 tokens"),
         ({"offsets": torch.tensor([0])}, "shape"),
         ({"bias": normal(2, 5, 5)}, "longest problem has 8"),
+        ({"longest": 7}, "longest is 7, but the longest problem has 8"),
+        ({"longest": 0}, "longest must be a positive integer, got 0"),
+        ({"longest": 9, "bias": normal(2, 8, 8)}, "reach 8 tokens, but longest is 9"),
+        ({"offsets": None, "longest": 9}, "longest is for packed problems"),
         ({"bias": normal(3, 8, 8)}, "bias of shape"),
         ({"mask": torch.ones(2, 2, 8, 8, dtype=torch.bool)}, "mask of shape"),
         ({"head_gate": normal(4, 2)}, "head_gate must have shape"),
@@ -151,6 +155,18 @@ def test_what_does_not_fit_is_named(change, message):
     arguments = {"q": q, "k": k, "v": v, "offsets": torch.tensor([0, 5, 13, 20])}
     with pytest.raises(ValueError, match=message):
         short_attention(**{**arguments, **change})
+
+
+def test_a_bound_of_the_longest_problem_changes_nothing():
+    q, k, v = (x.requires_grad_() for x in qkv(20, 2, 8))
+    offsets = torch.tensor([0, 5, 13, 20])
+    results = []
+    for longest in (None, 8, 30):
+        out = short_attention(q, k, v, offsets=offsets, longest=longest)
+        results.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
+    for other in results[1:]:
+        for got, want in zip(other, results[0], strict=True):
+            assert_close(got, want)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Operators: functions of tensors, each with a plain reference and faster backends."""
 
 from ._attention.call import AttentionOptions, WeightsOptions
+from ._attention.normalizer import attention_lse
 from ._attention.operator import attention, attention_mean, attention_row, attention_weights
 from ._delta_rule.operator import delta_rule
 from ._dispatch import Choice, Explanation, use_backend, why
@@ -35,6 +36,7 @@ __all__ = [
     "WeightsOptions",
     "angle_legendre",
     "attention",
+    "attention_lse",
     "attention_mean",
     "attention_row",
     "attention_weights",

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -57,9 +58,8 @@ class Plane(NamedTuple):
             return None
         width = x.shape[3]
         if x.shape[2] > 1 and width > 1 and not _aligned(x):
-            padded = plane_like(x, x.shape, x.dtype)
-            padded.copy_(x)
-            x, width = padded, padded.stride(2)
+            width = -(-width // 16) * 16
+            x = F.pad(x, (0, width - x.shape[3]))[..., : x.shape[3]]
         sizes = zip(x.shape, full, x.stride(), strict=True)
         return cls(x, *(stride if have == want else None for have, want, stride in sizes), width)
 
@@ -212,16 +212,16 @@ def load_plane(x, batch, head, more, i, j, exists, EDGE: tl.constexpr, INDEX: tl
     Keys beyond the width are left out where the tile may be at an edge.
     """
     at = plane_pointers(x, batch, head, more, i, j, INDEX)
-    many = more is not None and x.head is not None
-    by_rows = exists is not None and (x.query is not None or many)
-    if by_rows and (EDGE and x.key is not None):
-        return tl.load(at, mask=exists & (j < x.width), other=0)
-    elif by_rows:
-        return tl.load(at, mask=exists, other=0)
-    elif EDGE and x.key is not None:
-        return tl.load(at, mask=j < x.width, other=0)
-    else:
+    inside = None
+    if exists is not None:
+        if x.query is not None or (more is not None and x.head is not None):
+            inside = exists
+    if EDGE and x.key is not None:
+        inside = j < x.width if inside is None else inside & (j < x.width)
+    if inside is None:
         return tl.load(at)
+    else:
+        return tl.load(at, mask=inside, other=0)
 
 
 @triton.jit

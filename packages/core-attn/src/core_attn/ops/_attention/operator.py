@@ -68,7 +68,7 @@ def attention(
         >>> attention(q, k, v, causal=True).shape
         torch.Size([2, 4, 5, 8])
     """
-    return restored(ATTENTION(_check(q, k, v, **options)), q.shape[:-3])
+    return restored(ATTENTION(check(q, k, v, **options)), q.shape[:-3])
 
 
 def attention_weights(
@@ -177,11 +177,11 @@ WEIGHTS = Operator(
 
 
 def _check_weights(q: Tensor, k: Tensor, options: WeightsOptions) -> RowsCall:
-    call = _check(q, k, k, v_head_map=options.get("k_head_map"), **options)
+    call = check(q, k, k, v_head_map=options.get("k_head_map"), **options)
     return RowsCall(call.q, call)
 
 
-def _check(
+def check(
     q, k, v, *, bias=None, mask=None, lengths=None, causal=False, window=None, scale=None,
     dropout=0.0, k_head_map=None, v_head_map=None, head_gate=None, pattern=None,
 ) -> AttentionCall:  # fmt: skip

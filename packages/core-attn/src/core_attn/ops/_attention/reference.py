@@ -7,23 +7,32 @@ from torch import Tensor
 from .call import AttentionCall, take_heads
 
 
-def weights(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
-    """The weights of the given queries, (batch, heads, rows, keys), before dropout."""
+def scores(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
+    """The scores of the given queries, (batch, heads, rows, keys), -inf where a key is not seen."""
     q, k = call.q[..., rows, :], take_heads(call.shielded()[0], call.k_head_map)
     wide = torch.promote_types(q.dtype, torch.float32)
-    scores = call.scale * (q.to(wide) @ k.to(wide).transpose(-1, -2))
+    found = call.scale * (q.to(wide) @ k.to(wide).transpose(-1, -2))
     if call.bias is not None:
         bias = call.bias
         if bias.shape[-2] > 1:
             bias = bias[..., rows, :]
-        scores = scores + bias.to(wide)
+        found = found + bias.to(wide)
     allowed = call.allowed(rows)
-    if allowed is not None:
-        scores = scores.masked_fill(~allowed, -torch.inf)
-    if call.bias is None and allowed is None:
-        return scores.softmax(-1).to(q.dtype)
-    blind = (scores == -torch.inf).all(-1, keepdim=True)
-    return scores.masked_fill(blind, 0.0).softmax(-1).masked_fill(blind, 0.0).to(q.dtype)
+    return found if allowed is None else found.masked_fill(~allowed, -torch.inf)
+
+
+def weights(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
+    """The weights of the given queries, (batch, heads, rows, keys), before dropout."""
+    found = scores(call, rows)
+    if call.bias is None and call.allowed(rows) is None:
+        return found.softmax(-1).to(call.q.dtype)
+    blind = (found == -torch.inf).all(-1, keepdim=True)
+    return found.masked_fill(blind, 0.0).softmax(-1).masked_fill(blind, 0.0).to(call.q.dtype)
+
+
+def lse(call: AttentionCall) -> Tensor:
+    """The logarithm of what the weights of every query were divided by."""
+    return scores(call).logsumexp(-1)
 
 
 def run(call: AttentionCall) -> Tensor:

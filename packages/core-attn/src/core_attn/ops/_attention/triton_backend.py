@@ -19,21 +19,30 @@ INPUTS = (
 
 
 def _run(call: AttentionCall) -> Tensor:
-    window, seed = call.window, None
-    if call.causal:
-        window = (window[0] if window else call.k.shape[2], 0)
-    if call.dropout > 0:
-        seed = torch.randint(2**62, (1,), device=call.q.device)
-    out, _, _ = torch.ops.core_attn.attention_triton(
-        call.q, call.k, call.v, call.bias, call.mask, call.lengths, call.head_gate, seed,
-        call.k_head_map, call.v_head_map, window, call.scale, call.dropout,
-    )  # fmt: skip
+    out, _ = run_with_lse(call)
     if call.dropout:  # no second run would drop the same weights
         return out
     return twice_differentiable(out, "attention", reference.run, call, FLOATS)
 
 
-def _cannot(call: AttentionCall) -> str | None:
+def run_with_lse(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    """The output, and the logarithms (base 2) of the normalisers, inf where nothing is seen.
+
+    The second one has no gradient with a gate.
+    """
+    window, seed = call.window, None
+    if call.causal:
+        window = (window[0] if window else call.k.shape[2], 0)
+    if call.dropout > 0:
+        seed = torch.randint(2**62, (1,), device=call.q.device)
+    out, _, lse = torch.ops.core_attn.attention_triton(
+        call.q, call.k, call.v, call.bias, call.mask, call.lengths, call.head_gate, seed,
+        call.k_head_map, call.v_head_map, window, call.scale, call.dropout,
+    )  # fmt: skip
+    return out, lse
+
+
+def cannot(call: AttentionCall) -> str | None:
     """It takes 16- and 32-bit floats on a GPU, with heads for which tiles have been compiled."""
     if (reason := refuses_device(call.q)) is not None:
         return reason
@@ -60,7 +69,7 @@ def _reluctant(call: AttentionCall) -> str | None:
     return None
 
 
-offer = offer_of(_run, _cannot, _reluctant)
+offer = offer_of(_run, cannot, _reluctant)
 
 
 @torch.library.custom_op(
@@ -89,11 +98,11 @@ def _(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.custom_op(
     "core_attn::attention_triton_backward",
     mutates_args=(),
-    schema="(Tensor dout, Tensor heads, Tensor lse, bool with_bias, "
+    schema="(Tensor dout, Tensor? dlse, Tensor heads, Tensor lse, bool with_bias, "
     f"{INPUTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _backward(
-    dout: Tensor, heads: Tensor, lse: Tensor, with_bias: bool, *inputs: Any
+    dout: Tensor, dlse: Tensor | None, heads: Tensor, lse: Tensor, with_bias: bool, *inputs: Any
 ) -> tuple[Tensor, ...]:
     """Returns the gradients of q, k, v, bias and gate; empty for those that are not there."""
     from .triton_backward import plan
@@ -101,7 +110,7 @@ def _backward(
 
     x = Inputs(*inputs)
     launches, (dq, dk, dv, dbias, dgate) = plan(
-        dout, heads, lse, x, with_bias, arch_of(dout.device)
+        dout, dlse, heads, lse, x, with_bias, arch_of(dout.device)
     )
     for launch in launches:
         launch()
@@ -119,7 +128,7 @@ def _backward(
 
 @_backward.register_fake
 def _(
-    dout: Tensor, heads: Tensor, lse: Tensor, with_bias: bool, *inputs: Any
+    dout: Tensor, dlse: Tensor | None, heads: Tensor, lse: Tensor, with_bias: bool, *inputs: Any
 ) -> tuple[Tensor, ...]:
     q, k, v, bias, gate, k_map, v_map = (inputs[n] for n in (0, 1, 2, 3, 6, 8, 9))
     dq, dk, dv = (
@@ -142,17 +151,22 @@ def _sum_heads(per_query_head: Tensor, stored: Tensor, head_map: list[int] | Non
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     out, heads, lse = output
     gated = inputs[6] is not None
-    ctx.mark_non_differentiable(heads, lse)
+    ctx.mark_non_differentiable(*([heads, lse] if gated else [heads]))
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(heads if gated else out, lse, *inputs[:8])
     ctx.rest = inputs[8:]
 
 
-def _differentiate(ctx: Any, dout: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _differentiate(
+    ctx: Any, dout: Tensor | None, _: None, dlse: Tensor | None
+) -> tuple[Tensor | None, ...]:
     with_bias = ctx.needs_input_grad[3]
+    if dout is None:
+        dout = torch.zeros_like(ctx.saved_tensors[0])
     # Without dropout the definition is derived instead, and nothing but zeros arrives here then.
     with torch.set_grad_enabled(torch.is_grad_enabled() and ctx.rest[-1] > 0):
         dq, dk, dv, dbias, dgate = torch.ops.core_attn.attention_triton_backward(
-            dout, *ctx.saved_tensors[:2], with_bias, *ctx.saved_tensors[2:], *ctx.rest
+            dout, dlse, *ctx.saved_tensors[:2], with_bias, *ctx.saved_tensors[2:], *ctx.rest
         )
     gated = ctx.saved_tensors[8] is not None
     return (

@@ -38,7 +38,13 @@ PLANE, COLUMNS, ROWS = (tl.constexpr(form) for form in ("plane", "columns", "row
 
 
 def plan(
-    dout: Tensor, heads: Tensor, lse: Tensor, x: Inputs, with_bias: bool, arch: str
+    dout: Tensor,
+    dlse: Tensor | None,
+    heads: Tensor,
+    lse: Tensor,
+    x: Inputs,
+    with_bias: bool,
+    arch: str,
 ) -> tuple[list[Launch], Gradients]:
     """The launches of the backward pass, in order, and what they will fill.
 
@@ -72,16 +78,20 @@ def plan(
     group = x.group if packed else 1
     args = x.arguments(arch, tiles, packed) | shared
     by_queries = args | {
-        "heads": Rows.of(heads), "dq": Rows.of(dq), "dbias": None if form == "shared" else plane,
+        "dlse": dlse if dlse is None else dlse.contiguous(), "heads": Rows.of(heads),
+        "dq": Rows.of(dq), "dbias": None if form == "shared" else plane,
         "FORM": form or "",
     }  # fmt: skip
     units = batch * (heads_q // group)
     programs = triton.cdiv(queries * group, tiles.queries) * units
     launches = [Launch(attention_backward_queries, programs, by_queries)]
     if form == "shared" and plane is not None and dbias is not None:
+        tiles = x.tiles(arch, "bias")
         cells = dbias.shape[0] * dbias.shape[1]
         cells *= triton.cdiv(queries, tiles.queries) * triton.cdiv(keys, tiles.keys)
-        of_bias = args | {"dbias": plane, "batches": batch, "heads": heads_q}
+        of_bias = (
+            args | tiles.options(x.width) | {"dbias": plane, "batches": batch, "heads": heads_q}
+        )
         del of_bias["units"], of_bias["PLAIN"]
         launches.append(Launch(attention_backward_bias, cells, of_bias))
     tiles = x.tiles(arch, "keys")
@@ -137,8 +147,8 @@ def gradient_tile(
 
 @triton.jit
 def attention_backward_queries(
-    q, k, v, bias, mask, lengths, gate, seed, k_map, v_map, dout, heads, lse, dq, dbias, dgate,
-    units, queries, keys, left, right, scale, dropout,
+    q, k, v, bias, mask, lengths, gate, seed, k_map, v_map, dout, dlse, heads, lse, dq, dbias,
+    dgate, units, queries, keys, left, right, scale, dropout,
     DIM: tl.constexpr, V_DIM: tl.constexpr, GROUP: tl.constexpr, FORM: tl.constexpr,
     PLAIN: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -181,6 +191,8 @@ def attention_backward_queries(
         origin(heads, batch, head), row_offset(heads, i, more, INDEX), is_query, V_DIM, BLOCK_D
     )
     mean = tl.sum(d_out.to(tl.float32) * out.to(tl.float32), 1)
+    if dlse is not None:  # of the logarithm of the normaliser, base 2; then there is no gate
+        mean -= tl.load(dlse + row, mask=is_query, other=0.0) * LOG2E
     tl.store(dgate + row, mean, mask=is_query)
     norm = tl.load(lse + row, mask=is_query, other=float("inf"))
     factor = None
@@ -197,8 +209,8 @@ def attention_backward_queries(
         for start in range(full_low, full_high, BLOCK_K):
             state = gradient_tile(
                 start, state, query, d_out, mean, norm, factor, k, v, bias, mask, seed, dbias,
-                batch, head, more, i, is_query, k_head, v_head, batch_head, tile, queries, keys, end, left,
-                right, scale, dropout,
+                batch, head, more, i, is_query, k_head, v_head, batch_head, tile, queries, keys,
+                end, left, right, scale, dropout,
                 DIM, V_DIM, FORM, PRECISION, INDEX, BLOCK_K, BLOCK_D, False,
             )  # fmt: skip
     else:
@@ -253,8 +265,12 @@ def key_gradient_tile(
     """Adds what a tile of rows gives to the gradients of keys and values."""
     d_key, d_value = state
     i, more = locate(start + tl.arange(0, BLOCK_Q), GROUP)
-    is_query = i < queries if EDGE else None
-    exists = is_query if is_query is None else is_query[None, :]
+    if EDGE:
+        is_query = i < queries
+        exists = is_query[None, :]
+    else:
+        is_query = None
+        exists = None
     row = batch_head.to(tl.int64) * queries + i
     column = None
     if GROUP > 1:

@@ -20,6 +20,8 @@ class ShortOptions(TypedDict, total=False):
         mask: True where a query may see a key, broadcastable like `bias`.
         offsets: (problems + 1) integers from 0 to total that never decrease; problem p is made of
             the tokens `offsets[p]` to `offsets[p + 1] - 1`. None for padded tensors.
+        longest: with `offsets`, tokens that no problem exceeds. Without it they are read, for which
+            a GPU has to finish and compiled graphs have no way; there it is taken on trust.
         scale: factor on the scores; 1/sqrt(dim) by default.
         dropout: probability with which each weight is zeroed (the rest scaled up). Always active.
         head_gate: factor on each head's output: (*batch, heads) or (*batch, queries, heads),
@@ -31,6 +33,7 @@ class ShortOptions(TypedDict, total=False):
     bias: Float[Tensor, "..."] | None
     mask: Bool[Tensor, "..."] | None
     offsets: Int[Tensor, " problems_and_one"] | None
+    longest: int | None
     scale: float | None
     dropout: float
     head_gate: Float[Tensor, "..."] | None

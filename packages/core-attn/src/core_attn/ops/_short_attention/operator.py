@@ -67,7 +67,8 @@ def short_attention(
         q: queries; views such as a split of heads are read where they lie.
         k: keys, as many heads as `q`.
         v: values, as many tokens as `k`.
-        options: bias, mask, offsets, scale, dropout, head_gate, pattern: see `ShortOptions`.
+        options: bias, mask, offsets, longest, scale, dropout, head_gate, pattern: see
+            `ShortOptions`.
 
     Returns:
         The heads' outputs, in the shape of `q` (with v's dim) and its dtype, or that of autocast;
@@ -96,10 +97,12 @@ def short_attention(
 
 
 def _check_padded(
-    q, k, v, *, bias=None, mask=None, offsets=None, scale=None, dropout=0.0, head_gate=None,
-    pattern=None,
+    q, k, v, *, bias=None, mask=None, offsets=None, longest=None, scale=None, dropout=0.0,
+    head_gate=None, pattern=None,
 ) -> ShortCall:  # fmt: skip
     """Checks the arguments of padded problems and returns the call in its normal form."""
+    if longest is not None:
+        raise ValueError(f"longest is for packed problems, with offsets; got {longest!r}")
     q, k, v, head_gate = cast_by_autocast(q, k, v, head_gate)
     check_qkv(q, k, v, head_gate=head_gate)
     *batch, heads, queries, _ = q.shape
@@ -119,8 +122,8 @@ def _check_padded(
 
 
 def _check_packed(
-    q, k, v, *, offsets, bias=None, mask=None, scale=None, dropout=0.0, head_gate=None,
-    pattern=None,
+    q, k, v, *, offsets, longest=None, bias=None, mask=None, scale=None, dropout=0.0,
+    head_gate=None, pattern=None,
 ) -> ShortCall:  # fmt: skip
     """Checks the arguments of packed problems and returns the call in its normal form."""
     q, k, v, head_gate = cast_by_autocast(q, k, v, head_gate)
@@ -138,7 +141,7 @@ def _check_packed(
     for name, x in (("bias", bias), ("mask", mask)):
         if x is not None:
             check_tensor(name, x, like=q)
-    longest = _longest(offsets, bias, mask)
+    longest = _longest(offsets, longest, bias, mask)
     full = (problems, heads, longest or 0, longest or 0)  # unknown where nothing has to fit
     axes = "(problems, heads, queries, keys)"
     if bias is not None:
@@ -198,16 +201,25 @@ def _check_offsets(offsets: Tensor, q: Tensor) -> Tensor:
     return offsets
 
 
-def _longest(offsets: Tensor, bias: Tensor | None, mask: Tensor | None) -> int | None:
+def _longest(
+    offsets: Tensor, longest: int | None, bias: Tensor | None, mask: Tensor | None
+) -> int | None:
     """An upper bound of the tokens in a packed problem; None where only a trace could tell."""
-    given = max(
+    if longest is not None and (
+        isinstance(longest, bool) or not isinstance(longest, int) or longest < 1
+    ):
+        raise ValueError(f"longest must be a positive integer, got {longest!r}")
+    reach = max(
         (n for x in (bias, mask) if x is not None and x.dim() >= 1 for n in x.shape[-2:]), default=1
     )
-    if torch.compiler.is_compiling() or (given > 1 and offsets.device.type != "cpu"):
-        return given if given > 1 else None
-    longest = int(offsets.diff().max())
-    if given > 1 and given < longest:
-        raise ValueError(
-            f"bias and mask reach {given} tokens, but the longest problem has {longest}"
-        )
-    return max(given, longest)
+    given = reach if reach > 1 else longest
+    if longest is not None and reach > 1 and longest > reach:
+        raise ValueError(f"bias and mask reach {reach} tokens, but longest is {longest}")
+    if torch.compiler.is_compiling() or (given is not None and offsets.device.type != "cpu"):
+        return given
+    found = int(offsets.diff().max())
+    if longest is not None and longest < found:
+        raise ValueError(f"longest is {longest}, but the longest problem has {found} tokens")
+    if reach > 1 and reach < found:
+        raise ValueError(f"bias and mask reach {reach} tokens, but the longest problem has {found}")
+    return found if given is None else max(given, found)
