@@ -61,7 +61,9 @@ class Plane(NamedTuple):
             width = -(-width // 16) * 16
             x = F.pad(x, (0, width - x.shape[3]))[..., : x.shape[3]]
         sizes = zip(x.shape, full, x.stride(), strict=True)
-        return cls(x, *(stride if have == want else None for have, want, stride in sizes), width)
+        axes = (stride if have == want else None for have, want, stride in sizes)
+        batch, head, query, key = axes
+        return cls(x, batch, head, query, key, width)
 
 
 def plane_like(x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:

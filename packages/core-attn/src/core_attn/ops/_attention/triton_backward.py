@@ -1,6 +1,6 @@
 """The backward kernels of `attention`: by tiles of queries, then by tiles of keys; of the bias."""
 # What triton compiles is not typed as Python.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportOptionalSubscript=false
 
 import torch
 import triton

@@ -1,4 +1,6 @@
 """The forward kernel of `attention`: one program per tile of queries, online softmax over keys."""
+# What triton compiles is not typed as Python.
+# pyright: reportArgumentType=false, reportOptionalSubscript=false
 
 from typing import Any, NamedTuple
 

@@ -96,7 +96,10 @@ class Inputs(NamedTuple):
 
 
 def _whole_plane(x: Tensor | None, full: tuple[int, ...]) -> Plane | None:
-    return None if x is None else Plane(x, *x.expand(full).stride(), full[3])
+    if x is None:
+        return None
+    batch, head, query, key = x.expand(full).stride()
+    return Plane(x, batch, head, query, key, full[3])
 
 
 def plan_forward(x: Inputs, arch: str) -> tuple[Launch, Tensor]:
