@@ -22,7 +22,7 @@ class Entry(NamedTuple):
 # (architecture, bytes of the dtype): entries, the smallest first
 TILES = {
     ("sm80", 2): (
-        Entry(64, 32, Tiles(64, 64, 4, 1), Tiles(64, 64, 4, 1)),
+        Entry(64, 32, Tiles(64, 64, 4, 1), Tiles(64, 64, 8, 1)),
         Entry(64, 64, Tiles(64, 64, 4, 1), Tiles(16, 64, 4, 1)),
         Entry(128, 64, Tiles(32, 128, 4, 1), Tiles(32, 128, 8, 1)),
     ),
@@ -31,16 +31,16 @@ TILES = {
         Entry(32, 64, Tiles(32, 32, 4, 1), Tiles(32, 32, 4, 1)),
     ),
     ("sm90", 2): (
-        Entry(64, 32, Tiles(64, 64, 4, 1), Tiles(64, 64, 4, 1)),
+        Entry(64, 32, Tiles(64, 64, 4, 1), Tiles(64, 64, 8, 1)),
         Entry(64, 64, Tiles(64, 64, 4, 1), Tiles(64, 64, 4, 1)),
-        Entry(128, 64, Tiles(64, 128, 8, 1), Tiles(32, 128, 8, 1)),
+        Entry(128, 64, Tiles(32, 128, 8, 1), Tiles(32, 128, 8, 1)),
     ),
     ("sm90", 4): (
         Entry(64, 32, Tiles(64, 64, 4, 1), Tiles(16, 64, 4, 1)),
         Entry(32, 64, Tiles(32, 32, 4, 1), Tiles(16, 32, 4, 1)),
     ),
     ("sm100", 2): (
-        Entry(64, 32, Tiles(64, 64, 4, 1), Tiles(64, 64, 4, 1)),
+        Entry(64, 32, Tiles(64, 64, 4, 1), Tiles(64, 64, 8, 1)),
         Entry(64, 64, Tiles(64, 64, 4, 1), Tiles(64, 64, 8, 1)),
         Entry(128, 64, Tiles(32, 128, 4, 1), Tiles(32, 128, 8, 1)),
     ),
