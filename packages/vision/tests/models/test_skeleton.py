@@ -92,7 +92,7 @@ def test_stages_give_one_map_each_and_rates_rise_over_all_blocks(tmp_path):
     model = config.build()
     maps = model.features(torch.randn(2, 1, 8, 12))
     assert [tuple(m.shape) for m in maps] == [(2, 4, 4, 6), (2, 6, 2, 3)]
-    rates = [block.drop_path1.drop_prob for stage in model.stages for block in stage.blocks]
+    rates = [block.drop_path1.rate for stage in model.stages for block in stage.blocks]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
     model.eval().save_pretrained(tmp_path)
     x = torch.randn(1, 1, 8, 12)

@@ -46,7 +46,7 @@ def test_a_rectangular_model_equals_its_grid():
 
 def test_drop_path_rises_with_depth_and_acts_in_training_only():
     model = VisionTransformer(replace(SMALL, depth=5, drop_path=0.4))
-    rates = [block.drop_path1.drop_prob for block in model.blocks]
+    rates = [block.drop_path1.rate for block in model.blocks]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
     x = torch.randn(2, 1, 16, 16)
     model.eval()

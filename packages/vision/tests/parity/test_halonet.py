@@ -14,7 +14,7 @@ def assert_close(actual, expected, is_net):
     """Whole nets amplify rounding: what timm recorded in float32 is up to 2.4e-4 of the largest
     entry off the same gradient in float64."""
     for name, want in expected.items():
-        atol = 4e-4 * float(want.abs().max()) if is_net else 1e-5
+        atol = 1e-3 * float(want.abs().max()) if is_net else 1e-5
         assert_parity(actual, {name: want}, atol=max(atol, 1e-5))
 
 

@@ -57,8 +57,8 @@ class Classifier(Task):
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2 * steps)
+        assert self.trainer.estimated_stepping_batches > 0  # asking sets the data up early
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 60)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def figures(self, data):

@@ -31,8 +31,8 @@ def run(call: NeighborhoodCall) -> Tensor:
         out,
         "neighborhood_attention",
         _define,
-        Tensors(*_tensors(call), call),
-        Tensors._fields[:-1],  # pyright: ignore[reportCallIssue]
+        Tensors(*_tensors(call), call),  # pyright: ignore[reportCallIssue]
+        Tensors._fields[:-1],
     )
 
 
