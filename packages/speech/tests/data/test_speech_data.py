@@ -87,7 +87,7 @@ def test_bad_clips_are_skipped_counted_and_listed(recordings, tmp_path, capsys):
     assert len(made.prepared) == 2
     for reason in (
         "refused 1: is silent (c0)",
-        "refused 1: the file is cut (c1)",
+        "refused 1: the file is cut",
         "refused 1: has NaN or infinite samples (c2)",
         "refused 1: text is empty after normalisation (extra)",
         "refused 1: there is no sound file for it (gone.wav)",
