@@ -123,7 +123,7 @@ def allocated(costs: Sequence[Sequence[float]], budget: int) -> list[int]:
 
     Example:
         >>> allocated([[9.0, 1.0, 0.0], [2.0, 1.5, 0.0]], 4)
-        [2, 2]
+        [3, 1]
     """
     most = sum(map(len, costs))
     if not len(costs) <= budget <= most:

@@ -82,6 +82,6 @@ def create(name: str, **changes: Any) -> Decoder | Lama | Classifier:
     Example:
         >>> model = create("spikegpt", vocab=65, dim=32)
         >>> sum(p.numel() for p in model.parameters())
-        31232
+        31616
     """
     return variant(VARIANTS, name, **changes).build()
