@@ -14,7 +14,7 @@ def make(tokens=5, dim=8):
 
 @pytest.mark.parametrize("operator", [attention, short_attention])
 def test_tensors_off_the_gpu_are_refused_with_the_reason(operator):
-    q = make(tokens=200)
+    q = make(tokens=40)
     (choice, *_) = (c for c in why(operator, q, q, q) if c.operator == operator.__name__)
     assert choice.backend != "triton"
     expected = "use_backend" if INTERPRETED and INSTALLED else "the tensors are on cpu"

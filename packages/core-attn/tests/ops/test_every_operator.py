@@ -56,6 +56,7 @@ QKV = ((3, 2, 5, 8),) * 3
 RECURRENT = ((3, 2, 5, 4),) * 3
 ROWS = [
     Row(ops.attention, QKV, {"bias": (2, 5, 5), "head_gate": (3, 5, 2)}, {"causal": True}),
+    Row(ops.attention_lse, QKV, {"bias": (2, 5, 5)}, {"causal": True}),
     Row(ops.attention_weights, QKV[:2], {"bias": (5, 5)}),
     Row(ops.attention_row, QKV[:2], others={"row": 2}),
     Row(ops.attention_mean, QKV[:2], others={"over": "queries"}),

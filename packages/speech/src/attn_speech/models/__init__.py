@@ -68,6 +68,6 @@ def create(name: str, **changes: Any) -> nn.Module:
 
     Example:
         >>> sum(p.numel() for p in create("tts_paper").parameters()) / 1e6
-        53.04...
+        52.97...
     """
     return variant(VARIANTS, name, **changes).build()
