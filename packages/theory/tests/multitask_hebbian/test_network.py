@@ -8,6 +8,7 @@ from attn_theory.multitask_hebbian import (
     boltzmann,
     draw_examples,
     draw_patterns,
+    dynamics,
     glauber,
     magnetisations,
     parallel_step,
@@ -68,6 +69,32 @@ def test_infinite_temperature_is_a_coin():
     assert abs(last.mean()) < 5 / np.sqrt(last.size)
 
 
+@pytest.mark.parametrize("beta", [0.0, 3.0, np.inf])
+@pytest.mark.parametrize("n, k, replicas", [(1, 1, 1), (37, 3, 5), (60, 21, 2)])
+def test_the_kernel_makes_the_sweep_of_numpy(n, k, replicas, beta):
+    if dynamics.KERNEL.missing() is not None:
+        pytest.skip(dynamics.KERNEL.missing())
+    rng, _, net = network(n, k, replicas)
+    spins, uniform = rng.choice((-1.0, 1.0), (n, replicas)), rng.random((n, replicas))
+    ours, plain = dynamics.State(net, spins), dynamics.State(net, spins.copy())
+    for _ in range(3):
+        order = rng.permutation(n)
+        dynamics._native(ours, order, uniform, beta)
+        dynamics._plain(plain, order, uniform, beta)
+        assert (ours.spins == plain.spins).all()
+        np.testing.assert_allclose(ours.overlap, plain.overlap, atol=1e-9)
+
+
+def test_without_a_kernel_the_same_numbers_come_out(monkeypatch):
+    _, _, net = network(n=25)
+    runs = []
+    for reason in (None, "none here"):
+        monkeypatch.setattr(type(dynamics.KERNEL), "missing", lambda self, reason=reason: reason)
+        runs.append(glauber(np.random.default_rng(3), net, np.ones((25, 2)), 2.0, 6, averaged=4))
+    np.testing.assert_array_equal(runs[0][0], runs[1][0])
+    np.testing.assert_array_equal(runs[0][1], runs[1][1])
+
+
 def test_overlap_products_follow_boltzmann_at_any_temperature():
     _, patterns, net = network(n=8)
     cold = boltzmann(net, patterns[:, 0], 50.0)
@@ -124,6 +151,12 @@ def test_lowest_branch_comes_first():
         (
             lambda r: glauber(r, Network.storing(np.ones((3, 1, 1))), np.ones((3, 1)), -1.0, 1),
             "beta must be",
+        ),
+        (
+            lambda r: glauber(
+                r, Network.storing(np.ones((3, 1, 1))), np.ones((3, 1)), 1.0, 2, averaged=3
+            ),
+            "averaged must be from 0 to 2",
         ),
         (lambda r: boltzmann(Network.storing(np.ones((21, 1, 1))), np.ones((21, 1)), 1.0), "N up"),
         (

@@ -1,5 +1,7 @@
 """Spin dynamics on the factors: O(K) per spin, all replicas at once, J never built."""
 
+import ctypes
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -7,8 +9,25 @@ import torch
 from jaxtyping import Float
 
 from core_attn import bidirectional_linear_attention
+from core_attn.native import Kernel
 
 from .model import Network
+
+KERNEL = Kernel("theory_glauber", Path(__file__).with_name("kernel"), ["attn_theory_glauber"])
+TIE = 1e-9  # of a field times N, below which it cancels
+
+
+class Sweep(ctypes.Structure):
+    """A sweep's arguments; `Sweep` of kernel/glauber.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("spins", "replicas", "factors")),
+        ("scale", ctypes.c_double),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("order", "factor", "own", "uniform", "spin", "overlap")
+        ),
+    ]
 
 
 def glauber(
@@ -34,7 +53,7 @@ def glauber(
         The last spins, and the mean of the spins after each of the averaged sweeps.
 
     Raises:
-        ValueError: beta is negative, or spins are not +-1.
+        ValueError: beta is negative, spins are not +-1, or more sweeps are averaged than made.
 
     Example:
         >>> from attn_theory.multitask_hebbian import draw_patterns
@@ -46,25 +65,54 @@ def glauber(
     """
     if beta < 0:
         raise ValueError(f"beta must be at least 0, got {beta}")
-    spins, mean = _checked(spins).copy(), np.zeros_like(spins, dtype=np.float64)
-    n, a = network.spins, network.factors
-    own = np.square(a).sum(-1) / n
-    overlap = np.einsum("nrf,nr->rf", a, spins) / n
+    if not 0 <= averaged <= sweeps:
+        raise ValueError(f"averaged must be from 0 to {sweeps}, the sweeps, got {averaged}")
+    spins, mean = _checked(spins).copy(), np.zeros(spins.shape)
+    state = State(network, spins)
+    sweep_once = _native if KERNEL.missing() is None else _plain
     for sweep in range(sweeps):
-        # s = 1 exactly where h exceeds the threshold: one comparison instead of a tanh.
-        thresholds = _thresholds(rng, spins.shape, beta)
-        for i in rng.permutation(n):
-            field = np.einsum("rf,rf->r", a[i], overlap) - own[i] * spins[i]
-            new = np.where(field > thresholds[i], 1.0, -1.0)
-            if beta == np.inf:
-                new = np.where(field == 0, spins[i], new)
-            change = new - spins[i]
-            if change.any():
-                overlap += a[i] * (change / n)[:, None]
-                spins[i] = new
+        order = rng.permutation(network.spins)
+        uniform = np.zeros((0, 0)) if beta == np.inf else rng.random(spins.shape)
+        sweep_once(state, order, uniform, beta)
         if sweep >= sweeps - averaged:
-            mean += spins / averaged
-    return spins, mean
+            mean += state.spins
+    return state.spins, mean / max(1, averaged)
+
+
+class State:
+    """Spins, with what a sweep reads and keeps: A, |A_i|^2 and A^T s."""
+
+    def __init__(self, network: Network, spins: Float[np.ndarray, "spins replicas"]):
+        self.spins = np.ascontiguousarray(spins)
+        self.factors = np.ascontiguousarray(network.factors)
+        self.own = np.square(self.factors).sum(-1)
+        self.overlap = np.einsum("nrf,nr->rf", self.factors, self.spins)
+
+
+def _plain(state: State, order: np.ndarray, uniform: np.ndarray, beta: float) -> None:
+    """A sweep in numpy: what the kernel computes."""
+    n, a, spins = len(order), state.factors, state.spins
+    with np.errstate(over="ignore"):
+        for i in order:
+            field = np.einsum("rf,rf->r", a[i], state.overlap) - state.own[i] * spins[i]
+            if beta == np.inf:
+                new = np.where(np.abs(field) <= TIE, spins[i], np.sign(field))
+            else:
+                new = np.where(uniform[i] * (1 + np.exp(-2 * beta / n * field)) < 1, 1.0, -1.0)
+            state.overlap += a[i] * (new - spins[i])[:, None]
+            spins[i] = new
+
+
+def _native(state: State, order: np.ndarray, uniform: np.ndarray, beta: float) -> None:
+    n, replicas, factors = state.factors.shape
+    call = Sweep(spins=n, replicas=replicas, factors=factors, scale=2 * beta / n)
+    arrays = {
+        "order": order, "factor": state.factors, "own": state.own, "uniform": uniform,
+        "spin": state.spins, "overlap": state.overlap,
+    }  # fmt: skip
+    for name, array in arrays.items():
+        setattr(call, name, array.ctypes.data)
+    KERNEL.run("attn_theory_glauber", call)
 
 
 def sweeps_at_zero(
@@ -124,15 +172,6 @@ def parallel_step(
     own = np.square(network.factors).sum(-1) / network.spins
     field = field[:, 0, 0].T.numpy() - own * spins
     return np.where(np.abs(field) < 1e-12, spins, np.sign(field))
-
-
-def _thresholds(rng: np.random.Generator, shape: tuple[int, ...], beta: float) -> np.ndarray:
-    if beta == np.inf:
-        return np.zeros(shape)
-    uniform = rng.uniform(-1, 1, shape)
-    if beta == 0:
-        return np.where(uniform > 0, np.inf, -np.inf)
-    return np.arctanh(uniform) / beta
 
 
 def _checked(spins: np.ndarray) -> np.ndarray:
