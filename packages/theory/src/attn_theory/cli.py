@@ -63,6 +63,8 @@ def configured(experiment: Experiment, options: argparse.Namespace) -> Any:
         changes["seeds"] = options.seeds
     if options.device is not None:
         changes["device"] = options.device
+    if options.base_seed:
+        changes["base_seed"] = options.base_seed
     return dataclasses.replace(config, **changes)
 
 
@@ -144,10 +146,12 @@ def _gallery(options: argparse.Namespace, console: Console) -> int:
 
 
 def _jobs(options: argparse.Namespace) -> list[tuple[Experiment, Any]]:
-    experiments = select(options.paper)
-    if options.quick:
-        return [(e, e.quick) for e in experiments if e.quick is not None]
-    return [(e, e.config) for e in experiments]
+    jobs = [(e, e.quick if options.quick else e.config) for e in select(options.paper)]
+    return [
+        (experiment, dataclasses.replace(config, base_seed=options.base_seed))
+        for experiment, config in jobs
+        if config is not None
+    ]
 
 
 class Parser(argparse.ArgumentParser):
@@ -170,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         if name != "list":
             sub.add_argument("--runs", type=Path, default=Path("runs/theory"), help="results")
             sub.add_argument("--quick", action="store_true", help="the small form of each run")
+            sub.add_argument("--base-seed", type=int, default=0, help="other random numbers")
         return sub
 
     command("list", _list, "List the papers and their experiments.")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+STREAMS = 1000
 Arrays = dict[str, Any]
 """What one point measures: arrays and numbers by name, measured and theoretical alike."""
 
@@ -16,16 +17,30 @@ class Config:
     """What every experiment can be told.
 
     Attributes:
-        seeds: how many seeds, numbered from 0.
+        seeds: how many seeds, numbered from `stream`.
         device: where torch computes.
+        base_seed: chooses the random numbers; each has a thousand streams of its own.
     """
 
     seeds: int = 1
     device: str = "cpu"
+    base_seed: int = 0
 
     def __post_init__(self):
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+        if not 1 <= self.seeds <= STREAMS:
+            raise ValueError(f"seeds must be at least 1 and at most {STREAMS}, got {self.seeds}")
+        if self.base_seed < 0:
+            raise ValueError(f"base_seed must be at least 0, got {self.base_seed}")
+
+    @property
+    def stream(self) -> int:
+        """The first stream of random numbers."""
+        return STREAMS * self.base_seed
+
+    @property
+    def streams(self) -> range:
+        """The stream of every seed."""
+        return range(self.stream, self.stream + self.seeds)
 
 
 @dataclass

@@ -53,7 +53,7 @@ def save(result: Result, stem: Path) -> None:
         "experiment": result.experiment,
         "key": result.key,
         "config": vars(result.config),
-        "seeds": list(range(result.config.seeds)),
+        "seeds": list(result.config.streams),
         "points": f"{len(result.parts)} of {result.total}",
         "complete": result.complete,
         "seconds": round(result.seconds, 2),

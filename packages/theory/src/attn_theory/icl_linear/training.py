@@ -65,6 +65,7 @@ def train(
     seeds: int,
     device: str = "cpu",
     purpose: str = "icl",
+    stream: int = 0,
     watch: Callable[[int, SeededLayers], None] = lambda step, layers: None,
 ) -> Trained:
     """Trains `seeds` models on their own prompts with one optimiser.
@@ -78,7 +79,7 @@ def train(
         recipe: steps, batch and optimiser.
         seeds: how many models.
         device: where.
-        purpose: names the random numbers.
+        purpose, stream: name the random numbers.
         watch: called with the step and the layers at every record.
 
     Example:
@@ -93,8 +94,8 @@ def train(
             "of all seeds); train several seeds",
             stacklevel=2,
         )
-    weights = torch_generator(0, f"{purpose} weights {model.heads}", device)
-    prompts = torch_generator(0, f"{purpose} prompts {model.heads}", device)
+    weights = torch_generator(stream, f"{purpose} weights {model.heads}", device)
+    prompts = torch_generator(stream, f"{purpose} prompts {model.heads}", device)
     layers = SeededLayers(model, seeds, init=recipe.init, generator=weights)
     optimiser = torch.optim.Adam(layers.parameters(), lr=recipe.lr, fused=True)
     out = Trained(layers)

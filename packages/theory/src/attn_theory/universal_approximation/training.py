@@ -20,6 +20,7 @@ def train(
     f: Callable[[Float[np.ndarray, "points tokens"]], Float[np.ndarray, "points tokens"]],
     *,
     seeds: int,
+    first: int = 0,
     steps: int = 1500,
     batch: int = 512,
     lr: float = 1e-2,
@@ -33,18 +34,18 @@ def train(
     Args:
         config: the shape.
         f: the target.
-        seeds: how many.
+        seeds, first: how many, numbered from the first.
         steps, batch, lr: of the training.
         device: where.
     """
     models = []
     for seed in range(seeds):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(first + seed)
             models.append(SingleLayerTransformer(config).to(device))
     parameters, buffers = stack_module_state(models)
     optimiser = torch.optim.Adam(parameters.values(), lr=lr, foreach=True)
-    generator = torch_generator(0, f"approximation {config}")
+    generator = torch_generator(first, f"approximation {config}")
 
     def single(weights: dict, x: torch.Tensor) -> torch.Tensor:
         return functional_call(models[0], (weights, buffers), (x,))

@@ -36,7 +36,7 @@ class Debiasing(Config):
 def measure(config: Debiasing, mean: float) -> Arrays:
     """Risk of each predictor at its best step."""
     task = LinearRegression(config.d, config.length, config.noise, mean=mean)
-    generator = torch_generator(0, f"debiasing {mean}", config.device)
+    generator = torch_generator(config.stream, f"debiasing {mean}", config.device)
     pair = torch.tensor([1.0, -1.0], dtype=torch.float64, device=config.device)
 
     def draw(count: int) -> np.ndarray:

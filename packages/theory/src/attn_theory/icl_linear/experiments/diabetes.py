@@ -56,7 +56,7 @@ def measure(config: Diabetes, point: tuple[str, int]) -> Arrays:
     """All predictors on the same draws."""
     kind, length = point
     x, y = rows(kind == "whitened")
-    rng = numpy_generator(0, f"diabetes {length}")
+    rng = numpy_generator(config.stream, f"diabetes {length}")
     picked = rng.random((config.draws, len(x))).argsort(1)[:, : length + 1]
     x, y = torch.tensor(x[picked]), torch.tensor(y[picked])[..., None]
     prompts = Prompts(torch.cat((x, y), -1)[:, :-1], x[:, -1], y[:, -1])

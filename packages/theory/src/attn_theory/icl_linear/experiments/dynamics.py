@@ -46,6 +46,7 @@ def measure(config: Dynamics, heads: int) -> Arrays:
         seeds=config.seeds,
         device=config.device,
         purpose="dynamics",
+        stream=config.stream,
         watch=watch,
     )
     layers = [trained.layers.layer(seed) for seed in range(config.seeds)]

@@ -43,7 +43,7 @@ class Estimators(Config):
 def measure(config: Estimators, length: int) -> Arrays:
     """All predictors on the same prompts of one length."""
     task = LinearRegression(config.d, length, config.noise)
-    generator = torch_generator(0, f"estimators {length}", config.device)
+    generator = torch_generator(config.stream, f"estimators {length}", config.device)
     pair = torch.tensor([1.0, -1.0], device=config.device, dtype=torch.float64)
     alone, mu_fixed, _ = theory.single_head(config.d, config.tuned_at, config.noise)
     _, mu_here, _ = theory.single_head(config.d, length, config.noise)

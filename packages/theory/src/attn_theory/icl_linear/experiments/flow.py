@@ -29,9 +29,9 @@ def measure(config: Flow, point: None) -> Arrays:
     """All runs."""
     mu = np.empty((config.seeds, config.heads))
     omega = np.empty_like(mu)
-    for seed in range(config.seeds):
+    for i, seed in enumerate(config.streams):
         rng = numpy_generator(seed, "flow")
-        mu[seed], omega[seed] = config.start * rng.normal(size=(2, config.heads))
+        mu[i], omega[i] = config.start * rng.normal(size=(2, config.heads))
     times = np.r_[config.times, np.geomspace(1, config.steps, 200).astype(int)]
     record = np.unique(times[times <= config.steps])
     mu, omega = theory.flow(

@@ -43,10 +43,11 @@ def measure(config: Heads, heads: int) -> Arrays:
         seeds=config.seeds,
         device=config.device,
         purpose="heads",
+        stream=config.stream,
     )
     risks, errors = [], []
     for length in config.lengths:
-        generator = torch_generator(0, f"heads test {length}", config.device)
+        generator = torch_generator(config.stream, f"heads test {length}", config.device)
         task = LinearRegression(config.d, length, config.noise)
         risk, error = test_risk(trained.layers, task, config.prompts, generator)
         risks.append(risk)

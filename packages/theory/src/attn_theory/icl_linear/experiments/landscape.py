@@ -30,7 +30,7 @@ class Landscape(Config):
 def measure(config: Landscape, point: None) -> Arrays:
     """Risk at the best m of the sample, for every g on the same prompts."""
     task = LinearRegression(config.d, config.length, config.noise)
-    generator = torch_generator(0, "landscape", config.device)
+    generator = torch_generator(config.stream, "landscape", config.device)
     g = torch.tensor(config.g, dtype=torch.float64, device=config.device)
     m_theory = theory.pair_value(np.array(config.g), config.d, config.length, config.noise)
     m = torch.as_tensor(m_theory, device=config.device)

@@ -34,7 +34,7 @@ class Length(Config):
 def measure(config: Length, length: int) -> Arrays:
     """Both models on the same prompts of one length."""
     task = LinearRegression(config.d, length, config.noise)
-    generator = torch_generator(0, f"length {length}", config.device)
+    generator = torch_generator(config.stream, f"length {length}", config.device)
     eta = theory.gd_step(config.d, config.tuned, config.noise)
     debiased = theory.dgd_step(config.d, config.tuned, config.noise)
     pair = torch.tensor([1.0, -1.0], dtype=torch.float64, device=config.device)

@@ -30,11 +30,11 @@ class MultiTaskHeads(Config):
 def measure(config: MultiTaskHeads, heads: int) -> Arrays:
     """Every start, with its loss."""
     task = MultiTask(config.d, config.length)
-    generator = torch_generator(0, "multitask prompts", config.device)
+    generator = torch_generator(config.stream, "multitask prompts", config.device)
     prompts = task.sample(config.prompts, generator=generator)
     tasks = len(task.supports)
     losses, diagonals, values = [], [], []
-    for start in range(config.seeds):
+    for start in config.streams:
         random = torch_generator(start, f"multitask start {heads}", config.device)
         w = 0.3 * torch.randn(heads, config.d, generator=random, device=config.device)
         mu = torch.randn(tasks, heads, generator=random, device=config.device)

@@ -29,7 +29,7 @@ class Preconditioner(Config):
 def measure(config: Preconditioner, point: None) -> Arrays:
     """The learned 2 m A, the closed form, and both risks."""
     task = LinearRegression(config.d, config.length, config.noise, config.rho)
-    generator = torch_generator(0, "preconditioner", config.device)
+    generator = torch_generator(config.stream, "preconditioner", config.device)
     prompts = task.sample(config.prompts, generator=generator, dtype=torch.float64)
     matrix = (0.1 * torch.eye(config.d, dtype=torch.float64)).to(config.device).requires_grad_()
     m = torch.tensor(4.0, dtype=torch.float64, device=config.device, requires_grad=True)

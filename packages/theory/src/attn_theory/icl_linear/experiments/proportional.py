@@ -32,7 +32,7 @@ def limit_step(xi: float, s2: float) -> float:
 def measure(config: Proportional, d: int) -> Arrays:
     """Gradient descent with the step of the limit, and ridge, at one d."""
     task = LinearRegression(d, config.length, config.noise)
-    generator = torch_generator(0, f"proportional {d}", config.device)
+    generator = torch_generator(config.stream, f"proportional {d}", config.device)
     eta = limit_step(d / config.length, config.noise)
 
     def draw(count: int) -> np.ndarray:

@@ -26,7 +26,7 @@ class Cost(Config):
 
 def measure(config: Cost, point: None) -> Arrays:
     """Energy and losses after every sweep."""
-    rng = numpy_generator(0, "cost")
+    rng = numpy_generator(config.stream, "cost")
     patterns = draw_patterns(rng, config.n, config.k, config.dilution, config.seeds)
     network = Network.storing(patterns)
     spins = rng.choice((-1.0, 1.0), (config.n, config.seeds))

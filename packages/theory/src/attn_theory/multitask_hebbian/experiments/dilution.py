@@ -59,7 +59,8 @@ def measure(config: Dilution, k: int) -> Arrays:
     simulated, expected, gaps = [], [], []
     for d in config.dilutions:
         overlaps, drawn = stored_overlaps(
-            f"dilution {k} {d}", n=config.n, k=k, dilution=d, beta=1 / config.t,
+            f"dilution {k} {d}", stream=config.stream,
+            n=config.n, k=k, dilution=d, beta=1 / config.t,
             replicas=config.seeds, sweeps=config.sweeps, averaged=config.averaged,
         )  # fmt: skip
         simulated.append(overlaps)

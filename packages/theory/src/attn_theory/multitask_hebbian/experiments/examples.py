@@ -69,7 +69,7 @@ def points(config: Examples) -> list[tuple[float, int, int]]:
 def measure(config: Examples, point: tuple[float, int, int]) -> Arrays:
     """Overlaps with the archetypes, both protocols on the same examples, and theory."""
     quality, count, n = point
-    rng = numpy_generator(0, f"examples {point}")
+    rng = numpy_generator(config.stream, f"examples {point}")
     # Small networks fluctuate more and cost less.
     replicas = config.seeds * max(1, 2000 // n)
     patterns = draw_patterns(rng, n, config.k, config.dilution, replicas)
@@ -81,7 +81,7 @@ def measure(config: Examples, point: tuple[float, int, int]) -> Arrays:
         networks = (Network.supervised(shown, quality), Network.unsupervised(shown, quality))
     for network in networks:
         # Supervised couplings need the mean of the examples alone; both start alike.
-        spins_rng = numpy_generator(0, f"examples spins {point}")
+        spins_rng = numpy_generator(config.stream, f"examples spins {point}")
         _, mean = glauber(spins_rng, network, start, config.beta, config.sweeps,
                           averaged=config.averaged)  # fmt: skip
         overlaps.append(np.sort(magnetisations(patterns, mean), 1)[:, ::-1])

@@ -33,7 +33,8 @@ def measure(config: Finite, point: tuple[float, float]) -> Arrays:
     """Overlaps, finite-size solution and infinite-size solution."""
     d, t = point
     overlaps, patterns = stored_overlaps(
-        f"finite {d} {t}", n=config.n, k=2, dilution=d, beta=1 / t, replicas=config.seeds,
+        f"finite {d} {t}", stream=config.stream,
+        n=config.n, k=2, dilution=d, beta=1 / t, replicas=config.seeds,
         sweeps=config.sweeps, averaged=config.averaged,
     )  # fmt: skip
     return {

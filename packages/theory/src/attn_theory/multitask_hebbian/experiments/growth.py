@@ -26,7 +26,8 @@ def measure(config: Growth, n: int) -> Arrays:
     """Overlaps and both theories at one size."""
     k = int(np.log2(n)) // 2
     overlaps, patterns = stored_overlaps(
-        f"growth {n}", n=n, k=k, dilution=config.dilution, beta=1 / config.t,
+        f"growth {n}", stream=config.stream,
+        n=n, k=k, dilution=config.dilution, beta=1 / config.t,
         replicas=config.seeds, sweeps=config.sweeps, averaged=config.averaged,
     )  # fmt: skip
     start = theory.hierarchical(k, config.dilution)

@@ -25,7 +25,8 @@ class Hopfield(Config):
 def measure(config: Hopfield, dilution: float) -> Arrays:
     """Sizes of the overlaps, largest first."""
     overlaps, _ = stored_overlaps(
-        f"hopfield {dilution}", n=config.n, k=config.k, dilution=dilution, beta=1 / config.t,
+        f"hopfield {dilution}", stream=config.stream,
+        n=config.n, k=config.k, dilution=dilution, beta=1 / config.t,
         replicas=config.seeds, sweeps=config.sweeps, averaged=config.averaged,
     )  # fmt: skip
     return {"dilution": dilution, "overlap": np.sort(np.abs(overlaps), 1)[:, ::-1]}

@@ -28,7 +28,7 @@ class Signal(Config):
 def measure(config: Signal, point: tuple[str, float]) -> Arrays:
     """Share of right spins after one step from the first archetype, where it is not blank."""
     kind, value = point
-    rng = numpy_generator(0, f"signal {point}")
+    rng = numpy_generator(config.stream, f"signal {point}")
     k = max(2, round(value * config.n)) if kind == "load" else 1
     patterns = draw_patterns(rng, config.n, k, config.dilution, config.seeds)
     first = patterns[..., 0]

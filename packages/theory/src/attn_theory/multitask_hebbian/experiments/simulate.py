@@ -11,6 +11,7 @@ from ..model import Network, draw_patterns, hierarchical_spins, magnetisations
 def stored_overlaps(
     purpose: str,
     *,
+    stream: int,
     n: int,
     k: int,
     dilution: float,
@@ -22,12 +23,12 @@ def stored_overlaps(
     """Overlaps of replicas with their own patterns, from the hierarchical state, and the patterns.
 
     Args:
-        purpose: names the random numbers.
+        purpose, stream: name the random numbers.
         n, k, dilution, beta: the network.
         replicas: each with patterns of its own.
         sweeps, averaged: of the dynamics; overlaps are means over the averaged last sweeps.
     """
-    rng = numpy_generator(0, purpose)
+    rng = numpy_generator(stream, purpose)
     patterns = draw_patterns(rng, n, k, dilution, replicas)
     start = hierarchical_spins(rng, patterns)
     _, mean = glauber(rng, Network.storing(patterns), start, beta, sweeps, averaged=averaged)

@@ -33,7 +33,8 @@ def measure(config: Temperature, dilution: float) -> Arrays:
     simulated, gaps = [], []
     for t in config.temperatures:
         overlaps, drawn = stored_overlaps(
-            f"temperature {dilution} {t}", n=config.n, k=config.k, dilution=dilution, beta=1 / t,
+            f"temperature {dilution} {t}", stream=config.stream,
+            n=config.n, k=config.k, dilution=dilution, beta=1 / t,
             replicas=config.seeds, sweeps=config.sweeps, averaged=config.averaged,
         )  # fmt: skip
         simulated.append(overlaps)

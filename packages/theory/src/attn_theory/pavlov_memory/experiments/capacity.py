@@ -32,7 +32,7 @@ class Capacity(Config):
 
 def measure(config: Capacity, d: int) -> Arrays:
     """Capacities of one width; each repetition adds items one by one to the same memory."""
-    generator = torch_generator(0, f"capacity {d}", config.device)
+    generator = torch_generator(config.stream, f"capacity {d}", config.device)
     most = round(0.8 * d / np.log(d)) + 10
     faultless = torch.zeros(most)
     guaranteed = []
@@ -62,7 +62,7 @@ def measure(config: Capacity, d: int) -> Arrays:
 
 def _average(config: Capacity, d: int) -> float:
     """n at which the measured error crosses tau, between two loads, by interpolation."""
-    generator = torch_generator(0, f"capacity average {d}", config.device)
+    generator = torch_generator(config.stream, f"capacity average {d}", config.device)
     around = np.unique(np.round(np.array((0.6, 1.4)) * config.tau * d).astype(int)) + 1
     errors = []
     for n in around:

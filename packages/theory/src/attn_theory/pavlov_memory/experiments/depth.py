@@ -38,7 +38,7 @@ class Depth(Config):
 def measure(config: Depth, chain: tuple[int, int, int, int]) -> Arrays:
     """Relative error after the last layer, linear and cleaned up."""
     n, d, layers, heads = chain
-    generator = torch_generator(0, f"depth {chain}", config.device)
+    generator = torch_generator(config.stream, f"depth {chain}", config.device)
 
     def codes() -> torch.Tensor:
         shape = (config.seeds, heads, n, d)

@@ -30,7 +30,7 @@ def measure(config: Errors, point: tuple[int, float]) -> Arrays:
     """Relative error and bit error of recall, each repetition one sample."""
     d, load = point
     n = round(load * d)
-    generator = torch_generator(0, f"errors {d} {n}", config.device)
+    generator = torch_generator(config.stream, f"errors {d} {n}", config.device)
 
     def draw(count: int) -> np.ndarray:
         shape = {"generator": generator, "device": config.device}

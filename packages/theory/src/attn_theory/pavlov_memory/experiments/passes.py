@@ -28,7 +28,7 @@ class Passes(Config):
 
 def measure(config: Passes, n: int) -> Arrays:
     """Error after each pass, with beta = 1 and with a beta that falls."""
-    generator = torch_generator(0, f"passes {n}", config.device)
+    generator = torch_generator(config.stream, f"passes {n}", config.device)
     shape = {"generator": generator, "device": config.device, "dtype": torch.float64}
     k = unit(torch.randn(config.seeds, 1, n, config.d, **shape))
     v = torch.randn(config.seeds, 1, n, 32, **shape)

@@ -24,7 +24,7 @@ class Reliability(Config):
 
 def measure(config: Reliability, heads: int) -> Arrays:
     """Share of simulated networks in which every layer keeps a head, for each depth."""
-    rng = numpy_generator(0, f"reliability {heads}")
+    rng = numpy_generator(config.stream, f"reliability {heads}")
     deepest = max(config.layers)
     first = np.full(config.samples, deepest)
     for layer in reversed(range(deepest)):

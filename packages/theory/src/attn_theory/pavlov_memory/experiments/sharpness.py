@@ -26,7 +26,7 @@ class Sharpness(Config):
 
 def measure(config: Sharpness, n: int) -> Arrays:
     """Mean weight against B, and the B at which it is one half."""
-    generator = torch_generator(0, f"sharpness {n}", config.device)
+    generator = torch_generator(config.stream, f"sharpness {n}", config.device)
     k = unit(torch.randn(config.seeds, 1, n, config.d, generator=generator, device=config.device))
     weight = []
     for b in config.sharpness:

@@ -31,7 +31,7 @@ class TrainedRecall(Config):
 def measure(config: TrainedRecall, point: tuple[str, int]) -> Arrays:
     """Trains all seeds of one rule at one width; error and accuracy of recall on new sequences."""
     rule, width = point
-    generator = torch_generator(0, f"trained {rule} {width}", config.device)
+    generator = torch_generator(config.stream, f"trained {rule} {width}", config.device)
     seeds, size = config.seeds, config.values
 
     def normal(*shape: int) -> torch.Tensor:

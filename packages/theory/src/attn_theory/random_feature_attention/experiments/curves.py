@@ -60,7 +60,7 @@ class Curves(Config):
 def points(config: Curves) -> list[tuple[int, str]]:
     """A seed and a model."""
     models = (*MODELS, "kernel") if config.kernel_up_to else MODELS
-    return [(seed, name) for seed in range(config.seeds) for name in models]
+    return [(seed, name) for seed in config.streams for name in models]
 
 
 def measure(config: Curves, point: tuple[int, str]) -> Arrays:

@@ -28,7 +28,7 @@ def measure(config: Dimension, d: int) -> Arrays:
             "RFA", seed, d=d, keys=d, heads=config.heads, sizes=config.sizes, noise=config.noise,
             device=config.device,
         )[:, 0]
-        for seed in range(config.seeds)
+        for seed in config.streams
     ])  # fmt: skip
     logs = np.log(config.sizes)
     # np.interp wants an increasing abscissa: errors fall with the size.

@@ -29,7 +29,7 @@ def measure(config: Heads, heads: int) -> Arrays:
             "RFA" if heads else "kernel", seed, d=config.d, keys=config.d, heads=heads,
             sizes=(config.samples,), noise=config.noise, device=config.device,
         )[0]
-        for seed in range(config.seeds)
+        for seed in config.streams
     ]  # fmt: skip
     return {"heads": heads, "error": np.array(errors)}
 

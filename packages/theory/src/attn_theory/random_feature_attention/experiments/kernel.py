@@ -25,26 +25,32 @@ class Kernel(Config):
 
 def measure(config: Kernel, point: None) -> Arrays:
     """Relative distances of Gram matrices, symmetries and scores."""
-    inputs = sphere(config.samples, config.keys, config.d, torch_generator(0, "kernel inputs"))
+    inputs = sphere(
+        config.samples, config.keys, config.d, torch_generator(config.stream, "kernel inputs")
+    )
     exact = infinite_kernel(inputs, inputs)
     distance = []
     for heads in config.heads:
         model = RandomFeatureAttention(
-            RFAConfig(config.d, heads), torch_generator(0, f"kernel heads {heads}")
+            RFAConfig(config.d, heads), torch_generator(config.stream, f"kernel heads {heads}")
         )
         finite = gram(model, inputs, config.samples)
         distance.append(float((finite - exact).norm() / exact.norm()))
-    order = torch.randperm(config.keys, generator=torch_generator(0, "kernel order"))
+    order = torch.randperm(config.keys, generator=torch_generator(config.stream, "kernel order"))
     shuffled = Inputs(inputs.query, inputs.keys[:, order])
     doubled = Inputs(inputs.query, torch.cat((inputs.keys, inputs.keys), 1))
-    attention = RandomFeatureAttention(RFAConfig(config.d, 200), torch_generator(0, "symmetry"))
-    network = RandomFeatureMLP(config.d, config.keys, 200, torch_generator(0, "symmetry"))
+    attention = RandomFeatureAttention(
+        RFAConfig(config.d, 200), torch_generator(config.stream, "symmetry")
+    )
+    network = RandomFeatureMLP(
+        config.d, config.keys, 200, torch_generator(config.stream, "symmetry")
+    )
     before = attention.features(inputs)
     [wide], [wide_shuffled] = network.chunks(inputs), network.chunks(shuffled)
     scores = {}
     for biased in (False, True):
         model = RandomFeatureAttention(
-            RFAConfig(config.d, 400, biased), torch_generator(0, "scores")
+            RFAConfig(config.d, 400, biased), torch_generator(config.stream, "scores")
         )
         query, keys = inputs.lifted()
         value = torch.einsum("na,mab,nib->nmi", query, model.weight, keys)

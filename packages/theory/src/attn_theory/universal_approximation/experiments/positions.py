@@ -30,7 +30,8 @@ def measure(config: Positions, point: tuple[str, int]) -> Arrays:
     name, width = point
     f = TARGETS[name]
     models = train(
-        TransformerConfig(2, hidden=width, positions=False), f, seeds=config.seeds,
+        TransformerConfig(2, hidden=width, positions=False), f, seeds=config.seeds, 
+        first=config.stream,
         steps=config.steps, batch=config.batch, device=config.device,
     )  # fmt: skip
     x = grid_points(2, config.per_axis)

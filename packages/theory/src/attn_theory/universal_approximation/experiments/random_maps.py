@@ -55,6 +55,6 @@ EXPERIMENT = Experiment(
     measure,
     checks,
     draw,
-    points=lambda config: range(config.seeds),
+    points=lambda config: config.streams,
     budget=10,
 )

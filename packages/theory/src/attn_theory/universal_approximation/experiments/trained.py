@@ -29,7 +29,8 @@ class Trained(Config):
 def measure(config: Trained, width: int) -> Arrays:
     """Sup and root-mean-square error of every seed."""
     models = train(
-        TransformerConfig(2, hidden=width), kinked, seeds=config.seeds, steps=config.steps,
+        TransformerConfig(2, hidden=width), kinked, seeds=config.seeds, 
+        first=config.stream, steps=config.steps,
         batch=config.batch, device=config.device,
     )  # fmt: skip
     x = grid_points(2, config.per_axis)
