@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from .references import Reference
+
 STREAMS = 1000
+
 Arrays = dict[str, Any]
 """What one point measures: arrays and numbers by name, measured and theoretical alike."""
 
@@ -138,6 +141,26 @@ def close(
         True
     """
     return Check(name, float(measured), float(expected), float(tolerance), source)
+
+
+def near(
+    name: str, measured: float, reference: Reference, error: float = 0.0, bias: float = 0.0
+) -> Check:
+    """A check that a number is within four standard errors, of both, of a reference.
+
+    Args:
+        name: what is measured.
+        measured: what came out.
+        reference: what is known.
+        error: standard error of what came out.
+        bias: allowed beside the errors, for a stated reason.
+
+    Example:
+        >>> near("risk", 0.243, Reference(0.2429, 0.001, "derived"), error=0.001).passed
+        True
+    """
+    tolerance = 4 * float(np.hypot(error, reference.error)) + bias
+    return close(name, measured, reference.value, tolerance, reference.source)
 
 
 def single(config: Any) -> Sequence[Any]:

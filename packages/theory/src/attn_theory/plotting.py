@@ -1,7 +1,7 @@
 """One look for all figures: theory as lines, simulation as markers with bars."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from .experiment import Experiment, Result
+from .references import Reference
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
@@ -58,9 +59,14 @@ def line(ax: Axes, x, y, *, index: int = 0, label: str | None = None, style: str
     ax.plot(x, y, style, color=COLOURS[index % len(COLOURS)], label=label)
 
 
-def published(ax: Axes, x, y, *, index: int = 0, label: str | None = "published") -> None:
-    """Numbers printed by the authors: filled stars."""
-    ax.plot(x, y, "*", ms=7, color=COLOURS[index % len(COLOURS)], label=label, alpha=0.6)
+def stars(
+    ax: Axes, known: Mapping[Any, Reference], *, index: int = 0, label: str | None = None
+) -> None:
+    """References by their abscissa, as filled stars; nothing where there are none."""
+    if known:
+        values = [reference.value for reference in known.values()]
+        color = COLOURS[index % len(COLOURS)]
+        ax.plot(list(known), values, "*", ms=7, color=color, label=label, alpha=0.6)
 
 
 def heatmap(ax: Axes, matrix: np.ndarray, *, title: str = "", limit: float | None = None):

@@ -108,6 +108,26 @@ def pair_value(g, d: int, n: int, s2: float):
     return g / (2 * g**2 + 2 * (1 + s2) / n * np.sinh(d * g**2))
 
 
+def drift(t, d: int, n: int, s2: float):
+    """Where the pair (g, -g) stands late in the flow, g = (4 kappa d^2 t)^(-1/6).
+
+    Along the valley m = m*(g) the loss is 1 + s2 - 1/(1 + kappa (1 + d^2 g^4 / 6)) for small g,
+    kappa = (1 + s2) d / n, and m g stays the same, so that g' = -(2/3) kappa d^2 g^7.
+
+    Args:
+        t: time of the flow, Euler's step times their number.
+        d: features of a covariate.
+        n: points in a prompt.
+        s2: variance of the noise.
+
+    Example:
+        >>> round(drift(2000.0, 5, 40, 0.1), 4)
+        0.182
+    """
+    kappa = (1 + s2) * d / n
+    return (4 * kappa * d**2 * t) ** (-1 / 6)
+
+
 def single_head(d: int, n: int, s2: float) -> tuple[float, float, float]:
     """omega, mu and approximate loss of the best single head.
 

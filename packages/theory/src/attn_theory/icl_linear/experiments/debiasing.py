@@ -6,18 +6,14 @@ import numpy as np
 import torch
 
 from ... import montecarlo, plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, close, near
+from ...references import known
 from ...seeds import torch_generator
 from ..data import LinearRegression
 from ..predictors import gradient_step, softmax_heads
+from ..references import REFERENCES
 
 NAMES = ("GD", "DGD", "two heads")
-MEASURED = {
-    0.0: (0.2387, 0.2419, 0.2418),
-    0.5: (0.3946, 0.2796, 0.2796),
-    1.0: (0.7054, 0.3884, 0.3889),
-    2.0: (0.8694, 0.8130, 0.8172),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +56,16 @@ def measure(config: Debiasing, mean: float) -> Arrays:
 def checks(result: Result) -> list[Check]:
     """The earlier table; two heads go with the debiased step."""
     out = []
-    # The earlier numbers came from 60,000 prompts: four standard errors (0.002 each at means up
-    # to 0.5) of the difference. Large shifts make heavy tails, and with them larger errors.
-    spread = (1 + 60_000 / result.config.prompts) ** 0.5
+    references = known(REFERENCES, "debiasing", result.config)
+    # Ours fall from those of the reference's 60,000 prompts as the root of the number.
+    fewer = (60_000 / result.config.prompts) ** 0.5
     for part in result.parts:
         mean, risk = float(part["mean"]), part["risk"]
-        tolerance = (0.008 if mean <= 0.5 else 0.014 if mean <= 1 else 0.035) * spread
         for i, name in enumerate(NAMES):
-            out.append(close(f"{name}, mean {mean:g}", risk[i], MEASURED[mean][i], tolerance,
-                             "measured"))  # fmt: skip
+            if mean in references[name]:
+                reference = references[name][mean]
+                out.append(near(f"{name}, mean {mean:g}", risk[i], reference,
+                                fewer * reference.error))  # fmt: skip
         out.append(close(f"two heads / DGD, mean {mean:g}", risk[2] / risk[1], 1, 0.01))
         if mean:
             out.append(at_least(f"GD / DGD, mean {mean:g}", risk[0] / risk[1], 1.03))
@@ -81,11 +78,11 @@ def checks(result: Result) -> list[Check]:
 def draw(result: Result):
     """Risk against the mean."""
     figure, [[ax]] = plotting.panels(width=5)
+    references = known(REFERENCES, "debiasing", result.config)
     for i, name in enumerate(NAMES):
         plotting.points(ax, result["mean"], result["risk"][:, i], result["error"], index=i,
                         label=name)  # fmt: skip
-        plotting.published(ax, list(MEASURED), [row[i] for row in MEASURED.values()], index=i,
-                           label="earlier measurement" if i == 0 else None)  # fmt: skip
+        plotting.stars(ax, references[name], index=i, label="earlier run" if i == 0 else None)
     plotting.labels(ax, "mean c of every covariate", "risk at the best step")
     return figure
 

@@ -8,20 +8,15 @@ import torch
 from sklearn.datasets import load_diabetes
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most, close, near
+from ...references import known
 from ...seeds import numpy_generator
 from .. import theory
 from ..data import Prompts
 from ..predictors import gradient_step, ridge, softmax_heads
+from ..references import REFERENCES
 
 NAMES = ("context mean", "two heads", "DGD", "one head", "ridge")
-MEASURED = {
-    ("whitened", 20): (1.078, 0.684, 0.684, 0.811, 0.629),
-    ("whitened", 40): (1.007, 0.603, 0.603, 0.715, 0.557),
-    ("whitened", 100): (1.000, 0.534, 0.534, 0.619, 0.514),
-    ("raw", 40): (1.026, 0.818, 0.823, 0.588, 0.543),
-    ("raw", 100): (0.974, 0.947, 0.953, 0.627, 0.511),
-}
 COLUMNS = (2, 3, 8, 6, 1)  # bmi, bp, s5, s3, sex
 
 
@@ -84,13 +79,14 @@ def measure(config: Diabetes, point: tuple[str, int]) -> Arrays:
 def checks(result: Result) -> list[Check]:
     """The earlier table, two heads = DGD, and the order that reverses on raw features."""
     out = []
+    references = known(REFERENCES, "diabetes", result.config)
     for part in result.parts:
         kind, length = "whitened" if part["whitened"] else "raw", int(part["length"])
         risk, tag = part["risk"], f"{kind}, L={length}"
         for i, name in enumerate(NAMES):
-            if (kind, length) in MEASURED:
-                out.append(close(f"{name}, {tag}", risk[i], MEASURED[kind, length][i],
-                                 4 * 2**0.5 * part["error"][i], "measured"))  # fmt: skip
+            if (kind, length) in references[name]:
+                out.append(near(f"{name}, {tag}", risk[i], references[name][kind, length],
+                                part["error"][i]))  # fmt: skip
         out.append(close(f"two heads / DGD, {tag}", risk[1] / risk[2], 1, 0.01))
         if kind == "whitened":
             out.append(at_most(f"two heads / one head, {tag}", risk[1] / risk[3], 1.0))
@@ -102,6 +98,7 @@ def checks(result: Result) -> list[Check]:
 def draw(result: Result):
     """Risk against length, whitened and raw."""
     figure, [axes] = plotting.panels(1, 2)
+    references = known(REFERENCES, "diabetes", result.config)
     for ax, whitened in zip(axes, (True, False), strict=True):
         chosen = result["whitened"] == whitened
         kind = "whitened" if whitened else "raw"
@@ -109,8 +106,8 @@ def draw(result: Result):
             length = result["length"][chosen]
             plotting.points(ax, length, result["risk"][chosen, i], result["error"][chosen, i],
                             index=i, label=name)  # fmt: skip
-            known = {k[1]: v[i] for k, v in MEASURED.items() if k[0] == kind}
-            plotting.published(ax, list(known), list(known.values()), index=i, label=None)
+            stars = {row[1]: value for row, value in references[name].items() if row[0] == kind}
+            plotting.stars(ax, stars, index=i)
         plotting.labels(ax, "context length L", "mean squared error", kind, legend=whitened)
     return figure
 

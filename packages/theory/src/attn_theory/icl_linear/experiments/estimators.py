@@ -6,24 +6,15 @@ import numpy as np
 import torch
 
 from ... import montecarlo, plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, close, near
+from ...references import known
 from ...seeds import torch_generator
 from .. import theory
 from ..data import LinearRegression
 from ..predictors import gradient_step, ridge, softmax_heads
+from ..references import REFERENCES
 
 NAMES = ("two heads", "one head", "GD", "DGD", "ridge", "one head, mu of each L")
-# Printed in the authors' notebook for 50,000 prompts per length.
-AUTHORS = {
-    10: (0.6039, 0.8754, 0.6434, 0.6140, 0.1938),
-    20: (0.3675, 0.5859, 0.3709, 0.3692, 0.1346),
-    40: (0.2430, 0.4048, 0.2407, 0.2431, 0.1146),
-    60: (0.1997, 0.3389, 0.1976, 0.1993, 0.1087),
-    80: (0.1759, 0.3016, 0.1740, 0.1757, 0.1056),
-    100: (0.1638, 0.2844, 0.1622, 0.1635, 0.1041),
-}
-RETUNED = {10: 0.7483, 20: 0.5698, 40: 0.4066, 60: 0.3350, 100: 0.2622}
-BAYES = {10: 0.1957, 20: 0.1339, 40: 0.1145, 60: 0.1092, 100: 0.1053}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,28 +70,20 @@ def measure(config: Estimators, length: int) -> Arrays:
 
 
 def checks(result: Result) -> list[Check]:
-    """The authors' table within four standard errors of both, closed forms within ours."""
+    """The authors' table, and closed forms within four standard errors."""
     out = []
-    theirs = (result.config.prompts / 50_000) ** 0.5
+    references = known(REFERENCES, "estimators", result.config)
     for part in result.parts:
         length, risk, error = int(part["length"]), part["risk"], part["error"]
-        if length not in AUTHORS:
-            continue
-        for name, ours, se, printed in zip(NAMES, risk, error, AUTHORS[length], strict=False):
-            tolerance = 4 * se * (1 + theirs**2) ** 0.5
-            out.append(close(f"{name}, L={length}", ours, printed, tolerance, "official code"))
+        for name, ours, se in zip(NAMES, risk, error, strict=True):
+            if length in references[name]:
+                out.append(near(f"{name}, L={length}", ours, references[name][length], se))
         for name, i in (("gd", 2), ("dgd", 3)):
             label = f"{NAMES[i]} v closed form, L={length}"
             out.append(close(label, risk[i], float(part[name]), 4 * error[i]))
-        if length in BAYES:
-            tolerance = 4 * float(part["bayes_error"]) + 2e-4
-            out.append(
-                close(f"Bayes, L={length}", part["bayes"], BAYES[length], tolerance, "measured")
-            )
-            tolerance = 4 * error[5] * (1 + theirs**2) ** 0.5
-            out.append(
-                close(f"{NAMES[5]}, L={length}", risk[5], RETUNED[length], tolerance, "measured")
-            )
+        if length in references["Bayes"]:
+            out.append(near(f"Bayes, L={length}", part["bayes"], references["Bayes"][length],
+                            part["bayes_error"]))  # fmt: skip
     return out
 
 
@@ -114,10 +97,9 @@ def draw(result: Result):
     plotting.line(ax, length, result["dgd"], index=3, label="DGD, closed form", style="--")
     plotting.line(ax, length, result["bayes"], index=4, label="Bayes, Rao-Blackwell")
     plotting.line(ax, length, result["bayes_limit"], index=6, label="Bayes, limit", style=":")
-    for i in range(5):
-        label = "authors" if i == 0 else None
-        plotting.published(ax, list(AUTHORS), [row[i] for row in AUTHORS.values()], index=i,
-                           label=label)  # fmt: skip
+    references = known(REFERENCES, "estimators", result.config)
+    for i, name in enumerate(NAMES[:5]):
+        plotting.stars(ax, references[name], index=i, label="authors" if i == 0 else None)
     ax.set_yscale("log")
     plotting.labels(ax, "context length L", "risk", legend=False)
     ax.legend(ncols=2)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
+from ...references import known
 from ...seeds import numpy_generator
 from .. import theory
+from ..references import REFERENCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +57,12 @@ def checks(result: Result) -> list[Check]:
     # A run that splits late also drifts late: the median is the typical one.
     middle = np.median(gamma, 1)
     out = []
-    for time, expected in ((5000, 0.3523), (20_000, 0.2718), (100_000, 0.2056), (200_000, 0.1828)):
+    for time, reference in known(REFERENCES, "flow", config)["gamma"].items():
         if time <= config.steps:
-            value = middle[np.searchsorted(t, time)]
-            out.append(close(f"gamma at step {time}", value, expected, 0.05 * expected, "measured"))
+            value = float(middle[np.searchsorted(t, time)])
+            out.append(near(f"gamma at step {time}", value, reference))
+    drift = theory.drift(config.step * t[-1], config.d, config.length, config.noise)
+    out.append(close("gamma at the end / the law of the drift", middle[-1] / drift, 1.0, 0.05))
     late = (t >= config.steps // 10) & (t > 0)
     slope = np.polyfit(np.log(t[late]), np.log(middle[late]), 1)[0]
     out.append(close("exponent of the drift", slope, -1 / 6, 0.015))
@@ -83,8 +87,9 @@ def draw(result: Result):
     t = np.maximum(part["t"], 1)
     found = part["two_sided"]
     axes[0].plot(t, np.abs(part["omega"][:, found]).mean(2), color=plotting.COLOURS[0], lw=0.5)
-    guide = 0.1828 * (t / 200_000.0) ** (-1 / 6)
-    axes[0].plot(t[t > 3000], guide[t > 3000], "k--", label="t^(-1/6)")
+    law = theory.drift(config.step * t, config.d, config.length, config.noise)
+    axes[0].plot(t[law < 0.5], law[law < 0.5], "k--", label="drift, derived")
+    plotting.stars(axes[0], known(REFERENCES, "flow", config)["gamma"], label="earlier run")
     axes[0].set_yscale("log")
     seed = int(np.argmax(found))
     for h in range(config.heads):

@@ -5,17 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
+from ...references import known
 from ...seeds import torch_generator
 from .. import theory
 from ..analysis import analyse
 from ..data import LinearRegression
 from ..model import ICLConfig
+from ..references import REFERENCES, bayes_risk, single_head_risk
 from ..training import Recipe, test_risk, train
-
-# Trained for 500,001 steps by the authors, one seed each, at L = 40 and L = 100; the 0.1 that
-# their figure adds to a risk already holding the noise is taken off.
-AUTHORS = {1: (0.4060, 0.2809), 2: (0.2410, 0.1685), 4: (0.2448, 0.1697), 8: (0.2357, 0.1684)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,33 +58,50 @@ def measure(config: Heads, heads: int) -> Arrays:
         "two_sided": np.array(two_sided),
         "steps": np.array(trained.steps),
         "loss": np.array(trained.loss),
+        "one_head": single_head_risk(config.d, config.length, config.noise).value,
+        "dgd": theory.dgd_risk(
+            theory.dgd_step(config.d, config.length, config.noise),
+            config.d,
+            np.array(config.lengths),
+            config.noise,
+        ),
+        "bayes": np.array(
+            [bayes_risk(config.d, length, config.noise).value for length in config.lengths]
+        ),
     }
 
 
 def checks(result: Result) -> list[Check]:
     """Final risks of the seeds that found both signs, and of one head."""
     out, config = [], result.config
-    at, far = config.lengths.index(config.length), len(config.lengths) - 1
+    references = known(REFERENCES, "heads", config)
+    at = config.lengths.index(config.length)
+    best = (
+        1
+        + config.noise
+        - (config.length - 1) / (config.length + config.d + config.noise * config.d)
+    )
     for part in result.parts:
         heads, found = int(part["heads"]), part["two_sided"]
         good = found if heads > 1 else np.ones_like(found)
         noise = 4 * float(part["error"][at].mean())
         risk = part["risk"][:, good].mean(1)
         if heads == 1:
-            out.append(close("risk, H=1, L=40", risk[at], 0.403, 0.006 + noise, "derived"))
+            alone = single_head_risk(config.d, config.length, config.noise)
+            out.append(near(f"risk, H=1, L={config.length}", risk[at], alone, noise / 4, 0.006))
         else:
             share = float(1 - found.mean())
             out.append(at_most(f"seeds left with one sign, H={heads}", share,
                                0.75 if heads == 2 else 0.5, "measured"))  # fmt: skip
-            out.append(close(f"risk, two-sided seeds, H={heads}, L=40", risk[at], 0.2429,
+            out.append(close(f"risk, two-sided seeds, H={heads}, L={config.length}", risk[at], best,
                              0.004 + noise, "derived"))  # fmt: skip
-        printed = AUTHORS[heads]
-        out.append(close(f"risk, H={heads}, L=40 v authors", risk[at], printed[0], 0.006 + noise,
-                         "official code"))  # fmt: skip
-        if config.lengths[far] == 100:
-            noise = 4 * float(part["error"][far].mean())
-            out.append(close(f"risk, H={heads}, L=100 v authors", risk[far], printed[1],
-                             0.008 + noise, "official code"))  # fmt: skip
+        for length in (40, 100):
+            if heads in references[length] and length in config.lengths:
+                i = config.lengths.index(length)
+                # Theirs is one seed, of which the spread is not known.
+                out.append(near(f"risk, H={heads}, L={length} v authors", risk[i],
+                                references[length][heads], part["error"][i].mean(),
+                                bias=0.006))  # fmt: skip
     return out
 
 
@@ -94,6 +109,7 @@ def draw(result: Result):
     """Risk against test length, and loss against steps."""
     figure, [[left, right]] = plotting.panels(1, 2)
     config = result.config
+    references = known(REFERENCES, "heads", config)
     for i, part in enumerate(result.parts):
         heads, found = int(part["heads"]), part["two_sided"]
         share = f"{found.sum()}/{len(found)} two-sided" if heads > 1 else "one-sided"
@@ -101,21 +117,22 @@ def draw(result: Result):
         risk = part["risk"][:, good]
         label = f"H={heads} ({share})"
         plotting.points(left, config.lengths, risk.mean(1), risk.std(1), index=i, label=label)
-        plotting.published(left, (40, 100), AUTHORS[heads], index=i, label=None)
+        stars = {length: rows[heads] for length, rows in references.items() if heads in rows}
+        plotting.stars(left, stars, index=i)
         right.plot(part["steps"], part["loss"], color=plotting.COLOURS[i], lw=0.6, alpha=0.6)
-    lengths = np.array(config.lengths)
+    lengths, part = np.array(config.lengths), result.parts[0]
+    plotting.line(left, lengths, part["dgd"], index=6, label=f"DGD, step of L={config.length}")
+    plotting.line(left, lengths, part["bayes"], index=6, label="Bayes", style=":")
+    plotting.labels(left, "test length L", "risk (stars: authors)" if references else "risk")
     eta = theory.dgd_step(config.d, config.length, config.noise)
-    plotting.line(left, lengths, theory.dgd_risk(eta, config.d, lengths, config.noise), index=6,
-                  label="DGD, step of L=40")  # fmt: skip
-    plotting.labels(left, "test length L", "risk (stars: authors)")
     levels = {
-        "one head": 0.4023,
+        "one head": part["one_head"],
         "DGD": theory.dgd_risk(eta, config.d, config.length, config.noise),
-        "Bayes": 0.1145,
+        "Bayes": bayes_risk(config.d, config.length, config.noise).value,
     }
     for i, (name, level) in enumerate(levels.items()):
         right.axhline(level, color="black", ls=("-", "--", ":")[i], lw=1, label=name)
-    right.set_ylim(0.08, 1.3)
+    right.set_ylim(0.7 * levels["Bayes"], 1.2 * (1 + config.noise))
     right.set_yscale("log")
     plotting.labels(right, "step", "training loss, every seed")
     return figure
@@ -131,6 +148,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.heads,
-    revision=2,
+    revision=3,
     budget=70,
 )

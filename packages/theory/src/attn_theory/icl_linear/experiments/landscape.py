@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from ... import montecarlo, plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, close, near
+from ...references import known
 from ...seeds import torch_generator
 from .. import theory
 from ..data import LinearRegression
 from ..predictors import smoothers
-
-MEASURED = {0.02: 0.24116, 0.1: 0.24124, 0.13: 0.24142, 0.2: 0.24263, 0.3: 0.24693, 0.4: 0.25403}
+from ..references import REFERENCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +59,16 @@ def checks(result: Result) -> list[Check]:
     """Level and, more sharply, differences along the valley."""
     part = result.parts[0]
     risk = dict(zip(part["g"].tolist(), part["risk"], strict=True))
-    base = min(MEASURED)
-    out = [close(f"risk at g={base}", risk[base], MEASURED[base], 0.004, "measured")]
-    # The earlier differences came from 60,000 prompts and carry an error of their own.
+    references = known(REFERENCES, "landscape", result.config)["risk"]
+    base, *others = [g for g in risk if g in references]
+    out = [near(f"risk at g={base}", risk[base], references[base])]
+    # Differences on common prompts: theirs came from 60,000 and carry an error of their own.
     theirs = 1 + result.config.prompts / 60_000
-    for g, se in zip(part["g"].tolist(), part["rise_error"], strict=True):
-        if g in MEASURED and g != base:
-            rise = MEASURED[g] - MEASURED[base]
-            out.append(close(f"rise of the risk from g={base} to {g}", risk[g] - risk[base], rise,
-                             1e-4 + 4 * se * theirs**0.5, "measured"))  # fmt: skip
+    errors = dict(zip(part["g"].tolist(), part["rise_error"], strict=True))
+    for g in others:
+        rise = references[g].value - references[base].value
+        out.append(close(f"rise of the risk from g={base} to {g}", risk[g] - risk[base], rise,
+                         1e-4 + 4 * errors[g] * theirs**0.5, "measured"))  # fmt: skip
     return out
 
 
@@ -78,7 +79,8 @@ def draw(result: Result):
     problem = (config.d, config.length, config.noise)
     g, m = np.meshgrid(np.linspace(0.02, 0.5, 200), np.linspace(0.2, 8, 200))
     loss = theory.pair_loss(m, g, *problem)
-    levels = [0.2215, 0.225, 0.25, 0.3, 0.4, 0.6, 1, 2]
+    floor = theory.pair_loss(theory.pair_value(1e-3, *problem), 1e-3, *problem)
+    levels = floor * np.array((1.003, 1.02, 1.13, 1.36, 1.8, 2.7, 4.5, 9.0))
     contour = left.contour(g, m, loss, levels, cmap="viridis", linewidths=0.8)
     left.clabel(contour, fontsize=7)
     fine = np.linspace(0.05, 0.5, 200)
@@ -89,10 +91,12 @@ def draw(result: Result):
     plotting.points(right, part["g"], part["risk"] - part["risk"][0], part["rise_error"],
                     label="risk, Monte Carlo")  # fmt: skip
     valley = theory.pair_loss(theory.pair_value(fine, *problem), fine, *problem)
-    floor = theory.pair_loss(theory.pair_value(1e-3, *problem), 1e-3, *problem)
     plotting.line(right, fine, valley - floor, index=1, label="approximate loss")
-    plotting.published(right, list(MEASURED), np.array(list(MEASURED.values())) - MEASURED[0.02],
-                       index=2, label="earlier measurement")  # fmt: skip
+    references = known(REFERENCES, "landscape", config)["risk"]
+    base = references.get(float(part["g"][0]))
+    if base is not None:
+        rises = {g: r._replace(value=r.value - base.value) for g, r in references.items()}
+        plotting.stars(right, rises, index=2, label="earlier run")
     plotting.labels(right, "g", "rise along the valley")
     return figure
 

@@ -8,14 +8,15 @@ import torch
 from core_attn import bidirectional_linear_attention
 
 from ... import montecarlo, plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, close, near
+from ...references import known
 from ...seeds import torch_generator
 from .. import theory
 from ..data import LinearRegression
 from ..predictors import softmax_heads
+from ..references import REFERENCES
 
-LINEAR = {20: 0.4849, 40: 0.2398, 80: 0.8595, 160: 6.539, 320: 35.66}
-SOFTMAX = {20: 0.366, 40: 0.243, 80: 0.179, 160: 0.147, 320: 0.131}
+NAMES = ("linear attention", "two softmax heads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +64,15 @@ def measure(config: Length, length: int) -> Arrays:
 def checks(result: Result) -> list[Check]:
     """The closed form's table, and Monte Carlo against it."""
     out = []
+    references = known(REFERENCES, "length", result.config)
     for part in result.parts:
         length, risk, error = int(part["length"]), part["risk"], part["error"]
         exact = float(part["linear"])
-        out.append(close(f"linear, closed form, L={length}", exact, LINEAR[length],
-                         6e-4 * LINEAR[length]))  # fmt: skip
         out.append(close(f"linear, Monte Carlo, L={length}", risk[0], exact, 4 * error[0]))
-        out.append(close(f"two heads, L={length}", risk[1], SOFTMAX[length], 4 * error[1] + 2e-3,
-                         "measured"))  # fmt: skip
+        for name, value, se in zip(NAMES, (exact, risk[1]), (0.0, error[1]), strict=True):
+            if length in references[name]:
+                tag = "closed form" if name == NAMES[0] else "Monte Carlo"
+                out.append(near(f"{name}, {tag}, L={length}", value, references[name][length], se))
     return out
 
 
@@ -78,7 +80,9 @@ def draw(result: Result):
     """Risk against length."""
     figure, [[ax]] = plotting.panels(width=5)
     length = result["length"]
-    for i, name in enumerate(("linear attention", "two softmax heads")):
+    references = known(REFERENCES, "length", result.config)
+    for i, name in enumerate(NAMES):
+        plotting.stars(ax, references[name], index=i, label="earlier run" if i else None)
         plotting.points(
             ax, length, result["risk"][:, i], result["error"][:, i], index=i, label=name
         )

@@ -6,30 +6,43 @@ import numpy as np
 import torch
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
+from ...references import known
 from ...seeds import torch_generator
 from .. import theory
 from ..data import MultiTask
 from ..predictors import read_labels
-
-MEASURED = {1: 1.190, 2: 0.550, 3: 0.412, 4: 0.411}
+from ..references import REFERENCES
 
 
 @dataclass(frozen=True, kw_only=True)
 class MultiTaskHeads(Config):
-    """Seeds are starts of L-BFGS on the same prompts, over diagonal KQ and one mu per task."""
+    """Seeds are starts of L-BFGS on the same prompts, over diagonal KQ and one mu per task.
+
+    Attributes:
+        support: coordinates of each of the two tasks, the first and the last of x.
+    """
 
     seeds: int = 4
     heads: tuple[int, ...] = (1, 2, 3, 4)
     d: int = 6
     length: int = 48
+    noise: float = 0.1
+    support: int = 4
     prompts: int = 12_000
     iterations: int = 80
+
+    @property
+    def task(self) -> MultiTask:
+        """The problem that the prompts are drawn from."""
+        every = tuple(range(self.d))
+        supports = (every[: self.support], every[self.d - self.support :])
+        return MultiTask(self.d, self.length, self.noise, supports)
 
 
 def measure(config: MultiTaskHeads, heads: int) -> Arrays:
     """Every start, with its loss."""
-    task = MultiTask(config.d, config.length)
+    task = config.task
     generator = torch_generator(config.stream, "multitask prompts", config.device)
     prompts = task.sample(config.prompts, generator=generator)
     tasks = len(task.supports)
@@ -69,22 +82,29 @@ def _fit(prompts, w, mu, iterations: int):
 
 def checks(result: Result) -> list[Check]:
     """Best losses, and the geometry of three heads."""
-    out = []
-    noise = 0.02 * (12_000 / result.config.prompts) ** 0.5
+    out, config = [], result.config
+    references = known(REFERENCES, "multitask", config)["loss"]
+    inside = _inside(config)
+    eta = theory.dgd_step(config.support, config.length, config.noise)
     for part in result.parts:
         heads = int(part["heads"])
-        out.append(close(f"best loss, H={heads}", part["loss"].min(), MEASURED[heads],
-                         noise * (1 + MEASURED[heads]), "measured"))  # fmt: skip
+        if heads in references:
+            fewer = (12_000 / config.prompts) ** 0.5
+            out.append(near(f"best loss, H={heads}", part["loss"].min(), references[heads],
+                            fewer * references[heads].error))  # fmt: skip
         if heads == 3:
             products, zero_sum = geometry(part)
-            on, off = products[SUPPORT], products[~SUPPORT]
-            out.append(close("H=3: mean mu.w on the support", on.mean(), 0.92, 0.04))
+            on, off = products[inside], products[~inside]
+            out.append(close("H=3: mean mu.w on the support v DGD", on.mean(), eta, 0.04))
             out.append(at_most("H=3: largest |mu.w| off the support", np.abs(off).max(), 0.08))
             out.append(at_most("H=3: |sum mu| / |mu|", zero_sum, 0.05))
     return out
 
 
-SUPPORT = np.array([[True] * 4 + [False] * 2, [False] * 2 + [True] * 4])
+def _inside(config: MultiTaskHeads) -> np.ndarray:
+    """Whether a coordinate (second axis) belongs to a task."""
+    supports = config.task.supports
+    return np.array([[j in support for j in range(config.d)] for support in supports])
 
 
 def geometry(part: Arrays) -> tuple[np.ndarray, float]:
@@ -102,11 +122,12 @@ def draw(result: Result):
     for part in result.parts:
         heads = int(part["heads"])
         plotting.points(axes[0], [heads] * len(part["loss"]), part["loss"])
-        plotting.published(axes[0], [heads], [MEASURED[heads]], index=1, label=None)
-    problem = (config.length, 0.1)
+    plotting.stars(axes[0], known(REFERENCES, "multitask", config)["loss"], index=1,
+                   label="earlier run")  # fmt: skip
+    problem = (config.length, config.noise)
     for i, (name, level) in enumerate((
-        ("tasks apart", theory.separated_task_risk(4, *problem)),
-        ("one shared step", theory.shared_task_risk(4, config.d, *problem)),
+        ("tasks apart", theory.separated_task_risk(config.support, *problem)),
+        ("one shared step", theory.shared_task_risk(config.support, config.d, *problem)),
     )):  # fmt: skip
         axes[0].axhline(level, color="black", ls=("--", ":")[i], lw=1, label=name)
     axes[0].set_xticks(config.heads)

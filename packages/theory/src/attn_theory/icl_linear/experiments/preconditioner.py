@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from ... import montecarlo, plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
+from ...references import known
 from ...seeds import torch_generator
 from .. import theory
 from ..data import LinearRegression
 from ..predictors import read_labels
+from ..references import REFERENCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +82,15 @@ def checks(result: Result) -> list[Check]:
     slack = (20_000 / result.config.prompts) ** 0.5
     out = [
         at_most("relative distance of 2 m A from G", part["distance"], 0.05 * slack, "measured"),
-        close("risk with G, closed form", closed[0], 0.2368, 1e-4),
-        close("risk with the best scalar step, closed form", closed[1], 0.3760, 1e-4),
         close("risk with G, Monte Carlo", risk[0], closed[0], 4 * error[0]),
         close("risk with the best scalar step, Monte Carlo", risk[1], closed[1], 4 * error[1]),
     ]
-    for i, value in enumerate((1.091, 1.288, 1.289, 1.288, 1.091)):
-        out.append(close(f"G[{i},{i}]", part["best"][i, i], value, 6e-4))
-    for i, value in enumerate((-0.464, -0.449)):
-        out.append(close(f"G[{i},{i + 1}]", part["best"][i, i + 1], value, 6e-4))
+    references = known(REFERENCES, "preconditioner", result.config)
+    for value, name in zip(closed, ("risk with G", "risk with the best scalar step"), strict=True):
+        for row, reference in references[name].items():
+            out.append(near(f"{name}, {row}", value, reference))
+    for (i, j), reference in references["G"].items():
+        out.append(near(f"G[{i},{j}]", part["best"][i, j], reference))
     return out
 
 

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from ... import montecarlo, plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
+from ...references import known
 from ...seeds import torch_generator
 from .. import theory
 from ..data import LinearRegression
 from ..predictors import gradient_step, ridge
+from ..references import REFERENCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +59,19 @@ def measure(config: Proportional, d: int) -> Arrays:
 def checks(result: Result) -> list[Check]:
     """The values at xi = 0.2, and the factor at every ratio."""
     out = []
+    references = known(REFERENCES, "proportional", result.config)
     for part in result.parts:
         d, risk, error = int(part["d"]), part["risk"], part["error"]
         gd = float(part["gd"])
         out.append(close(f"GD v closed form, d={d}", risk[0], gd, 4 * error[0]))
-        if d == 20:
-            out.append(close("step of the limit, d=20", part["eta"], 0.5556, 1e-4))
-            out.append(close("GD, closed form, d=20", gd, 3.4475, 1e-4))
-            out.append(close("ridge, d=20", risk[1], 3.4051, 4 * error[1], "measured"))
-            out.append(close("Bayes, d=20", risk[2], 3.406, 4 * error[2] + 2e-3, "measured"))
+        for name, value, se in (
+            ("step of the limit", part["eta"], 0.0),
+            ("GD, closed form", gd, 0.0),
+            ("ridge", risk[1], error[1]),
+            ("Bayes, Rao-Blackwell", risk[2], error[2]),
+        ):
+            if d in references[name]:
+                out.append(near(f"{name}, d={d}", value, references[name][d], se))
         s2 = result.config.noise
         out.append(at_most(f"excess of GD / excess of Bayes, d={d}", (gd - s2) / (risk[2] - s2),
                            1.6, "chosen"))  # fmt: skip
@@ -75,9 +81,12 @@ def checks(result: Result) -> list[Check]:
 def draw(result: Result):
     """Risk against d / L."""
     figure, [[ax]] = plotting.panels(width=5)
-    xi = result["xi"]
+    xi, length = result["xi"], result.config.length
+    references = known(REFERENCES, "proportional", result.config)
     for i, name in enumerate(("GD", "ridge", "Bayes, Rao-Blackwell")):
         plotting.points(ax, xi, result["risk"][:, i], result["error"][:, i], index=i, label=name)
+        stars = {d / length: value for d, value in references[name].items()}
+        plotting.stars(ax, stars, index=i, label="earlier run" if i == 1 else None)
     plotting.line(ax, xi, result["gd"], index=0, label="GD, closed form")
     fine = np.geomspace(xi.min(), xi.max(), 100)
     plotting.line(ax, fine, theory.bayes_risk_limit(fine, result.config.noise), index=2,

@@ -5,31 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, close, near
+from ...references import known
 from .. import theory
+from ..references import REFERENCES
 from .simulate import finite_solution, stored_overlaps
-
-# T = 0 fixed points for K = 3.
-FIXED = {
-    0.3: (0.7, 0.21, 0.063),
-    0.5: (0.5, 0.25, 0.125),
-    0.6: (0.4, 0.24, 0.144),
-    0.65: (0.3286, 0.2489, 0.1693),
-    0.7: (0.2865, 0.2235, 0.1605),
-    0.8: (0.1960, 0.1640, 0.1320),
-    0.9: (0.0995, 0.0905, 0.0815),
-}
-MIXTURE = {
-    0.3: 0.3815,
-    0.5: 0.3125,
-    0.6: 0.2720,
-    0.65: 0.2489,
-    0.7: 0.2235,
-    0.8: 0.1640,
-    0.9: 0.0905,
-}
-CRITICAL = {3: 0.618034, 4: 0.543689, 5: 0.518790}
-
 
 NEAR = "close to d_c spins drift between solutions of nearly equal free energy"
 
@@ -80,20 +60,21 @@ def measure(config: Dilution, k: int) -> Arrays:
 def checks(result: Result) -> list[Check]:
     """Fixed points at T = 0, critical dilutions, and Monte Carlo away from the transition."""
     out = []
-    for d, fixed in FIXED.items():
+    references = known(REFERENCES, "dilution", result.config)
+    for d, mixture in references["mixture"].items():
         site = theory.entries(3, d)
         m = theory.solve(site, np.inf, theory.hierarchical(3, d))
-        gap = np.abs(m - fixed).max()
-        out.append(close(f"T=0 fixed point, d={d}: largest gap", gap, 0, 1e-4))
-        out.append(close(f"symmetric mixture, d={d}", theory.symmetric_mixture(3, d), MIXTURE[d],
-                         6e-5))  # fmt: skip
+        for mu in range(3):
+            reference = references[f"m_{mu + 1}"][d]
+            out.append(near(f"T=0 fixed point, d={d}: m_{mu + 1}", m[mu], reference))
+        out.append(near(f"symmetric mixture, d={d}", theory.symmetric_mixture(3, d), mixture))
     site = theory.entries(3, 0.7)
     reached = theory.solve(site, np.inf, theory.hierarchical(3, 0.7))
     out.append(close("energy of the fixed point, d=.7", -0.5 * (reached**2).sum(), -0.0789, 1e-4))
     out.append(close("energy of the mixture, d=.7", -1.5 * theory.symmetric_mixture(3, 0.7) ** 2,
                      -0.0749, 1e-4))  # fmt: skip
-    for k, value in CRITICAL.items():
-        out.append(close(f"critical dilution, K={k}", theory.critical_dilution(k), value, 1e-6))
+    for k, reference in references["critical dilution"].items():
+        out.append(near(f"critical dilution, K={k}", theory.critical_dilution(k), reference))
     config = result.config
     for part in result.parts:
         k = int(part["k"])
@@ -104,10 +85,10 @@ def checks(result: Result) -> list[Check]:
             gap = np.abs(ordered - np.sort(part["expected"][i, :k])[::-1])[:2].max()
             out.append(close(f"Monte Carlo v infinite size, first two, {tag}", gap, 0,
                              0.03 * (3000 / config.n) ** 0.5))  # fmt: skip
-            near = abs(d - theory.critical_dilution(k)) < 0.1
+            critical = abs(d - theory.critical_dilution(k)) < 0.1
             out.append(Check(f"Monte Carlo v drawn patterns, median gap, {tag}",
                              float(np.median(part["to_finite"][i])), 0.01, 0.0, "derived", "<=",
-                             NEAR if near else ""))  # fmt: skip
+                             NEAR if critical else ""))  # fmt: skip
     return out
 
 

@@ -5,18 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, close, near
+from ...references import known
 from .. import theory
+from ..references import REFERENCES
 from .simulate import finite_solution, stored_overlaps
 
-# Earlier measurement: N = 3000, 16 replicas, 6 sweeps averaged.
-EARLIER = {
-    (0.2, 0.05): (0.7893, 0.1736),
-    (0.5, 0.05): (0.4940, 0.2456),
-    (0.8, 0.05): (0.1896, 0.1749),
-    (0.3, 0.5): (0.5659, -0.0383),
-}
-INFINITE = {(0.2, 0.05): (0.8, 0.16), (0.5, 0.05): (0.5, 0.25), (0.8, 0.05): (0.1798, 0.1798)}
+# Dilution and temperature.
+POINTS = ((0.2, 0.05), (0.5, 0.05), (0.8, 0.05), (0.3, 0.5))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +45,7 @@ def measure(config: Finite, point: tuple[float, float]) -> Arrays:
 def checks(result: Result) -> list[Check]:
     """Means over replicas: tight against the drawn patterns, loose against the limit."""
     out = []
+    references = known(REFERENCES, "finite", result.config)
     for part in result.parts:
         d, t = float(part["dilution"]), float(part["temperature"])
         tag = f"d={d}, T={t}"
@@ -58,10 +55,13 @@ def checks(result: Result) -> list[Check]:
             base = 0.0005 if t < 0.1 else 0.005
             out.append(close(f"m_{mu + 1} - finite-size theory, {tag}", difference[:, mu].mean(), 0,
                              base + 2 * se[mu]))  # fmt: skip
-        if (d, t) in INFINITE:
-            gap = np.abs(part["infinite"] - INFINITE[d, t]).max()
-            out.append(close(f"infinite-size theory, {tag}: largest gap", gap, 0, 2e-3))
-            gap = np.abs(part["simulated"].mean(0) - INFINITE[d, t]).max()
+        for mu in range(2):
+            reference = references[f"m_{mu + 1}"].get((d, t))
+            if reference is not None:
+                name = f"m_{mu + 1}, infinite-size theory, {tag}"
+                out.append(near(name, part["infinite"][mu], reference))
+        gap = np.abs(part["simulated"].mean(0) - part["infinite"]).max()
+        if t < 0.1:
             out.append(close(f"Monte Carlo v infinite size, {tag}: largest gap", gap, 0, 0.03))
     return out
 
@@ -90,6 +90,6 @@ EXPERIMENT = Experiment(
     measure,
     checks,
     draw,
-    points=lambda config: list(EARLIER),
+    points=lambda config: POINTS,
     budget=15,
 )

@@ -6,13 +6,12 @@ import numpy as np
 import torch
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, close, near
+from ...references import known
 from ...seeds import torch_generator
 from .. import theory
+from ..references import REFERENCES
 from ..rules import unit
-
-FAULTLESS = {16: 4, 64: 10, 256: 27, 1024: 72}
-COHERENT = {16: 2, 64: 4, 256: 6, 1024: 11}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +76,7 @@ def _average(config: Capacity, d: int) -> float:
 def checks(result: Result) -> list[Check]:
     """Both capacities, the guarantee from coherence, and the exponents."""
     out = []
+    references = known(REFERENCES, "capacity", result.config)
     for part in result.parts:
         d = int(part["d"])
         law = theory.average_capacity(result.config.tau, d)
@@ -84,12 +84,10 @@ def checks(result: Result) -> list[Check]:
                          0.05 * law))  # fmt: skip
         law = theory.faultless_capacity(result.config.bits, d)
         out.append(close(f"n without a fault, d={d}", part["faultless"], law, 1 + 0.04 * law))
-        known = FAULTLESS[d]
-        out.append(close(f"n without a fault, d={d}, v a coarser sweep", part["faultless"], known,
-                         1 + 0.2 * known, "measured"))  # fmt: skip
-        known = COHERENT[d]
-        out.append(close(f"n guaranteed by coherence, d={d}", part["guaranteed"], known,
-                         1 + 0.2 * known, "measured"))  # fmt: skip
+        for name, what in (("faultless", "without a fault"), ("guaranteed", "guaranteed")):
+            if d in references[name]:
+                out.append(near(f"n {what}, d={d}, v a coarser sweep", part[name],
+                                references[name][d]))  # fmt: skip
     fits = exponents(result)
     out.append(close("exponent of d, average error (n - 1)", fits["average"], 1.0, 0.05))
     out.append(close("exponent of d, without a fault", fits["faultless"], 0.7, 0.06, "measured"))
@@ -120,6 +118,9 @@ def draw(result: Result):
     for i, (name, label) in enumerate(labels.items()):
         label = f"{label}: d^{fits[name]:.2f}"
         plotting.points(ax, d, result[name], index=i, label=label)
+    references = known(REFERENCES, "capacity", result.config)
+    for i, name in enumerate(labels):
+        plotting.stars(ax, references[name], index=i, label="earlier run" if i == 1 else None)
     tau = result.config.tau
     plotting.line(ax, fine, theory.average_capacity(tau, fine), index=0, label="1 + tau d")
     law = [theory.faultless_capacity(result.config.bits, x) for x in fine]

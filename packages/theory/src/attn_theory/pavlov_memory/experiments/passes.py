@@ -8,12 +8,12 @@ import torch
 from core_attn import bidirectional_linear_attention, delta_rule
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
+from ...references import known
 from ...seeds import torch_generator
 from .. import theory
+from ..references import REFERENCES
 from ..rules import unit
-
-ONE_PASS = {16: 0.126, 32: 0.284, 64: 0.589}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,25 +60,25 @@ def measure(config: Passes, n: int) -> Arrays:
 def checks(result: Result) -> list[Check]:
     """One pass, many passes, and the floor."""
     out, d = [], result.config.d
+    references = known(REFERENCES, "passes", result.config)
     for part in result.parts:
         n = int(part["n"])
         mean = part["error"].mean(-1)
         se = part["error"].std(-1) / result.config.seeds**0.5
-        if n in ONE_PASS:
-            out.append(close(f"one pass, n={n}", mean[0, 0], ONE_PASS[n], 0.012 + 3 * se[0, 0],
-                             "measured"))  # fmt: skip
+        for name, step in (
+            ("one pass", 0), ("after 10 passes", 9), ("after 200 passes", 199), ("beta = 1", -1)
+        ):  # fmt: skip
+            if n in references[name] and step < mean.shape[1]:
+                out.append(near(f"{name}, n={n}", mean[0, step], references[name][n], se[0, step]))
+        if n <= d:
             out.append(at_most(f"one pass / Hebbian, n={n}", mean[0, 0] / part["hebbian"].mean(),
                                0.75))  # fmt: skip
         if n < d / 2:
             out.append(at_most(f"after {mean.shape[1]} passes, n={n}", mean[0, -1], 1e-8))
-        if n == 63:
-            out.append(close("after 10 passes, n=63", mean[0, 9], 0.161, 0.03, "measured"))
-            out.append(close("after 200 passes, n=63", mean[0, 199], 0.028, 0.015, "measured"))
         if n > d:
             law = float(part["law"])
             out.append(close(f"least squares, n={n}", part["floor"].mean(), law, 0.01))
             out.append(close(f"beta = 1 / (1 + p/4), n={n}", mean[1, -1], law, 0.02))
-            out.append(close(f"beta = 1, n={n}", mean[0, -1], 0.66, 0.05, "measured"))
     return out
 
 
@@ -102,8 +102,8 @@ def draw(result: Result):
     plotting.points(right, n, hebbian.mean(1), hebbian.std(1), index=1, label="Hebbian")
     plotting.line(right, n, theory.hebbian_error(n, result.config.d), index=1, label="(n-1)/d")
     plotting.line(right, n, result["law"], index=6, label="floor", style=":")
-    plotting.published(right, list(ONE_PASS), list(ONE_PASS.values()), index=0,
-                       label="earlier measurement")  # fmt: skip
+    references = known(REFERENCES, "passes", result.config)
+    plotting.stars(right, references["one pass"], label="earlier run")
     plotting.labels(right, "pairs n", "error")
     return figure
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, close, near
+from ...references import known
 from ...seeds import numpy_generator
 from .. import theory
-
-KNOWN = {1: 0.0047, 2: 0.3754, 4: 0.9623, 8: 0.9999}
+from ..references import REFERENCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,12 @@ def measure(config: Reliability, heads: int) -> Arrays:
 def checks(result: Result) -> list[Check]:
     """The closed form's values and the simulation against it."""
     out, config = [], result.config
+    references = known(REFERENCES, "reliability", config)[24]
     for part in result.parts:
         heads = int(part["heads"])
-        i = config.layers.index(24)
-        out.append(close(f"law, H={heads}, L=24", part["law"][i], KNOWN[heads], 1e-4))
+        if heads in references and 24 in config.layers:
+            law = part["law"][config.layers.index(24)]
+            out.append(near(f"law, H={heads}, L=24", law, references[heads]))
         gap = np.abs(part["works"] - part["law"]).max()
         out.append(close(f"simulation v law, H={heads}, every L", gap, 0.0, 0.005))
     need = theory.required_heads(24, 0.05, config.p)

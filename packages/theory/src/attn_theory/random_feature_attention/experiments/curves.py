@@ -7,38 +7,12 @@ import torch
 
 from ... import plotting
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most
+from ...references import known
 from ..data import paper_targets
 from ..learning import test_errors
+from ..references import REFERENCES
 
 MODELS = ("RFA", "BRFA", "MLP")
-# One seed of an earlier run, the penalty chosen on the test error itself.
-EARLIER = {
-    (8, 1024): {
-        "RFA": (0.061, 0.307, 0.241, 0.172, 0.602, 0.790),
-        "BRFA": (0.112, 0.315, 0.299, 0.121, 0.588, 0.761),
-        "MLP": (0.912, 0.368, 0.967, 0.495, 0.632, 0.820),
-    },
-    (8, 4096): {
-        "RFA": (0.021, 0.129, 0.180, 0.056, 0.599, 0.782),
-        "BRFA": (0.051, 0.128, 0.206, 0.066, 0.414, 0.631),
-        "MLP": (0.576, 0.325, 0.693, 0.459, 0.620, 0.796),
-    },
-    (16, 256): {
-        "RFA": (0.886, 0.480, 0.992, 0.579, 0.811, 1.055),
-        "BRFA": (0.872, 0.543, 1.007, 0.564, 0.819, 1.039),
-        "MLP": (1.053, 0.814, 1.105, 0.871, 0.968, 1.083),
-    },
-    (16, 1024): {
-        "RFA": (0.238, 0.408, 0.540, 0.517, 0.741, 1.012),
-        "BRFA": (0.241, 0.451, 0.552, 0.405, 0.715, 0.992),
-        "MLP": (1.064, 0.513, 1.104, 0.646, 0.840, 1.035),
-    },
-    (16, 2048): {
-        "RFA": (0.129, 0.376, 0.415, 0.444, 0.720, 1.004),
-        "BRFA": (0.139, 0.415, 0.430, 0.220, 0.700, 0.976),
-        "MLP": (1.043, 0.437, 1.101, 0.598, 0.755, 1.011),
-    },
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,21 +98,24 @@ def checks(result: Result) -> list[Check]:
     for target in ("f1 p2", "f1 p3", "f1 p4"):
         ratio = values("RFA", target).mean() / values("BRFA", target).mean()
         out.append(at_most(f"RFA / BRFA, {target}", ratio, 1.05, "derived"))
-    for (d, n), table in EARLIER.items():
-        if d != config.d or n not in config.sizes:
-            continue
-        for model, row in table.items():
-            ours = errors[model][:, config.sizes.index(n), :6]
-            gap = np.abs(ours.mean(0) - row)
-            allowed = 0.05 + 0.1 * np.array(row) + 2 * ours.std(0)
+    references = known(REFERENCES, "curves", config)
+    for model, n in dict.fromkeys(row for rows in references.values() for row in rows):
+        if n in config.sizes:
+            ours = errors[model][:, config.sizes.index(n)]
+            gaps = []
+            for target, rows in references.items():
+                one = ours[:, names.index(str(target))]
+                reference = rows[model, n]
+                gaps.append(abs(one.mean() - reference.value) / (reference.error + 2 * one.std()))
             out.append(at_most(f"{model}, n={n}: largest |mean - earlier seed| / allowed",
-                               (gap / allowed).max(), 1.0, "measured"))  # fmt: skip
+                               max(gaps), 1.0, "measured"))  # fmt: skip
     return out
 
 
 def draw(result: Result):
     """A panel per target."""
     names, errors, config = target_names(), by_model(result), result.config
+    references = known(REFERENCES, "curves", config)
     figure, axes = plotting.panels(3, 3, width=3.2, height=2.6)
     for j, (ax, name) in enumerate(zip(axes.flat, names, strict=True)):
         for i, (model, values) in enumerate(errors.items()):
@@ -149,9 +126,8 @@ def draw(result: Result):
                 continue
             plotting.points(ax, x, mean, spread, index=i, label=model)
             plotting.line(ax, x, mean, index=i, style="-")
-            for (d, n), table in EARLIER.items():
-                if d == config.d and j < 6:
-                    plotting.published(ax, [n], [table[model][j]], index=i, label=None)
+            stars = {n: value for (of, n), value in references[name].items() if of == model}
+            plotting.stars(ax, stars, index=i)
         ax.axhline(1, color="black", lw=0.6, ls=":")
         ax.set(xscale="log", yscale="log")
         plotting.ticks(ax, config.sizes)

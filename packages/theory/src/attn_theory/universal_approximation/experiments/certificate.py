@@ -5,18 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
+from ...references import known
 from ..construction import approximate, evaluate, grid_points
+from ..references import REFERENCES
 from ..targets import LIPSCHITZ, kinked
-
-# Earlier run: hidden width, errors and bounds of f1 and f2.
-EARLIER = {
-    2: (35, 0.4556, 0.3691, 0.4915, 0.7307),
-    4: (149, 0.2982, 0.2651, 0.3114, 0.4758),
-    8: (738, 0.1737, 0.1632, 0.1777, 0.2780),
-    16: (4302, 0.0948, 0.0917, 0.0958, 0.1528),
-    32: (30479, 0.0498, 0.0491, 0.0500, 0.0806),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +37,18 @@ def measure(config: Certificate, degree: int) -> Arrays:
 def checks(result: Result) -> list[Check]:
     """The bound holds, the rate is 1/degree, the block is the closed form."""
     out = []
+    references = known(REFERENCES, "certificate", result.config)
     for part in result.parts:
         degree = int(part["degree"])
         for i in range(2):
             error, bound = part["error"][i], part["bound"][i]
             out.append(at_most(f"error / bound, f{i + 1}, degree {degree}", error / bound, 1.0))
-            out.append(close(f"error, f{i + 1}, degree {degree}", error, EARLIER[degree][1 + i],
-                             0.05 * EARLIER[degree][1 + i], "measured"))  # fmt: skip
-            out.append(close(f"bound, f{i + 1}, degree {degree}", bound, EARLIER[degree][3 + i],
-                             0.08 * EARLIER[degree][3 + i], "measured"))  # fmt: skip
-        out.append(at_most(f"width / earlier width, degree {degree}",
-                           part["hidden"] / EARLIER[degree][0], 1.8, "measured"))  # fmt: skip
+            for name, value in ((f"error, f{i + 1}", error), (f"bound, f{i + 1}", bound)):
+                if degree in references[name]:
+                    out.append(near(f"{name}, degree {degree}", value, references[name][degree]))
+        if degree in references["hidden width"]:
+            ratio = part["hidden"] / references["hidden width"][degree].value
+            out.append(at_most(f"width / earlier width, degree {degree}", ratio, 1.8, "measured"))
         out.append(at_most(f"block v closed form, degree {degree}", part["block"], 1e-10))
     if max(result.config.degrees) >= 32:
         out.append(close("exponent of the error in the degree, f1", slope(result), -1.0, 0.1))

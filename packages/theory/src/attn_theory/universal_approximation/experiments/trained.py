@@ -6,13 +6,12 @@ import numpy as np
 
 from ... import plotting
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most
+from ...references import known
 from ..construction import approximate, evaluate, grid_points
 from ..model import TransformerConfig
+from ..references import REFERENCES
 from ..targets import LIPSCHITZ, kinked
 from ..training import train
-
-# Seed 0 of an earlier run: sup and root-mean-square error.
-EARLIER = {4: (0.206, 0.0457), 16: (0.060, 0.0109), 64: (0.062, 0.0065), 256: (0.034, 0.0040)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +48,10 @@ def checks(result: Result) -> list[Check]:
     rms = {int(part["width"]): part["rms"] for part in result.parts}
     if 64 in sup:
         out.append(at_most("sup error at width 64, mean of the seeds", sup[64].mean(), 0.1))
-    for width, (_, earlier) in EARLIER.items():
+    for width, reference in known(REFERENCES, "trained", result.config)["rms"].items():
         if width in rms:
-            out.append(at_most(f"rms at width {width} / earlier seed", rms[width].min() / earlier,
-                               1.5, "measured"))  # fmt: skip
+            ratio = rms[width].min() / reference.value
+            out.append(at_most(f"rms at width {width} / earlier seed", ratio, 1.5, "measured"))
     narrow, wide = min(rms), max(rms)
     out.append(at_most(f"rms, width {wide} / width {narrow}", rms[wide].mean() / rms[narrow].mean(),
                        0.4))  # fmt: skip
@@ -66,11 +65,11 @@ def draw(result: Result):
     """Errors against width."""
     figure, [[ax]] = plotting.panels(width=4.8)
     width = result["width"]
+    references = known(REFERENCES, "trained", result.config)
     for i, name in enumerate(("sup", "rms")):
         values = result[name]
         plotting.points(ax, width, values.mean(1), values.std(1), index=i, label=f"{name}, trained")
-        plotting.published(ax, list(EARLIER), [row[i] for row in EARLIER.values()], index=i,
-                           label="earlier seed" if i == 0 else None)  # fmt: skip
+        plotting.stars(ax, references[name], index=i, label="earlier seed" if i == 0 else None)
     ax.set(xscale="log", yscale="log")
     plotting.ticks(ax, width)
     plotting.labels(ax, "hidden width", "error on the grid")
