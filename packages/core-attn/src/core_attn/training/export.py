@@ -1,11 +1,14 @@
 """`export`: a trained network as a torch.export program or an ONNX file, compared with eager."""
 
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+Axes = list[dict[int, str]]
 
 
 def export(
@@ -15,6 +18,8 @@ def export(
     tolerance: float = 1e-4,
 ) -> int:
     """Write a checkpoint's network as ONNX or torch.export, for any batch size, and compare it.
+
+    What else may vary in size, as the length of a text, the task says.
 
     Args:
         ckpt: the checkpoint.
@@ -40,25 +45,32 @@ def export(
         )
     task = trained(ckpt).task
     model, inputs = task.exported().eval(), task.example_inputs()
+    axes = [{0: "batch", **names} for names in task.open_sizes() or [{}] * len(inputs)]
     path = Path(out or Path(ckpt).with_suffix({"onnx": ".onnx", "torch": ".pt2"}[format]))
     with torch.no_grad():
-        run = _to_onnx(model, inputs, path) if format == "onnx" else _to_torch(model, inputs, path)
-        difference = max(_difference(model, run, _resize(inputs, size)) for size in (1, 2, 5))
+        write = _to_onnx if format == "onnx" else _to_torch
+        run = write(model, inputs, axes, path)
+        difference = max(_difference(model, run, _resize(inputs, axes, size)) for size in (1, 2, 5))
     agrees = difference <= tolerance
     print(f"{path}: largest difference {difference:.2g} at batch sizes 1, 2, 5", end="")
     print("" if agrees else f", beyond the tolerance of {tolerance:.2g}")
     return 0 if agrees else 1
 
 
-def _to_torch(model: "nn.Module", inputs: tuple["Tensor", ...], path: Path) -> Any:
+def _to_torch(model: "nn.Module", inputs: tuple["Tensor", ...], axes: Axes, path: Path) -> Any:
     import torch
 
-    program = torch.export.export(model, inputs, dynamic_shapes=_any_batch(inputs))
+    from ..ops import use_backend
+
+    only_batch = all(set(names) == {0} for names in axes)
+    # a backend is chosen by sizes, and a program for any size must not hold the choice
+    with nullcontext() if only_batch else use_backend("reference"):
+        program = torch.export.export(model, inputs, dynamic_shapes=_open(axes))
     torch.export.save(program, path)
     return torch.export.load(path).module()
 
 
-def _to_onnx(model: "nn.Module", inputs: tuple["Tensor", ...], path: Path) -> Any:
+def _to_onnx(model: "nn.Module", inputs: tuple["Tensor", ...], axes: Axes, path: Path) -> Any:
     import onnxruntime
     import torch
 
@@ -66,7 +78,7 @@ def _to_onnx(model: "nn.Module", inputs: tuple["Tensor", ...], path: Path) -> An
 
     with use_backend("reference"):  # plain operations, that every ONNX runtime knows
         torch.onnx.export(
-            model, inputs, path, dynamo=True, dynamic_shapes=_any_batch(inputs), verbose=False
+            model, inputs, path, dynamo=True, dynamic_shapes=_open(axes), verbose=False
         )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
@@ -78,15 +90,24 @@ def _to_onnx(model: "nn.Module", inputs: tuple["Tensor", ...], path: Path) -> An
     return run
 
 
-def _any_batch(inputs: tuple["Tensor", ...]) -> tuple[dict, ...]:
+def _open(axes: Axes) -> tuple[dict, ...]:
     from torch.export import Dim
 
-    batch = Dim("batch")
-    return tuple({0: batch} for _ in inputs)
+    sizes = {name: Dim(name) for names in axes for name in names.values()}
+    return tuple({axis: sizes[name] for axis, name in names.items()} for names in axes)
 
 
-def _resize(inputs: tuple["Tensor", ...], size: int) -> tuple["Tensor", ...]:
-    return tuple(x[[i % len(x) for i in range(size)]] for x in inputs)
+def _resize(inputs: tuple["Tensor", ...], axes: Axes, size: int) -> tuple["Tensor", ...]:
+    """Inputs whose batch has this size, and whose other open axes grow by as much."""
+    import torch
+
+    resized = []
+    for x, names in zip(inputs, axes, strict=True):
+        for axis, name in names.items():
+            length = size if name == "batch" else x.shape[axis] + size
+            x = x.index_select(axis, torch.arange(length) % x.shape[axis])
+        resized.append(x)
+    return tuple(resized)
 
 
 def _difference(model: "nn.Module", run: Any, inputs: tuple["Tensor", ...]) -> float:

@@ -83,6 +83,13 @@ class Task(LightningModule):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define example_inputs")
 
+    def open_sizes(self) -> tuple[dict[int, str], ...] | None:
+        """For each of `example_inputs`, the axes besides the batch that `export` leaves open.
+
+        Axes of one name have one size; None where only the batch is open.
+        """
+        return None
+
     def samples(self, batch: Any) -> int:
         """The number of samples in a batch, for the throughput; the first tensor's length."""
         return extract_batch_size(batch)

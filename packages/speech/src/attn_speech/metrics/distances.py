@@ -9,9 +9,21 @@ from torch import Tensor
 
 
 def log_mel_l1(
-    predicted: Float[Tensor, "frames mels"], true: Float[Tensor, "frames mels"]
+    predicted: Float[Tensor, "frames mels"],
+    true: Float[Tensor, "frames mels"],
+    *,
+    align: bool = False,
 ) -> float:
-    """The mean absolute difference of log mels, over the frames that both have."""
+    """The mean absolute difference of log mels.
+
+    Args:
+        predicted: log mels.
+        true: log mels.
+        align: whether time is warped; otherwise the frames that both have are compared one by one.
+    """
+    if align:
+        cost = torch.cdist(predicted.double(), true.double(), p=1).numpy() / predicted.shape[1]
+        return float(np.mean([cost[i, j] for i, j in warping_path(cost)]))
     frames = min(len(predicted), len(true))
     return float((predicted[:frames] - true[:frames]).abs().mean())
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from core_attn import KeyValueCache, record
 
@@ -75,6 +75,46 @@ class Decoded(NamedTuple):
     stop: Float[Tensor, " frames"]
     pattern: Float[Tensor, "layers heads steps tokens"]
     limited: bool
+
+
+class Steps(nn.Module):
+    """Encoder, decoder and post-net of the steps so far, as one function that can be exported.
+
+    To speak, call it with one frame of zeros, then with the last frame of each step given so far
+    behind that, until `stop` of the last step reaches 0.5; `after` of that call is the mel. What
+    it computes is `decode` without kept keys and values.
+
+    Args:
+        model: in eval mode.
+    """
+
+    def __init__(self, model: TransformerTTS):
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        text: Int[Tensor, "batch tokens"],
+        text_lengths: Int[Tensor, " batch"],
+        frames: Float[Tensor, "batch steps mels"],
+        factors: Float[Tensor, "batch steps units"] | None = None,
+    ) -> tuple[
+        Float[Tensor, "batch frames mels"],
+        Float[Tensor, "batch frames mels"],
+        Float[Tensor, "batch frames"],
+    ]:
+        """The mels without and with the post-net, and the probabilities of being the last frame.
+
+        Args:
+            text: symbols without the end symbol, padded with 0.
+            text_lengths: of each row.
+            frames: zeros, then the last frame of each step so far.
+            factors: of the pre-net's dropout: 0 or 1 / (1 - rate); None for a rate of 0.
+        """
+        memory, lengths = self.model.encode(text, text_lengths)
+        hidden = self.model.decoder(frames, memory, memory_lengths=lengths, factors=factors)
+        before, stop_logits = self.model.frames(hidden)
+        return before, self.model.refine(before), stop_logits.sigmoid()
 
 
 @torch.no_grad()

@@ -50,9 +50,12 @@ class Positions(nn.Module):
     ) -> Float[Tensor, "batch tokens dim"]:
         """Adds positions start, start + 1, …"""
         stop, dim = start + x.shape[1], x.shape[2]
-        if stop > len(self.table):
-            self.table = sinusoids(0, 2 * stop, dim).to(self.table)
-        code = self.table[start:stop].to(x)
+        if torch.compiler.is_compiling():  # a graph for any length cannot hold a table
+            code = sinusoids(start, stop, dim).to(x)
+        else:
+            if stop > len(self.table):
+                self.table = sinusoids(0, 2 * stop, dim).to(self.table)
+            code = self.table[start:stop].to(x)
         if self.alpha is None:
             return self.dropout(x * math.sqrt(dim) + code)
         return self.dropout(x + self.alpha * code)

@@ -206,6 +206,7 @@ class TransformerTTS(nn.Module):
         speaker: Speaker | None = None,
         *,
         seed: int = 0,
+        own: float = 0.0,
     ) -> Prediction:
         """Predicts each group of frames from those before it.
 
@@ -216,6 +217,9 @@ class TransformerTTS(nn.Module):
             mel_lengths: frames of each row.
             speaker: who speaks.
             seed: of the pre-net's dropout outside training.
+            own: share of the frames shown that are the model's own predictions from true ones, so
+                that it learns to go on from what it says (Mihaylova and Martins, 2019, arXiv
+                1906.07651).
 
         Raises:
             ValueError: an input does not fit the model or another input.
@@ -223,15 +227,24 @@ class TransformerTTS(nn.Module):
         self._check_mels(text, mels, mel_lengths)
         memory, memory_lengths = self.encode(text, text_lengths, speaker)
         r = self.config.reduction
-        shown = mels[:, r - 1 :: r]
-        shown = torch.cat([torch.zeros_like(shown[:, :1]), shown[:, :-1]], 1)
+        true, steps = mels[:, r - 1 :: r], mel_lengths // r
         factors = None
         if not self.training and (noise := self.decoder.noise([seed] * len(text))) is not None:
-            factors = noise.draw(shown.shape[1])
-        steps = mel_lengths // r
-        hidden = self.decoder(
-            shown, memory, lengths=steps, memory_lengths=memory_lengths, factors=factors
-        )
+            factors = noise.draw(true.shape[1])
+
+        def decoded(shown: Tensor) -> Tensor:
+            shown = torch.cat([torch.zeros_like(shown[:, :1]), shown[:, :-1]], 1)
+            return self.decoder(
+                shown, memory, lengths=steps, memory_lengths=memory_lengths, factors=factors
+            )
+
+        shown = true
+        if own > 0:
+            with torch.no_grad():
+                said = self.frames(decoded(true))[0][:, r - 1 :: r]
+            is_own = torch.rand(shown.shape[:2], device=shown.device) < own
+            shown = torch.where(is_own[..., None], said, true)
+        hidden = decoded(shown)
         before, stop_logits = self.frames(hidden)
         after = self.refine(before, steps * r)
         return Prediction(after, before, stop_logits, hidden)
@@ -252,14 +265,16 @@ class TransformerTTS(nn.Module):
         text = F.pad(text, (0, 1), value=PADDING)
         text = text.scatter(1, text_lengths[:, None], self.config.vocabulary - 1)
         lengths = text_lengths + 1
-        memory = self.encoder(text[:, : int(lengths.max())], lengths)
+        if not torch.compiler.is_compiling():  # columns that are padding in every row
+            text = text[:, : int(lengths.max())]
+        memory = self.encoder(text, lengths)
         return self._speak_as(memory, speaker or Speaker()), lengths
 
     def frames(
         self, hidden: Float[Tensor, "batch steps dim"]
     ) -> tuple[Float[Tensor, "batch frames mels"], Float[Tensor, "batch frames"]]:
         """Mels without the post-net and stop logits of the decoder's output."""
-        mels = self.mel(hidden).view(len(hidden), -1, self.config.mels)
+        mels = self.mel(hidden).view(hidden.shape[0], -1, self.config.mels)
         return mels, self.stop(hidden).flatten(1)
 
     def refine(

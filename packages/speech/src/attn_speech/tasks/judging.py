@@ -9,7 +9,8 @@ from torch import Tensor
 from ..audio.features import MelFeatures
 from ..metrics.alignment import diagonality
 from ..metrics.distances import log_mel_l1, mel_cepstral_distortion
-from ..metrics.listening import can_listen, plain_words, transcribe, word_errors
+from ..metrics.listening import Listener, can_listen, plain_words, transcribe, word_errors
+from ..metrics.noise import can_judge_noise, dnsmos
 from ..models.decoding import Decoded
 
 
@@ -19,12 +20,22 @@ class Judge:
     Args:
         features: of the mels.
         head: layer and head that run along the text.
-        listen: whether what is said is transcribed, where pocketsphinx is installed.
+        listen: whether what is said is made sound and heard, by those judges that are installed.
+        listener: who transcribes it.
     """
 
-    def __init__(self, features: MelFeatures, head: tuple[int, int], *, listen: bool = True):
+    def __init__(
+        self,
+        features: MelFeatures,
+        head: tuple[int, int],
+        *,
+        listen: bool = True,
+        listener: Listener = "pocketsphinx",
+    ):
         self.features, self.head = features, head
-        self.listens = listen and can_listen()
+        self.listener: Listener = listener
+        self.transcribes = listen and can_listen(listener)
+        self.rates_noise = listen and can_judge_noise()
         self.rows: list[dict[str, float]] = []
 
     def add(
@@ -49,6 +60,7 @@ class Judge:
         measured, (layer, head) = diagonality(decoded.pattern), self.head
         row: dict[str, Any] = {
             "mel_l1": log_mel_l1(shown, true),
+            "free_mel_l1_dtw": log_mel_l1(said, true, align=True),
             "mcd_dtw": mel_cepstral_distortion(said, true, log_base=base),
             "stop_error": abs(len(said) - len(true)) / len(true),
             "stopped": float(not decoded.limited),
@@ -56,14 +68,16 @@ class Judge:
             "band": float(measured.band[layer, head]),
             "monotonic": float(measured.monotonic[layer, head]),
         }
-        if self.listens:
-            words = plain_words(text)
-            heard = transcribe(self.features.griffin_lim(said), self.features.rate)
-            true_heard = transcribe(self.features.griffin_lim(true), self.features.rate)
-            row |= {
-                "words": len(words), "word_errors": word_errors(heard, words),
-                "word_errors_of_data": word_errors(true_heard, words),
-            }  # fmt: skip
+        sounds = {}
+        if self.transcribes or self.rates_noise:
+            sounds = {"": self._sound(said), "_of_data": self._sound(true)}
+        words = plain_words(text)
+        for whose, sound in sounds.items():
+            if self.transcribes:
+                heard = transcribe(sound, self.features.rate, self.listener)
+                row |= {"words": len(words), f"word_errors{whose}": word_errors(heard, words)}
+            if self.rates_noise:
+                row[f"dnsmos{whose}"] = dnsmos(sound, self.features.rate)["overall"]
         self.rows.append(row)
 
     def table(self) -> dict[str, float]:
@@ -79,3 +93,7 @@ class Judge:
             else:
                 table[key] = float(total / len(self.rows))
         return table
+
+    def _sound(self, log_mel: Tensor) -> Tensor:
+        audio = self.features.griffin_lim(log_mel)
+        return audio / audio.abs().max().clamp(min=1.0)

@@ -1,6 +1,6 @@
 """The pictures of speech reports."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float, Int
@@ -110,20 +110,25 @@ def synthesis(task: "SpeechSynthesis", data: SpeechData) -> Iterable[Exhibit]:
             )  # fmt: skip
 
 
-def vocoding(model: WaveNet, features: MelFeatures, data: SpeechData) -> Iterable[Exhibit]:
-    """Recordings and what a vocoder draws for their mels, beside Griffin-Lim."""
+def resynthesized(
+    model: WaveNet, features: MelFeatures, data: SpeechData
+) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
+    """Of the first test clips: their number, their log mel, and what is made of it."""
     clips = data.prepared
     assert clips is not None
     draw = WaveNetVocoder(model, features)
     for i in (data.parts["test"] or data.parts["train"])[:SHOWN]:
+        mel = clips[i].mel[:LONGEST_DRAWN]
+        yield i, mel, {"WaveNet": draw([mel], [0])[0], "Griffin-Lim": features.griffin_lim(mel)}
+
+
+def vocoding(model: WaveNet, features: MelFeatures, data: SpeechData) -> Iterable[Exhibit]:
+    """Recordings and what a vocoder draws for their mels, beside Griffin-Lim."""
+    clips = data.prepared
+    assert clips is not None
+    for i, mel, made in resynthesized(model, features, data):
         utterance = clips[i]
-        mel = utterance.mel[:LONGEST_DRAWN]
-        recording = utterance.audio[: len(mel) * features.hop]
-        sounds = {
-            "recording": recording,
-            "WaveNet": draw([mel], [0])[0],
-            "Griffin-Lim": features.griffin_lim(mel),
-        }
+        sounds = {"recording": utterance.audio[: len(mel) * features.hop], **made}
         shown = {name: features.log_mel(sound) for name, sound in sounds.items()}
         caption = "; ".join(f"{name} {log_mel_l1(again, mel):.3f}" for name, again in shown.items())
         title = f"“{utterance.text}”"

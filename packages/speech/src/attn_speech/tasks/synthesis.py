@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from core_attn import record
 from core_attn.training import Exhibit
@@ -16,8 +16,9 @@ from ..audio.features import MelFeatures
 from ..data.batching import SpeechBatch
 from ..data.module import SpeechData
 from ..metrics.alignment import diagonality
+from ..metrics.listening import Listener
 from ..models import TransformerTTS, TransformerTTSConfig
-from ..models.decoding import DecodeOptions, decode
+from ..models.decoding import DecodeOptions, Steps, decode
 from ..models.tts_loss import TTSLossConfig, tts_losses
 from ..official import transformer_tts as espnet
 from ..text.symbols import Symbols
@@ -38,9 +39,13 @@ class SpeechSynthesis(SizedByData):
         loss: what the loss is made of.
         lr: the highest learning rate.
         warmup: steps of rising rate.
+        own_frames: share of the frames shown in training that are the model's own predictions, so
+            that it learns to go on from what it says; the paper shows true ones only.
         weights: a file to start from: a checkpoint of this package, or of ESPnet.
         max_ratio: frames per symbol at which decoding stops, in the test.
-        listen: whether the test transcribes what is said, where pocketsphinx is installed.
+        listen: whether the test makes sound of what is said and has it transcribed and rated, by
+            those judges that are installed.
+        listener: who transcribes it: "pocketsphinx" or "whisper".
 
     Source: Li et al., 2019, arXiv 1809.08895.
     """
@@ -53,17 +58,22 @@ class SpeechSynthesis(SizedByData):
         loss: TTSLossConfig = TTSLossConfig(),  # noqa: B008
         lr: float = 1e-3,
         warmup: int = 200,
+        own_frames: float = 0.0,
         weights: str | None = None,
         max_ratio: float = 10.0,
         listen: bool = True,
+        listener: Listener = "pocketsphinx",
     ):
         super().__init__()
         if lr <= 0 or warmup < 1:
             raise ValueError(f"lr and warmup must be positive, got {lr}, {warmup}")
+        if not 0 <= own_frames <= 1:
+            raise ValueError(f"own_frames must be in 0 ... 1, got {own_frames}")
         self.config, self.loss, self.lr, self.warmup = config, loss, lr, warmup
-        self.weights = weights
+        self.own_frames, self.weights = own_frames, weights
         self.options = DecodeOptions(max_ratio=max_ratio)
         self.listen = listen
+        self.listener: Listener = listener
         self.speakers: list[str] = []
         self.alignment_head, self.longest = (0, 0), 150
         self._judge: Judge | None = None
@@ -123,7 +133,7 @@ class SpeechSynthesis(SizedByData):
 
     def training_step(self, batch: SpeechBatch, index: int) -> Tensor:
         """The loss, with guided attention where asked for."""
-        parts = self._losses(batch)
+        parts = self.losses(batch)
         for name, value in parts.items():
             self.log(f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss")
         return parts["loss"]
@@ -131,7 +141,7 @@ class SpeechSynthesis(SizedByData):
     def validation_step(self, batch: SpeechBatch, index: int) -> None:
         """Logs the loss and how far heads run along the text."""
         with record(self.model, "pattern", layers="decoder.blocks.*.cross") as seen:
-            parts = self._losses(batch)
+            parts = self.losses(batch)
             pattern = torch.stack([x.detach() for x in seen.values()], 1)
         count = len(batch.text)
         for name, value in parts.items():
@@ -170,7 +180,9 @@ class SpeechSynthesis(SizedByData):
 
     def on_test_epoch_start(self) -> None:
         """Begins anew to judge."""
-        self._judge = Judge(self.features, self.alignment_head, listen=self.listen)
+        self._judge = Judge(
+            self.features, self.alignment_head, listen=self.listen, listener=self.listener
+        )
 
     def test_step(self, batch: SpeechBatch, index: int) -> None:
         """Speaks the texts freely and compares."""
@@ -210,6 +222,21 @@ class SpeechSynthesis(SizedByData):
         done = decode(self.model, batch.text, batch.text_lengths, speaker, options=self.options)
         return [self.features.restored(one.mel) for one in done]
 
+    def losses(self, batch: SpeechBatch) -> Metrics:
+        """The parts of the loss of a batch and their sum."""
+        mels, speaker = self._scaled(batch), batch.speaker(self.config.speakers > 0)
+        given = (batch.text, batch.text_lengths, mels, batch.mel_lengths, speaker)
+        options = {"reduction": self.config.reduction, "text_lengths": batch.text_lengths}
+        own = self.own_frames if self.training else 0.0
+        if not self.loss.guided:
+            prediction = self.model(*given, own=own)
+            return tts_losses(prediction, mels, batch.mel_lengths, self.loss, **options)
+        with record(self.model, "pattern", layers=self.loss.recorded) as seen:
+            prediction = self.model(*given, own=own)
+            return tts_losses(
+                prediction, mels, batch.mel_lengths, self.loss, patterns=seen, **options
+            )
+
     def configure_optimizers(self):
         """Adam with a rising, then falling rate."""
         optimizer = torch.optim.Adam(
@@ -228,19 +255,29 @@ class SpeechSynthesis(SizedByData):
         if isinstance(data, SpeechData):
             yield from pictures.synthesis(self, data)
 
+    def exported(self) -> nn.Module:
+        """The steps so far as one function; it needs a model of one speaker.
+
+        Raises:
+            ValueError: the model asks who speaks.
+        """
+        if self.config.speakers:
+            raise ValueError(f"export is for one speaker, the model has {self.config.speakers}")
+        return Steps(self.model)
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Two texts, three steps, and the pre-net's dropout where there is some."""
+        steps, tokens = 3, 6
+        text = torch.randint(1, self.config.vocabulary - 1, (2, tokens))
+        inputs = text, torch.tensor([tokens, tokens - 2]), torch.randn(2, steps, self.config.mels)
+        noise = self.model.decoder.noise([0, 1])
+        return inputs if noise is None else (*inputs, noise.draw(steps))
+
+    def open_sizes(self) -> tuple[dict[int, str], ...]:
+        """Texts and what is said of them have any length."""
+        return ({1: "tokens"}, {}, {1: "steps"}, {1: "steps"})[: len(self.example_inputs())]
+
     def _scaled(self, batch: SpeechBatch) -> Tensor:
         place = torch.arange(batch.mels.shape[1], device=batch.mels.device)
         padding = place >= batch.mel_lengths[:, None]
         return self.features.scaled(batch.mels).masked_fill(padding[..., None], 0.0)
-
-    def _losses(self, batch: SpeechBatch) -> Metrics:
-        mels, speaker = self._scaled(batch), batch.speaker(self.config.speakers > 0)
-        given = (batch.text, batch.text_lengths, mels, batch.mel_lengths, speaker)
-        options = {"reduction": self.config.reduction, "text_lengths": batch.text_lengths}
-        if not self.loss.guided:
-            return tts_losses(self.model(*given), mels, batch.mel_lengths, self.loss, **options)
-        with record(self.model, "pattern", layers=self.loss.recorded) as seen:
-            prediction = self.model(*given)
-            return tts_losses(
-                prediction, mels, batch.mel_lengths, self.loss, patterns=seen, **options
-            )

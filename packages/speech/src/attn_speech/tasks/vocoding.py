@@ -14,6 +14,7 @@ from core_attn.training import Exhibit
 from ..audio.features import MelFeatures
 from ..data.batching import SegmentBatch
 from ..data.module import SpeechData
+from ..metrics.distances import log_mel_l1
 from ..models import WaveNet, WaveNetConfig
 from ..official import wavenet as r9y9
 from . import pictures
@@ -136,6 +137,17 @@ class Vocoding(SizedByData):
         self._measure("test", batch)
         others = batch._replace(mels=batch.mels.roll(1, 0))
         self.log("test/loss_of_other_mels", self._cost(self.best, others))
+
+    def on_test_epoch_end(self) -> None:
+        """Logs how far what is drawn for some mels is from them, beside Griffin-Lim."""
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        distances: dict[str, list[float]] = {}
+        for _, mel, sounds in pictures.resynthesized(self.best.eval(), self.features, data):
+            for name, sound in sounds.items():
+                distance = log_mel_l1(self.features.log_mel(sound), mel)
+                distances.setdefault(name, []).append(distance)
+        for name, values in distances.items():
+            self.log(f"test/mel_l1_{name.lower()}", sum(values) / len(values))
 
     def predict_step(self, batch: SegmentBatch, index: int) -> Tensor:
         """Waveforms drawn for the mels."""

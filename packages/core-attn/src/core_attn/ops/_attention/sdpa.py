@@ -31,7 +31,7 @@ def _attend(call: AttentionCall) -> Tensor:
     if call.is_plain or (call.causal and call._replace(causal=False).is_plain):
         square = q.shape[-2] == call.k.shape[-2]
         # One query at the end sees every key; SDPA counts other rectangles from the first key.
-        is_causal = call.causal and q.shape[-2] > 1
+        is_causal = bool(call.causal and q.shape[-2] > 1)  # a symbol, where sizes are open
         if square or not is_causal:
             return _sdpa(call, None, is_causal)
     allowed = call.allowed()
