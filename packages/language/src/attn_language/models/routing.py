@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core_attn import AttentionLayer
+from core_attn.ops import scatter_mean, top_positions
 
 from .centroids import Centroids, Style
 from .decoder import DecoderConfig, Embedding, PreNormBlock
+from .local_heads import LocalHeads, RelativeTerms, attend_relative
 from .parts import FeedForward, GatedFeedForward, Growing, rotate, split_heads
 
 Membership = Literal["topk", "causal"]
+_ALONE = -5e4  # the score of a token for itself, which counts only where there is nothing else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,118 +198,6 @@ class MixedHeads(nn.Module):
         return self.output(torch.cat(out, 2).flatten(2)), (local_state, routed_state)
 
 
-class RelativeTerms(nn.Module):
-    """Learned vectors per distance, added to keys and to values.
-
-    Source: Shaw et al., 2018, "Self-Attention with Relative Position Representations",
-        arXiv 1803.02155, eqs. (3) and (4).
-    """
-
-    def __init__(self, dim: int, farthest: int):
-        super().__init__()
-        self.keys, self.values = (
-            nn.Parameter(torch.randn(farthest + 1, dim) * dim**-0.5) for _ in range(2)
-        )
-
-    def clipped(self, distance: Tensor) -> Tensor:
-        """Distances as rows of the tables."""
-        return distance.clamp(0, len(self.keys) - 1)
-
-    def bias(self, q: Tensor, distance: Tensor) -> Tensor:
-        """What the keys' vectors add to the scores; q is scaled as they are."""
-        scores = q @ self.keys.T
-        row = self.clipped(distance).expand(*scores.shape[:-1], distance.shape[-1])
-        return scores.gather(-1, row)
-
-    def change(self, weights: Tensor, distance: Tensor) -> Tensor:
-        """What the values' vectors add to the outputs."""
-        row = self.clipped(distance).expand_as(weights)
-        by_row = weights.new_zeros(*weights.shape[:-1], len(self.values))
-        return by_row.scatter_add(-1, row, weights) @ self.values
-
-
-class LocalState(NamedTuple):
-    """Keys and values of the local heads (batch, heads, tokens, dim), keys already rotated."""
-
-    k: Growing
-    v: Growing
-
-
-class LocalHeads(AttentionLayer):
-    """Causal attention of each block of tokens to itself and the block before.
-
-    Args:
-        head_dim: features of a head.
-        window: tokens of a block.
-        farthest: distance up to which learned relative vectors differ; None for rotary positions.
-        dropout: probability of dropping a weight, in training.
-
-    Source: Roy et al., 2020, arXiv 2003.05997, section 4.1.
-    """
-
-    def __init__(self, head_dim: int, window: int, farthest: int | None, dropout: float = 0.0):
-        super().__init__()
-        self.window, self.dropout = window, dropout
-        self.relative = None if farthest is None else RelativeTerms(head_dim, farthest)
-
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, state: LocalState | None = None
-    ) -> tuple[Float[Tensor, "batch tokens heads dim"], LocalState]:
-        """The heads' outputs, and the state. Texts of any length: the last block may be short."""
-        start = 0 if state is None else state.k.x.shape[2]
-        if self.relative is None:  # rotary scores depend on distances only
-            positions = torch.arange(start, start + q.shape[2], device=q.device)
-            q, k = rotate(q, positions), rotate(k, positions)
-        if state is not None:
-            state = LocalState(state.k.extend(k), state.v.extend(v))
-            return self._step(q, state, start), state
-        return self._blocks(q, k, v), LocalState(Growing(k), Growing(v))
-
-    def _blocks(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        w, tokens = self.window, q.shape[2]
-        blocks = -(-tokens // w)
-        q, k, v = (F.pad(x, (0, 0, 0, blocks * w - tokens)) for x in (q, k, v))
-        q = q.unflatten(2, (blocks, w)).transpose(1, 2)
-        k, v = (F.pad(x, (0, 0, w, 0)).unfold(2, 2 * w, w) for x in (k, v))
-        k, v = (x.permute(0, 2, 1, 4, 3) for x in (k, v))  # batch blocks heads 2w dim
-        place = torch.arange(2 * w, device=q.device) - w
-        exists = place + w * torch.arange(blocks, device=q.device)[:, None] >= 0
-        distance = torch.arange(w, device=q.device)[:, None] - place
-        heads = self._attend(q, k, v, exists[:, None, None] & (distance >= 0), distance)
-        return heads.flatten(1, 2)[:, :tokens]
-
-    def _step(self, q: Tensor, state: LocalState, start: int) -> Tensor:
-        first = max(start // self.window - 1, 0) * self.window
-        k, v = state.k.x[:, :, first:], state.v.x[:, :, first:]
-        here = torch.arange(start, start + q.shape[2], device=q.device)[:, None]
-        there = torch.arange(first, first + k.shape[2], device=q.device)
-        mask = (there <= here) & (there // self.window >= here // self.window - 1)
-        return self._attend(q, k, v, mask, here - there)
-
-    def _attend(self, q, k, v, mask: Tensor, distance: Tensor) -> Tensor:
-        if self.relative is None:
-            return self.attend(q, k, v, mask=mask, dropout=self.dropout)
-        bias = self.relative.bias(q * q.shape[-1] ** -0.5, distance)
-        return attend_relative(self, q, k, v, bias, mask, distance, self.relative, None)
-
-
-def attend_relative(
-    layer: AttentionLayer, q, k, v, bias, mask, distance, relative: RelativeTerms, scale
-) -> Float[Tensor, "*batch queries heads dim"]:
-    """`layer.attend` with what relative vectors add to the values: it needs the weights."""
-    weights: list[Tensor] = []
-
-    def keep(_module: nn.Module, _args: object, seen: Tensor) -> None:
-        weights.append(seen)
-
-    handle = layer.pattern.register_forward_hook(keep)
-    try:
-        heads = layer.attend(q, k, v, bias=bias, mask=mask, scale=scale)
-    finally:
-        handle.remove()
-    return heads + relative.change(weights[-1], distance).transpose(-2, -3)
-
-
 class RoutedState(NamedTuple):
     """What causal routing keeps: keys, values and the cluster of every token."""
 
@@ -402,42 +293,44 @@ class RoutedHeads(AttentionLayer):
         """
         if valid is not None and self.centroids.masked:
             similarity = similarity.masked_fill(~valid[:, None, :, None], -torch.inf)
-        order = similarity.transpose(-1, -2).sort(stable=True, dim=-1, descending=True).indices
-        return order[..., : self.window].sort(-1).values
+        nearest = similarity.transpose(-1, -2)
+        return top_positions(nearest, min(self.window, nearest.shape[-1]), ascending=True)
 
     def _topk(self, q, k, v, q_like, k_like, scale, is_shared: bool, valid) -> Tensor:
-        batch, heads, tokens, dim = q.shape
-        at = self.members(q_like, valid)
-        at_k = at if is_shared else self.members(k_like, valid)
-        cq, ck, cv = _taken(q, at), _taken(k, at_k), _taken(v, at_k)
-        here, there = at.flatten(1, 2)[..., None], at_k.flatten(1, 2)[:, :, None]
+        members = self.members(q_like, valid)
+        key_members = members if is_shared else self.members(k_like, valid)
+        if self.relative is not None:
+            return self._related(q, k, v, members, key_members, scale, valid)
+        slots = (self.slots_k, self.slots_v) if self.slots_k.shape[2] else (None, None)
+        alone = is_shared and self.style == "lucidrains"
+        bias = None
+        if valid is not None:  # padding sees the memory only
+            known = valid[:, None, None].expand(*members.shape[:3], -1).gather(3, members)
+            unseen = torch.zeros_like(known, dtype=q.dtype).masked_fill(~known, -torch.inf)
+            unseen = unseen[..., None].expand(*members.shape, members.shape[-1])
+            bias = F.pad(unseen, (self.slots_k.shape[2], 0))
+        return self.attend_clusters(
+            q, k, v, members, mean_eps=self.eps, memory_v=slots[1], dropout=self.dropout,
+            key_members=key_members, key_mask=valid, causal=self.causal, scale=scale,
+            memory_k=slots[0], self_bias=_ALONE if alone else 0.0, bias=bias,
+        )  # fmt: skip
+
+    def _related(self, q, k, v, members, key_members, scale, valid) -> Tensor:
+        """Clusters with learned positions, which need the weights of every pair of ranks."""
+        heads, tokens = q.shape[1:3]
+        cq, ck, cv = _taken(q, members), _taken(k, key_members), _taken(v, key_members)
+        here, there = members.flatten(1, 2)[..., None], key_members.flatten(1, 2)[:, :, None]
         mask = here >= there if self.causal else torch.ones_like(here >= there)
         if valid is not None:
             known = valid[:, None].expand(-1, here.shape[1], -1)
             mask = mask & known.gather(2, here[..., 0])[..., None]
             mask = mask & known.gather(2, there[:, :, 0])[:, :, None]
-        bias = self._self_bias(here == there) if self.style == "lucidrains" and is_shared else None
-        slots = self.slots_k.shape[2]
-        if slots:
-            ck, cv = (
-                torch.cat((s.flatten(0, 1).expand(batch, -1, -1, -1).to(x.dtype), x), 2)
-                for s, x in ((self.slots_k, ck), (self.slots_v, cv))
-            )
-            mask = F.pad(mask, (slots, 0), value=True)
-            bias = None if bias is None else F.pad(bias, (slots, 0))
-        if self.relative is None:
-            out = self.attend(cq, ck, cv, bias=bias, mask=mask, scale=scale, dropout=self.dropout)
-        else:
-            rank = torch.arange(at.shape[-1], device=q.device)
-            distance = rank[:, None] - rank
-            terms = self.relative.bias(scale * cq, distance)
-            out = attend_relative(self, cq, ck, cv, terms, mask, distance, self.relative, scale)
-        out = out.transpose(1, 2).reshape(batch, heads, -1, dim)
-        index = at.flatten(2)[..., None]
-        total = torch.zeros_like(v).scatter_add(2, index.expand_as(out), out)
-        ones = torch.ones_like(out[..., :1])
-        count = v.new_zeros(batch, heads, tokens, 1).scatter_add(2, index, ones)
-        return (total / (count + self.eps)).transpose(1, 2)
+        rank = torch.arange(members.shape[-1], device=q.device)
+        distance = rank[:, None] - rank
+        terms = self.relative.bias(scale * cq, distance)
+        out = attend_relative(self, cq, ck, cv, terms, mask, distance, self.relative, scale)
+        out = out.transpose(1, 2).unflatten(1, (heads, -1))
+        return scatter_mean(out, members, tokens, self.eps).transpose(1, 2)
 
     def _causal(self, q, k, v, similarity, scale, is_shared: bool, state):
         """Each token with the last members of its nearest cluster up to itself."""
@@ -464,7 +357,7 @@ class RoutedHeads(AttentionLayer):
         mask = mask & (place <= place[tokens - new :, None])
         bias = None
         if self.style == "lucidrains" and is_shared:
-            bias = self._self_bias(place == place[tokens - new :, None])
+            bias = _ALONE * (place == place[tokens - new :, None])
         if self.relative is None:
             heads = self.attend(q, state.k.x, state.v.x, bias=bias, mask=mask, scale=scale)
         else:
@@ -473,11 +366,6 @@ class RoutedHeads(AttentionLayer):
                 self, q, state.k.x, state.v.x, terms, mask, distance, self.relative, scale
             )
         return heads / (1 + self.eps), state
-
-    @staticmethod
-    def _self_bias(is_self: Tensor) -> Tensor:
-        """A token attends to itself only where there is nothing else."""
-        return torch.zeros(is_self.shape, device=is_self.device).masked_fill(is_self, -5e4)
 
 
 def _taken(x: Tensor, at: Tensor) -> Tensor:
