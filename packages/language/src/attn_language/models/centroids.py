@@ -105,9 +105,8 @@ class Centroids(nn.Module):
                     "centroids are not initialized: run a training step or call init_centroids"
                 )
         similarity = normed.detach() @ self.means.to(normed.dtype).transpose(-1, -2)
-        nearest = similarity.argmax(-1)
         if self.training or torch.is_grad_enabled():
-            self._leave_loss(normed, nearest, valid)
+            self._leave_loss(normed, similarity.argmax(-1), valid)
         if self.training:
             self._seen = normed.detach(), valid
         return similarity
