@@ -8,25 +8,20 @@ Resumable: a line of the result file that is there is not measured again.
 import argparse
 import json
 import math
-import resource
-import time
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
 from attn_language import create
-from attn_language.data.text import read_text
 from attn_language.generation import perplexity
 from attn_language.models import Decoder
-from attn_language.models.centroids import update_centroids
 from attn_language.models.spikegpt import SpikeGPTConfig
 from attn_language.spikes import spike_rates
-from attn_language.tokens import Characters
-from core_attn import losses
 from core_attn.testing.timing import table
 
-CONTEXT, BATCH = 48, 16
+from .training import CONTEXT, accuracy, corpus, kept, train, windows
+
+HEADER = ("model", "parameters", "nats", "bits a byte", "accuracy", "cpu s", "kept MiB", "seeds")
 # Widths and depths that come near 42,000 parameters each, embeddings among them.
 MODELS = {
     "transformer": {"dim": 32, "depth": 3, "heads": 4},
@@ -62,28 +57,6 @@ def counts(train: torch.Tensor, test: torch.Tensor, vocab: int) -> dict[str, flo
     }
 
 
-def trained(name: str, seed: int, steps: int, ids: torch.Tensor, vocab: int):
-    """A model after so many steps of AdamW, and the seconds they took."""
-    torch.manual_seed(seed)
-    model = create(name, vocab=vocab, context=CONTEXT, **MODELS[name])
-    assert isinstance(model, Decoder)
-    optimizer = torch.optim.AdamW(model.parameters(), 4e-3, weight_decay=0.01)
-    generator = torch.Generator().manual_seed(seed)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
-    begin = time.process_time()
-    for _ in range(steps):
-        starts = torch.randint(len(ids) - CONTEXT - 1, (BATCH,), generator=generator)
-        window = torch.stack([ids[s : s + CONTEXT + 1] for s in starts])
-        loss = F.cross_entropy(model(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten())
-        optimizer.zero_grad()
-        (loss + sum(losses(model).values())).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        update_centroids(model)
-    return model.eval(), time.process_time() - begin
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file")
@@ -96,19 +69,18 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    text, out = read_text(options.file), Path(options.out)
-    tokenizer = Characters.of(text)
-    ids = torch.tensor(tokenizer.encode(text))
-    cut = len(ids) * 9 // 10
-    train, test = ids[:cut], ids[cut:]
+    text, out = corpus(options.file), Path(options.out)
     done = json.loads(out.read_text()) if out.is_file() else {}
     for name in options.models.split(","):
         for seed in range(options.seeds):
             key = f"{name}/{seed}/{options.steps}"
             if key in done:
                 continue
-            model, seconds = trained(name, seed, options.steps, train, tokenizer.vocab)
-            scored = test[: options.test]
+            torch.manual_seed(seed)
+            model = create(name, vocab=text.tokenizer.vocab, context=CONTEXT, **MODELS[name])
+            assert isinstance(model, Decoder)
+            seconds = train(model, windows(text.train, seed), options.steps)
+            scored = text.test[: options.test]
             result = perplexity(
                 model, scored, context=CONTEXT, stride=CONTEXT, text_bytes=len(scored)
             )
@@ -116,11 +88,12 @@ def main() -> None:
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "nats": result.nats,
                 "bits": result.bits_per_byte,
+                "accuracy": accuracy(model, scored),
                 "seconds": seconds,
-                "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "kept MiB": kept(model, next(windows(text.train, 0))[0]),
             }
             if isinstance(model.config, SpikeGPTConfig):
-                rates = spike_rates(model, test[None, :CONTEXT]).rates
+                rates = spike_rates(model, text.test[None, :CONTEXT]).rates
                 done[key]["rates"] = {layer: round(rate, 3) for layer, rate in rates.items()}
             out.write_text(json.dumps(done, indent=1))
     rows = []
@@ -136,13 +109,15 @@ def main() -> None:
         rows.append([
             name, f"{runs[0]['parameters']:,}", f"{mean:.3f} ± {spread:.3f}",
             f"{sum(r['bits'] for r in runs) / len(runs):.3f}",
-            f"{sum(r['seconds'] for r in runs) / len(runs):.0f}", str(len(runs)),
+            f"{sum(r['accuracy'] for r in runs) / len(runs):.3f}",
+            f"{sum(r['seconds'] for r in runs) / len(runs):.0f}", 
+            f"{runs[0]['kept MiB']:.1f}", str(len(runs)),
         ])  # fmt: skip
         if "rates" in runs[0]:
             print("spike rates", runs[0]["rates"])
-    for name, nats in counts(train, test, tokenizer.vocab).items():
-        rows.append([name, "", f"{nats:.3f}", f"{nats / math.log(2):.3f}", "", ""])
-    print(table(("model", "parameters", "nats", "bits a byte", "cpu s", "seeds"), rows))
+    for name, nats in counts(text.train, text.test, text.tokenizer.vocab).items():
+        rows.append([name, "", f"{nats:.3f}", f"{nats / math.log(2):.3f}", "", "", "", ""])
+    print(table(HEADER, rows))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core_attn import AttentionLayer, Tap
+from core_attn import AttentionLayer, Tap, scatter_sum
 
 from .decoder import DecoderConfig, PostNormBlock
 from .parts import Growing, rotate
@@ -263,11 +263,12 @@ def gather_tokens(
     x: Float[Tensor, "batch tokens dim"], index: Int[Tensor, "batch experts chosen"]
 ) -> Float[Tensor, "batch experts chosen dim"]:
     """The tokens at the positions of each expert."""
-    flat = index.flatten(1)[..., None].expand(-1, -1, x.shape[-1])
-    return x.gather(1, flat).unflatten(1, index.shape[1:])
+    first = x.shape[1] * torch.arange(len(x), device=x.device)
+    rows = index + first[:, None, None]
+    return x.flatten(0, 1).index_select(0, rows.flatten()).view(*index.shape, x.shape[-1])
 
 
-def scatter_sum(
+def summed(
     y: Float[Tensor, "batch experts chosen dim"], selection: Selection, tokens: int
 ) -> Float[Tensor, "batch tokens dim"]:
     """Adds what the experts made of their tokens at the tokens' positions."""
@@ -275,8 +276,7 @@ def scatter_sum(
         y = y * selection.scale[..., None]
     if selection.valid is not None:
         y = y.masked_fill(~selection.valid[..., None], 0.0)
-    flat = selection.index.flatten(1)[..., None].expand(-1, -1, y.shape[-1])
-    return y.new_zeros(y.shape[0], tokens, y.shape[-1]).scatter_add(1, flat, y.flatten(1, 2))
+    return scatter_sum(y, selection.index, tokens)
 
 
 class SelectiveState(NamedTuple):
@@ -333,7 +333,7 @@ class SelectiveAttention(AttentionLayer):
             q, rotate(k, rank), v, mask=mask, causal=self.causal, dropout=self.dropout
         )
         y = self.out(heads.transpose(1, 2))
-        return scatter_sum(y, selection, x.shape[1]), SelectiveState(x)
+        return summed(y, selection, x.shape[1]), SelectiveState(x)
 
     def _step(self, x: Tensor, state: SelectiveState) -> tuple[Tensor, SelectiveState]:
         """More tokens after those of `state`: all heads at once, masked where they were not taken.
@@ -394,4 +394,4 @@ class UnionFeedForward(nn.Module):
         """The sum of the experts' outputs (batch, tokens, dim), and no state."""
         selection = self.router(x, valid)
         y = self.down(F.gelu(self.up(gather_tokens(x, selection.index))))
-        return scatter_sum(y, selection, x.shape[1]), None
+        return summed(y, selection, x.shape[1]), None
