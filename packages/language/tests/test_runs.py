@@ -1,0 +1,24 @@
+"""Runs of the real task: the same bits killed and resumed, the same curve in two processes."""
+
+import pytest
+
+from core_attn.testing.runs import assert_resumes_exactly, assert_two_processes_learn_as_one
+
+SHORT = (
+    "--data.context", "32", "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "5",
+    "--trainer.limit_val_batches", "1", "--trainer.enable_model_summary", "false",
+)  # fmt: skip
+ROUTING = (
+    "--config", "topics-routing", "--model.settings",
+    "{dim: 16, heads: 2, local_heads: 1, window: 8, local_window: 8}", *SHORT,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kill_after", [4, 8])
+def test_a_killed_run_resumes_exactly(tmp_path, kill_after):
+    assert_resumes_exactly("attn_language", ROUTING, tmp_path, kill_after=kill_after)
+
+
+def test_two_processes_learn_as_one(tmp_path):
+    """Centroids included, whose counts and sums are added up over the processes."""
+    assert_two_processes_learn_as_one("attn_language", ROUTING, tmp_path, batch_size=8)
