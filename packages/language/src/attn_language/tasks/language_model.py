@@ -77,8 +77,11 @@ class LanguageModel(TextTask):
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss + sum(losses(self.model).values())
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Moves the centroids, where there are any."""
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Moves the centroids with the weights, so that a checkpoint of the step holds both."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         update_centroids(self.model)
 
     def validation_step(self, batch: Batch, index: int) -> None:

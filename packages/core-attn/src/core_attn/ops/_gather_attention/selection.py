@@ -39,7 +39,7 @@ def _quick(scores: Tensor, count: int, any_order: bool) -> Tensor | None:
     if not is_readable(scores) or not scores.numel() or not 0 < count < scores.shape[-1]:
         return None
     values, chosen = scores.topk(count, dim=-1, sorted=not any_order)
-    # Every row has at least `count` scores as large as its least chosen one, more if some are equal.
+    # Every row has at least `count` scores as large as its least chosen one, more if some equal it.
     if int((scores >= values.amin(-1, keepdim=True)).count_nonzero()) != values.numel():
         return None
     if not any_order and bool((values[..., 1:] == values[..., :-1]).any()):
