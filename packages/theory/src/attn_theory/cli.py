@@ -128,9 +128,11 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     ]
     console.print(verify.table(verdicts))
     failed, total = sum(v.failed for v in verdicts), sum(len(v.checks) for v in verdicts)
-    passed = sum(check.passed for v in verdicts for check in v.checks)
-    known = total - failed - passed
-    console.print(f"{passed} of {total} checks passed, {known} known not to hold, {failed} failed")
+    known = sum(check.known for v in verdicts for check in v.checks)
+    console.print(
+        f"{total - failed - known} of {total} claims hold, {known} fail as known, "
+        f"{failed} checks failed"
+    )
     if options.markdown is not None:
         options.markdown.write_text(verify.markdown(verdicts))
     return 1 if failed else 0

@@ -1,7 +1,7 @@
 """What an experiment is: a configuration, points to measure, checks on the numbers, a figure."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,20 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Deviation:
+    """Where a number is known to come out, although a claim puts it elsewhere.
+
+    Attributes:
+        value, tolerance: where it comes out, and how far from it over streams of random numbers.
+        reason: why the claim does not hold.
+    """
+
+    value: float
+    tolerance: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class Check:
     """One number against what it should be.
 
@@ -90,7 +104,7 @@ class Check:
         source: where the expectation is from: "official code", "abstract", "recalled" (from the
             paper, not checked against its text), "derived", "chosen", "measured" (earlier run).
         relation: "~" (within the tolerance), "<=" or ">=".
-        note: why the claim is known not to hold everywhere; such a check may come out either way.
+        deviation: where the number comes out instead, of a claim known not to hold.
     """
 
     name: str
@@ -99,16 +113,39 @@ class Check:
     tolerance: float
     source: str
     relation: str = "~"
-    note: str = ""
+    deviation: Deviation | None = None
 
     @property
-    def passed(self) -> bool:
-        """Whether the number is where it should be; NaN is not."""
+    def holds(self) -> bool:
+        """Whether the number is where the claim puts it; NaN is not."""
         if self.relation == "<=":
             return bool(self.measured <= self.expected + self.tolerance)
         if self.relation == ">=":
             return bool(self.measured >= self.expected - self.tolerance)
         return bool(abs(self.measured - self.expected) <= self.tolerance)
+
+    @property
+    def known(self) -> bool:
+        """Whether the claim fails, and by as much as it is known to."""
+        if self.deviation is None or self.holds:
+            return False
+        return abs(self.measured - self.deviation.value) <= self.deviation.tolerance
+
+    @property
+    def passed(self) -> bool:
+        """Whether all is as expected: the claim holds, or fails as it is known to."""
+        return self.holds if self.deviation is None else self.known
+
+    def deviates(self, value: float, tolerance: float, reason: str) -> "Check":
+        """The same check of a claim known not to hold: now it passes only if it fails so.
+
+        Example:
+            >>> close("gap", 0.2, 0.0, 0.1).deviates(0.2, 0.05, "short chains").passed
+            True
+            >>> close("gap", 0.0, 0.0, 0.1).deviates(0.2, 0.05, "short chains").passed
+            False
+        """
+        return replace(self, deviation=Deviation(float(value), float(tolerance), reason))
 
 
 def at_most(name: str, measured: float, bound: float, source: str = "derived") -> Check:
@@ -176,7 +213,7 @@ class Experiment:
         name: "<paper>.<experiment>".
         title: what it shows, one sentence.
         config: the full run.
-        quick: a run of seconds with the same checks, or None where none is meaningful.
+        quick: a run of seconds with the same checks.
         measure: computes one point.
         checks: compares a complete result with what it should be.
         draw: the figure.

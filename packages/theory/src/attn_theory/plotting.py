@@ -8,10 +8,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 from cycler import cycler
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from . import montecarlo
 from .experiment import Experiment, Result
 from .references import Reference
 
@@ -52,6 +54,20 @@ def points(ax: Axes, x, y, error=None, *, index: int = 0, label: str | None = No
         x, y, yerr=error, fmt=MARKERS[index % len(MARKERS)], ms=4.5, mfc="white", capsize=2,
         color=COLOURS[index % len(COLOURS)], label=label, lw=1.0, ls="none",
     )  # fmt: skip
+
+
+def means(
+    ax: Axes,
+    x,
+    values: Float[np.ndarray, "points seeds"],
+    *,
+    index: int = 0,
+    label: str | None = None,
+) -> None:
+    """Means over seeds with their standard errors; without bars where there is one seed."""
+    values = np.asarray(values)
+    error = montecarlo.standard_error(values.T) if values.shape[1] > 1 else None
+    points(ax, x, values.mean(1), error, index=index, label=label)
 
 
 def line(ax: Axes, x, y, *, index: int = 0, label: str | None = None, style: str = "-") -> None:

@@ -18,21 +18,24 @@ class Verdict:
 
     @property
     def failed(self) -> int:
-        """How many checks did not pass, those known not to hold aside."""
-        return sum(not check.passed and not check.note for check in self.checks)
+        """How many checks did not pass."""
+        return sum(not check.passed for check in self.checks)
 
 
 def verdict(experiment: Experiment, result: Result) -> Verdict:
     """Checks a result.
 
     Raises:
-        ValueError: the result is incomplete.
+        ValueError: the result is incomplete, or is compared with nothing.
     """
     if not result.complete:
         raise ValueError(
             f"{experiment.name} has {len(result.parts)} of {result.total} points; run it to the end"
         )
-    return Verdict(experiment, result, experiment.checks(result))
+    checks = experiment.checks(result)
+    if not checks:
+        raise ValueError(f"{experiment.name} has no check for this configuration")
+    return Verdict(experiment, result, checks)
 
 
 def target(check: Check) -> str:
@@ -56,9 +59,12 @@ def outcome(check: Check) -> str:
         >>> outcome(at_most("error", 2.0, 1.0))
         '**fail**'
     """
-    if check.passed:
-        return "pass"
-    return f"does not hold: {check.note}" if check.note else "**fail**"
+    if check.deviation is None:
+        return "pass" if check.passed else "**fail**"
+    if check.known:
+        band = f"{check.deviation.value:.3g} ± {check.deviation.tolerance:.2g}"
+        return f"does not hold, as known ({band}): {check.deviation.reason}"
+    return "**holds, but was known not to**" if check.holds else "**fails otherwise than known**"
 
 
 def table(verdicts: Sequence[Verdict]) -> Table:
@@ -66,9 +72,8 @@ def table(verdicts: Sequence[Verdict]) -> Table:
     out = Table("experiment", "what", "measured", "expected", "source", "")
     for v in verdicts:
         for check in v.checks:
-            mark = "[green]pass" if check.passed else "[red]FAIL"
-            if not check.passed and check.note:
-                mark = f"[yellow]does not hold: {check.note}"
+            color = "yellow" if check.known else "green" if check.passed else "red"
+            mark = f"[{color}]{outcome(check).replace('*', '')}"
             out.add_row(
                 v.experiment.name, check.name, f"{check.measured:.5g}", target(check),
                 check.source, mark,

@@ -1,6 +1,5 @@
 """Training of many seeds at once on fresh prompts."""
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from ..optimize import CosineAdam
 from ..seeds import torch_generator
 from .data import LinearRegression, MultiTask
 from .model import ICLConfig, Init, SeededLayers
@@ -97,7 +97,10 @@ def train(
     weights = torch_generator(stream, f"{purpose} weights {model.heads}", device)
     prompts = torch_generator(stream, f"{purpose} prompts {model.heads}", device)
     layers = SeededLayers(model, seeds, init=recipe.init, generator=weights)
-    optimiser = torch.optim.Adam(layers.parameters(), lr=recipe.lr, fused=True)
+    adam = CosineAdam(
+        layers.parameters(), lr=recipe.lr, steps=recipe.steps + 1,
+        constant=recipe.schedule == "constant",
+    )  # fmt: skip
     out = Trained(layers)
     for step in range(recipe.steps + 1):
         batch = task.sample(seeds, recipe.batch, generator=prompts)
@@ -110,12 +113,7 @@ def train(
             out.mu.append(mu)
             out.loss.append(loss.detach().cpu().numpy())
             watch(step, layers)
-        if recipe.schedule == "cosine":
-            cosine = 0.5 * (1 + math.cos(math.pi * step / (recipe.steps + 1)))
-            optimiser.param_groups[0]["lr"] = recipe.lr * cosine
-        optimiser.zero_grad()
-        loss.sum().backward()
-        optimiser.step()
+        adam.step(loss.sum())
     return out
 
 

@@ -2,7 +2,7 @@
 
 import ctypes
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,20 @@ class Sweep(ctypes.Structure):
     ]
 
 
+class Chain(NamedTuple):
+    """What a run of Glauber dynamics left.
+
+    Attributes:
+        spins: the last.
+        mean: of the spins after each of the averaged sweeps.
+        energy: H / N after every sweep.
+    """
+
+    spins: Float[np.ndarray, "spins replicas"]
+    mean: Float[np.ndarray, "spins replicas"]
+    energy: Float[np.ndarray, "sweeps replicas"]
+
+
 def glauber(
     rng: np.random.Generator,
     network: Network,
@@ -38,7 +52,7 @@ def glauber(
     sweeps: int,
     *,
     averaged: int = 0,
-) -> tuple[Float[np.ndarray, "spins replicas"], Float[np.ndarray, "spins replicas"]]:
+) -> Chain:
     """Sequential Glauber dynamics, P(s = 1) = (1 + tanh(beta h)) / 2, in random order.
 
     Args:
@@ -49,9 +63,6 @@ def glauber(
         sweeps: how many.
         averaged: the last sweeps, at most all, over which spins are averaged; 0 averages none.
 
-    Returns:
-        The last spins, and the mean of the spins after each of the averaged sweeps.
-
     Raises:
         ValueError: beta is negative, spins are not +-1, or more sweeps are averaged than made.
 
@@ -59,8 +70,8 @@ def glauber(
         >>> from attn_theory.multitask_hebbian import draw_patterns
         >>> rng = np.random.default_rng(0)
         >>> xi = draw_patterns(rng, 200, 1, 0.0)
-        >>> last, _ = glauber(rng, Network.storing(xi), xi[..., 0], np.inf, 1)
-        >>> bool((last == xi[..., 0]).all())
+        >>> chain = glauber(rng, Network.storing(xi), xi[..., 0], np.inf, 1)
+        >>> bool((chain.spins == xi[..., 0]).all())
         True
     """
     if beta < 0:
@@ -70,23 +81,29 @@ def glauber(
     spins, mean = _checked(spins).copy(), np.zeros(spins.shape)
     state = State(network, spins)
     sweep_once = _native if KERNEL.missing() is None else _plain
+    energy = np.zeros((sweeps, spins.shape[1]))
     for sweep in range(sweeps):
         order = rng.permutation(network.spins)
         uniform = np.zeros((0, 0)) if beta == np.inf else rng.random(spins.shape)
         sweep_once(state, order, uniform, beta)
+        energy[sweep] = state.energy()
         if sweep >= sweeps - averaged:
             mean += state.spins
-    return state.spins, mean / max(1, averaged)
+    return Chain(state.spins, mean / max(1, averaged), energy)
 
 
 class State:
-    """Spins, with what a sweep reads and keeps: A, |A_i|^2 and A^T s."""
+    """Spins, with what a sweep reads and keeps: A in single precision, |A_i|^2 and A^T s."""
 
     def __init__(self, network: Network, spins: Float[np.ndarray, "spins replicas"]):
         self.spins = np.ascontiguousarray(spins)
-        self.factors = np.ascontiguousarray(network.factors)
-        self.own = np.square(self.factors).sum(-1)
-        self.overlap = np.einsum("nrf,nr->rf", self.factors, self.spins)
+        self.factors = np.ascontiguousarray(network.factors, dtype=np.float32)
+        self.own = np.einsum("nrf,nrf->nr", self.factors, self.factors, dtype=np.float64)
+        self.overlap = np.einsum("nrf,nr->rf", self.factors, self.spins, dtype=np.float64)
+
+    def energy(self) -> Float[np.ndarray, " replicas"]:
+        """H / N, from what is kept."""
+        return -0.5 * (np.square(self.overlap).sum(1) - self.own.sum(0)) / len(self.spins) ** 2
 
 
 def _plain(state: State, order: np.ndarray, uniform: np.ndarray, beta: float) -> None:

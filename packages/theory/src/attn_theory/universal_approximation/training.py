@@ -1,6 +1,5 @@
 """Training of the same block, several seeds at once."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -11,6 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from core_attn import use_backend
 
+from ..optimize import CosineAdam
 from ..seeds import torch_generator
 from .model import SingleLayerTransformer, TransformerConfig
 
@@ -44,7 +44,7 @@ def train(
             torch.manual_seed(first + seed)
             models.append(SingleLayerTransformer(config).to(device))
     parameters, buffers = stack_module_state(models)
-    optimiser = torch.optim.Adam(parameters.values(), lr=lr, foreach=True)
+    adam = CosineAdam(parameters.values(), lr=lr, steps=steps)
     generator = torch_generator(first, f"approximation {config}")
 
     def single(weights: dict, x: torch.Tensor) -> torch.Tensor:
@@ -53,15 +53,12 @@ def train(
     step_all = vmap(partial(single))
     # The definition is plain torch, which vmap batches; fused kernels it would run in a loop.
     with use_backend("reference", "attention"):
-        for step in range(steps):
-            optimiser.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+        for _ in range(steps):
             x = torch.rand(seeds * batch, config.tokens, generator=generator)
             y = torch.from_numpy(f(x.numpy())).to(device, torch.float32)
             out = step_all(parameters, x.to(device).view(seeds, batch, -1))
             loss = (out - y.view(seeds, batch, -1)).square().mean((1, 2)).sum()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            adam.step(loss)
     for seed, model in enumerate(models):
         model.load_state_dict({name: value[seed].detach() for name, value in parameters.items()})
         model.cpu()

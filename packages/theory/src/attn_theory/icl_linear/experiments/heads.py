@@ -116,7 +116,7 @@ def draw(result: Result):
         good = found if heads > 1 else np.ones_like(found)
         risk = part["risk"][:, good]
         label = f"H={heads} ({share})"
-        plotting.points(left, config.lengths, risk.mean(1), risk.std(1), index=i, label=label)
+        plotting.means(left, config.lengths, risk, index=i, label=label)
         stars = {length: rows[heads] for length, rows in references.items() if heads in rows}
         plotting.stars(left, stars, index=i)
         right.plot(part["steps"], part["loss"], color=plotting.COLOURS[i], lw=0.6, alpha=0.6)

@@ -7,6 +7,7 @@ import torch
 
 from ... import plotting
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
+from ...optimize import lbfgs
 from ...references import known
 from ...seeds import torch_generator
 from .. import theory
@@ -65,19 +66,13 @@ def measure(config: MultiTaskHeads, heads: int) -> Arrays:
 
 def _fit(prompts, w, mu, iterations: int):
     w, mu = w.requires_grad_(), mu.requires_grad_()
-    optimiser = torch.optim.LBFGS(
-        [w, mu], max_iter=iterations, history_size=20, line_search_fn="strong_wolfe"
-    )
 
     def loss() -> torch.Tensor:
-        optimiser.zero_grad()
         read = read_labels(prompts, w * prompts.x_query[:, None])
-        value = (torch.einsum("bhn,nh->bn", read, mu) - prompts.y_query).square().mean()
-        value.backward()
-        return value
+        return (torch.einsum("bhn,nh->bn", read, mu) - prompts.y_query).square().mean()
 
-    optimiser.step(loss)
-    return loss().item(), w.detach().cpu().numpy(), mu.detach().cpu().numpy()
+    reached = lbfgs((w, mu), loss, iterations)
+    return reached, w.detach().cpu().numpy(), mu.detach().cpu().numpy()
 
 
 def checks(result: Result) -> list[Check]:

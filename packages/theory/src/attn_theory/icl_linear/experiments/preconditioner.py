@@ -7,6 +7,7 @@ import torch
 
 from ... import montecarlo, plotting
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
+from ...optimize import lbfgs
 from ...references import known
 from ...seeds import torch_generator
 from .. import theory
@@ -35,19 +36,13 @@ def measure(config: Preconditioner, point: None) -> Arrays:
     prompts = task.sample(config.prompts, generator=generator, dtype=torch.float64)
     matrix = (0.1 * torch.eye(config.d, dtype=torch.float64)).to(config.device).requires_grad_()
     m = torch.tensor(4.0, dtype=torch.float64, device=config.device, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
-        [matrix, m], max_iter=config.iterations, history_size=30, line_search_fn="strong_wolfe"
-    )
 
     def loss() -> torch.Tensor:
-        optimiser.zero_grad()
         asked = prompts.x_query @ matrix.T
         plus, minus = read_labels(prompts, torch.stack((asked, -asked), 1))[..., 0].unbind(-1)
-        value = (m * (plus - minus) - prompts.y_query[:, 0]).square().mean()
-        value.backward()
-        return value
+        return (m * (plus - minus) - prompts.y_query[:, 0]).square().mean()
 
-    optimiser.step(loss)
+    lbfgs((matrix, m), loss, config.iterations)
     learned = (2 * m * matrix).detach().cpu().numpy()
     sigma = task.covariance().numpy()
     best = theory.dgd_preconditioner(sigma, config.length, config.noise)

@@ -36,7 +36,7 @@ def measure(config: Cost, point: None) -> Arrays:
         minus, plus = theory.losses(patterns, spins)
         energy.append(network.energy(spins))
         products.append((minus * plus).sum(1))
-        spins, _ = glauber(rng, network, spins, config.beta, 1)
+        spins = glauber(rng, network, spins, config.beta, 1).spins
     own = np.square(patterns).sum((0, 2)) / config.n**2
     constant = -0.5 * ((1 - blank / 2) ** 2).sum(1) + 0.5 * own
     return {"energy": np.array(energy), "products": np.array(products), "constant": constant}

@@ -50,9 +50,8 @@ def measure(config: Digits, point: None) -> Arrays:
     chosen = np.isin(labels, (config.first, config.second))
     images, labels = images[chosen][: config.tests], labels[chosen][: config.tests]
     replicas = np.repeat(pair[:, None], len(images), 1)
-    last, _ = glauber(
-        numpy_generator(config.stream, "digits"), Network.storing(replicas), images.T, np.inf, 5
-    )
+    rng = numpy_generator(config.stream, "digits")
+    last = glauber(rng, Network.storing(replicas), images.T, np.inf, 5).spins
     before, after = (np.einsum("nk,nr->rk", pair, s) / (pair != 0).sum(0) for s in (images.T, last))
     truth = (labels == config.second).astype(int)
     return {

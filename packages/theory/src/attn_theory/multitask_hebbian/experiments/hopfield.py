@@ -5,38 +5,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most
-from .simulate import stored_overlaps
+from ...experiment import Arrays, Check, Experiment, Result, at_least, at_most
+from .simulate import Chains, still_drifting, stored
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hopfield(Config):
-    """Dilutions, the first of them none; seeds are replicas."""
+class Hopfield(Chains):
+    """Dilutions, the first of them none."""
 
     seeds: int = 24
     n: int = 2000
     k: int = 3
     dilutions: tuple[float, ...] = (0.0, 0.3, 0.5)
     t: float = 0.05
-    sweeps: int = 8
-    averaged: int = 4
 
 
 def measure(config: Hopfield, dilution: float) -> Arrays:
-    """Sizes of the overlaps, largest first."""
-    overlaps, _ = stored_overlaps(
-        f"hopfield {dilution}", stream=config.stream,
-        n=config.n, k=config.k, dilution=dilution, beta=1 / config.t,
-        replicas=config.seeds, sweeps=config.sweeps, averaged=config.averaged,
-    )  # fmt: skip
-    return {"dilution": dilution, "overlap": np.sort(np.abs(overlaps), 1)[:, ::-1]}
+    """Overlaps by pattern."""
+    run = stored(config, f"hopfield {dilution}", n=config.n, k=config.k, dilution=dilution,
+                 temperature=config.t)  # fmt: skip
+    return {"dilution": dilution} | run.arrays()
 
 
 def checks(result: Result) -> list[Check]:
     """One large overlap at d = 0, several above."""
-    out = []
+    out = [still_drifting(result["stationary"])]
     for part in result.parts:
-        d, mean = float(part["dilution"]), part["overlap"].mean(0)
+        d, mean = float(part["dilution"]), np.abs(part["overlap"]).mean(0)
         if d == 0:
             out.append(at_least("first overlap, d=0", mean[0], 0.99))
             out.append(at_most("second overlap, d=0", mean[1], 0.05))
@@ -46,16 +41,16 @@ def checks(result: Result) -> list[Check]:
 
 
 def draw(result: Result):
-    """Overlaps by rank."""
+    """Overlaps of the patterns."""
     figure, [[ax]] = plotting.panels(width=4.6)
-    rank = np.arange(1, result.config.k + 1)
+    number = np.arange(1, result.config.k + 1)
     for i, part in enumerate(result.parts):
-        values, d = part["overlap"], float(part["dilution"])
+        values, d = np.abs(part["overlap"]), float(part["dilution"])
         label = f"d={d}" if d else "d=0 (Hopfield)"
-        plotting.points(ax, rank, values.mean(0), values.std(0), index=i, label=label)
-        plotting.line(ax, rank, (1 - d) * d ** (rank - 1.0), index=i)
-    ax.set_xticks(rank)
-    plotting.labels(ax, "rank of the pattern", "|overlap| (lines: (1-d) d^(k-1))")
+        plotting.means(ax, number, values.T, index=i, label=label)
+        plotting.line(ax, number, (1 - d) * d ** (number - 1.0), index=i)
+    ax.set_xticks(number)
+    plotting.labels(ax, "pattern k", "|overlap| (lines: (1-d) d^(k-1))")
     return figure
 
 
@@ -68,5 +63,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.dilutions,
+    revision=2,
     budget=5,
 )

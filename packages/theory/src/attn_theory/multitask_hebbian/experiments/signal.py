@@ -67,12 +67,12 @@ def draw(result: Result):
     learned = result["examples"]
     share = result["right"]
     load = result["value"][~learned]
-    plotting.points(left, load, share[~learned].mean(1), share[~learned].std(1), label="one step")
+    plotting.means(left, load, share[~learned], label="one step")
     plotting.line(left, load, result["law"][~learned], index=1, label="(1 + erf sqrt(N/2K)) / 2")
     left.set_xscale("log")
     plotting.labels(left, "load K / N", "P(s' = xi)")
     rho = result["rho"][learned]
-    plotting.points(right, rho, share[learned].mean(1), share[learned].std(1), label="one step")
+    plotting.means(right, rho, share[learned], label="one step")
     plotting.line(right, rho, result["law"][learned], index=1, label="binomial, ties kept")
     fine = np.geomspace(rho.min(), rho.max(), 100)
     plotting.line(right, fine, 0.5 * (1 + erf(1 / np.sqrt(2 * fine))), index=6,

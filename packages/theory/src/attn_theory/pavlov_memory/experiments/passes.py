@@ -97,9 +97,9 @@ def draw(result: Result):
     plotting.labels(left, "pass", "error (dashed: falling beta)", f"d = {result.config.d}")
     n = result["n"]
     first = np.array([part["error"][0, 0] for part in result.parts])
-    plotting.points(right, n, first.mean(1), first.std(1), index=0, label="delta, one pass")
+    plotting.means(right, n, first, index=0, label="delta, one pass")
     hebbian = result["hebbian"]
-    plotting.points(right, n, hebbian.mean(1), hebbian.std(1), index=1, label="Hebbian")
+    plotting.means(right, n, hebbian, index=1, label="Hebbian")
     plotting.line(right, n, theory.hebbian_error(n, result.config.d), index=1, label="(n-1)/d")
     plotting.line(right, n, result["law"], index=6, label="floor", style=":")
     references = known(REFERENCES, "passes", result.config)

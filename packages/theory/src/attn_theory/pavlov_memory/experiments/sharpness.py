@@ -64,7 +64,7 @@ def draw(result: Result):
     left.axhline(0.5, color="black", lw=0.5)
     plotting.labels(left, "sharpness B", "weight on the stored pair")
     n, critical = result["n"], result["critical"]
-    plotting.points(right, n, critical.mean(1), critical.std(1), label="measured")
+    plotting.means(right, n, critical, label="measured")
     plotting.line(right, n, result["law"], index=1, label="log(n-1) + B^2/2d = B")
     plotting.line(right, n, np.log(n), index=6, label="log n", style=":")
     right.set_xscale("log")

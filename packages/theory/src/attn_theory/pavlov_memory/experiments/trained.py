@@ -1,6 +1,5 @@
 """P8: trained layers recall pairs in the order the laws predict."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ from core_attn import delta_rule, linear_attention
 
 from ... import plotting
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...optimize import CosineAdam
 from ...seeds import torch_generator
 
 
@@ -42,7 +42,7 @@ def measure(config: TrainedRecall, point: tuple[str, int]) -> Arrays:
     strength = torch.zeros(seeds, 1, 1, device=config.device, requires_grad=True)
     # Values are fixed codes of unit variance: what is recalled is compared with them.
     values = normal(size, size)
-    optimiser = torch.optim.Adam([keys, readout, strength], lr=config.lr)
+    adam = CosineAdam([keys, readout, strength], lr=config.lr, steps=config.steps)
     which = torch.arange(seeds, device=config.device)[:, None, None]
 
     def recalled_and_labels() -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,14 +59,9 @@ def measure(config: TrainedRecall, point: tuple[str, int]) -> Arrays:
         # Every key is asked for again once all pairs are written.
         return k @ state @ readout.unsqueeze(1), labels
 
-    for step in range(config.steps):
-        cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
-        optimiser.param_groups[0]["lr"] = config.lr * cosine
+    for _ in range(config.steps):
         recalled, labels = recalled_and_labels()
-        loss = (recalled - values[which, labels]).square().mean((1, 2, 3)).sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        adam.step((recalled - values[which, labels]).square().mean((1, 2, 3)).sum())
     errors, right = [], []
     with torch.no_grad():
         for _ in range(16):
@@ -109,7 +104,7 @@ def draw(result: Result):
         for i, (label, flag) in enumerate((("linear attention", False), ("delta rule", True))):
             chosen = result["delta"] == flag
             values, width = result[name][chosen], result["width"][chosen]
-            plotting.points(ax, width, values.mean(1), values.std(1), index=i, label=label)
+            plotting.means(ax, width, values, index=i, label=label)
             plotting.line(ax, width, values.mean(1), index=i, style=":")
         ax.set_xscale("log", base=2)
         plotting.labels(ax, "key dimension d_k", f"{name}, recall of {result.config.pairs} pairs")

@@ -120,11 +120,11 @@ def draw(result: Result):
     for j, (ax, name) in enumerate(zip(axes.flat, names, strict=True)):
         for i, (model, values) in enumerate(errors.items()):
             x = np.array(config.sizes)
-            mean, spread = values[..., j].mean(0), values[..., j].std(0)
+            mean = values[..., j].mean(0)
             if model == "kernel":
                 plotting.line(ax, x, mean, index=0, style="--", label="RFA, infinite heads")
                 continue
-            plotting.points(ax, x, mean, spread, index=i, label=model)
+            plotting.means(ax, x, values[..., j].T, index=i, label=model)
             plotting.line(ax, x, mean, index=i, style="-")
             stars = {n: value for (of, n), value in references[name].items() if of == model}
             plotting.stars(ax, stars, index=i)

@@ -55,15 +55,15 @@ def draw(result: Result):
     figure, [[left, right]] = plotting.panels(1, 2)
     config = result.config
     for i, part in enumerate(result.parts):
-        mean, spread = part["error"].mean(0), part["error"].std(0)
-        plotting.points(left, config.sizes, mean, spread, index=i, label=f"d={int(part['d'])}")
+        mean = part["error"].mean(0)
+        plotting.means(left, config.sizes, part["error"].T, index=i, label=f"d={int(part['d'])}")
         plotting.line(left, config.sizes, mean, index=i)
     left.axhline(config.level, color="black", lw=0.7, ls="--")
     left.set_xscale("log")
     plotting.ticks(left, config.sizes[::2])
     plotting.labels(left, "samples n", "test error, f1 p2")
     d, needed = result["d"].astype(float), result["needed"]
-    plotting.points(right, d, needed.mean(1), needed.std(1), label=f"d^{slope(result):.2f}")
+    plotting.means(right, d, needed, label=f"d^{slope(result):.2f}")
     middle = needed.mean() / np.exp(np.log(d).mean() * 2)
     plotting.line(right, d, middle * d**2, index=6, label="slope 2 (attention)", style="--")
     start = needed[0].mean() / d[0] ** 4

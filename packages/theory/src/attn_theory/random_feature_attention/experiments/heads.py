@@ -57,7 +57,7 @@ def draw(result: Result):
     finite = result["heads"] > 0
     for j, name in enumerate(TARGETS):
         error = result["error"][finite][..., j]
-        plotting.points(ax, result["heads"][finite], error.mean(1), error.std(1), index=j,
+        plotting.means(ax, result["heads"][finite], error, index=j,
                         label=name)  # fmt: skip
         plotting.line(ax, result["heads"][finite], error.mean(1), index=j)
         ax.axhline(result["error"][~finite][..., j].mean(), color=plotting.COLOURS[j], ls="--")

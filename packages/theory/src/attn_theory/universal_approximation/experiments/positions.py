@@ -73,7 +73,7 @@ def draw(result: Result):
         chosen = result["target"] == name
         sup = result["sup"][chosen]
         label = {"kinked": "f that needs positions", "equivariant": "equivariant f"}[name]
-        plotting.points(ax, result["width"][chosen], sup.mean(1), sup.std(1), index=i, label=label)
+        plotting.means(ax, result["width"][chosen], sup, index=i, label=label)
     ax.axhline(0.5, color="black", ls="--", label="certified lower bound")
     ax.set(xscale="log", yscale="log")
     plotting.ticks(ax, result.config.widths)

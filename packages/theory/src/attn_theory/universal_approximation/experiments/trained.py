@@ -68,7 +68,7 @@ def draw(result: Result):
     references = known(REFERENCES, "trained", result.config)
     for i, name in enumerate(("sup", "rms")):
         values = result[name]
-        plotting.points(ax, width, values.mean(1), values.std(1), index=i, label=f"{name}, trained")
+        plotting.means(ax, width, values, index=i, label=f"{name}, trained")
         plotting.stars(ax, references[name], index=i, label="earlier seed" if i == 0 else None)
     ax.set(xscale="log", yscale="log")
     plotting.ticks(ax, width)
