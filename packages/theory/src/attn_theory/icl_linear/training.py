@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from ..optimize import CosineAdam
 from ..seeds import torch_generator
-from .data import LinearRegression, MultiTask
+from .data import LinearRegression, MultiTask, Prompts
 from .model import ICLConfig, Init, SeededLayers
 
 
@@ -128,18 +129,27 @@ def head_scalars(
 
 
 @torch.no_grad()
-def test_risk(
+def test_errors(
     layers: SeededLayers,
     task: LinearRegression | MultiTask,
     prompts: int,
     generator: torch.Generator,
+    baseline: Callable[[Prompts], Float[Tensor, " prompts"]] | None = None,
     chunk: int = 2000,
-) -> tuple[Float[np.ndarray, " seeds"], Float[np.ndarray, " seeds"]]:
-    """Risk of every seed and its standard error, on prompts that all seeds share."""
-    seeds, errors = len(layers.q), []
+) -> tuple[Float[Tensor, "seeds prompts"], Float[Tensor, " prompts"] | None]:
+    """Squared errors of every seed, and of a baseline, on prompts that all share.
+
+    Args:
+        layers: the trained seeds.
+        task, prompts, generator: what they are tested on.
+        baseline: predicts the label of a task with one.
+        chunk: prompts at a time.
+    """
+    seeds, ours, theirs = len(layers.q), [], []
     for start in range(0, prompts, chunk):
         batch = task.sample(min(chunk, prompts - start), generator=generator)
         z, z_q = (t.expand(seeds, *t.shape) for t in (batch.context, batch.query))
-        errors.append((layers(z, z_q).squeeze(2) - batch.y_query).square().mean(-1))
-    error = torch.cat(errors, 1).double()
-    return error.mean(1).cpu().numpy(), (error.std(1) / prompts**0.5).cpu().numpy()
+        ours.append((layers(z, z_q).squeeze(2) - batch.y_query).square().mean(-1))
+        if baseline is not None:
+            theirs.append((baseline(batch) - batch.y_query[:, 0]).square())
+    return torch.cat(ours, 1).double(), torch.cat(theirs).double() if theirs else None

@@ -65,6 +65,29 @@ def delta_floor(n, d):
     return np.maximum(0.0, 1 - d / np.asarray(n, float))
 
 
+def one_pass_error(n: int, d: int) -> float:
+    """Mean relative error after one pass of the delta rule with beta = 1 over n random unit keys.
+
+    Exact for isotropic keys and independent values of unit variance. A later write adds
+    (k_i . k_j) (v_j - S^T k_j) to the error e_i; averaged over k_j, |e_i|^2, e_i . v_i and |S|^2
+    follow a recursion over the writes.
+
+    Example:
+        >>> round(one_pass_error(16, 64), 4)
+        0.1345
+    """
+    total = 0.0
+    for first in range(1, n + 1):
+        square, cross = 0.0, 0.0  # |e|^2 and e . v, in units of |v|^2
+        for written in range(first, n):
+            state = d * (1 - (1 - 1 / d) ** written)  # |S|^2
+            recalled = 1 + 2 * cross + square
+            square += 1 / d - 2 / d * (cross + square) + (2 * recalled + state) / (d * (d + 2))
+            cross -= (1 + cross) / d
+        total += square
+    return total / n
+
+
 def depth_error(n, d, layers, heads):
     """Relative error after a chain of linear read-outs with averaged heads.
 

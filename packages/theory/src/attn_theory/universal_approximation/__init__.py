@@ -20,6 +20,9 @@ in closed form and its certificate are ours, for functions with known Lipschitz 
 certificate is Jackson's bound, taken on the grid of the coefficients themselves, plus the error of
 the piecewise-linear interpolation, plus the leak of the copying heads.
 
+The error falls as 1/degree only in the limit: its exponent is -.93 from degree 16 to 32, and -.80
+from 2 to 32.
+
 What the statement needs and does not say: without positions a layer commutes with permutations, and
 no width gets below a certified lower bound. Training finds far smaller networks, without a
 certificate. Related in aim, not compared by numbers: "Universal Approximation with Softmax

@@ -157,7 +157,7 @@ EXPERIMENT = Experiment(
     "E3, E4: KQ becomes a multiple of the identity, OV reads the label alone, the values sum to "
     "zero; trajectories of omega and mu, all seeds.",
     Dynamics(),
-    None,
+    Dynamics(heads=(4,), seeds=2, steps=900, batch=128, lr=1e-2),
     measure,
     checks,
     draw,

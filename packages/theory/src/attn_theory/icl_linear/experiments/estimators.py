@@ -54,13 +54,17 @@ def measure(config: Estimators, length: int) -> Arrays:
             mu_here * single,
         )
         errors = [(guess - prompts.y_query[:, 0]).square() for guess in guesses]
-        return torch.stack((*errors, config.noise * (1 + excess)), -1).cpu().numpy()
+        paired = (errors[0] - errors[3], errors[2] - errors[3])
+        return torch.stack((*errors, *paired, config.noise * (1 + excess)), -1).cpu().numpy()
 
     mean, error = montecarlo.average(draw, config.prompts, config.batch)
     return {
         "length": length,
-        "risk": mean[:-1],
-        "error": error[:-1],
+        "risk": mean[:-3],
+        "error": error[:-3],
+        # Two heads and GD, less DGD, on the same prompts.
+        "over_dgd": mean[-3:-1],
+        "over_dgd_error": error[-3:-1],
         "bayes": mean[-1],
         "bayes_error": error[-1],
         "gd": theory.gd_risk(eta, config.d, length, config.noise),
@@ -81,6 +85,13 @@ def checks(result: Result) -> list[Check]:
         for name, i in (("gd", 2), ("dgd", 3)):
             label = f"{NAMES[i]} v closed form, L={length}"
             out.append(close(label, risk[i], float(part[name]), 4 * error[i]))
+        over, se = part["over_dgd"], part["over_dgd_error"]
+        law = float(part["gd"] - part["dgd"])
+        out.append(close(f"GD - DGD, same prompts, L={length}", over[1], law, 4 * se[1]))
+        if length >= 20 and result.config.omega <= 0.15:
+            # Terms of order omega^2 / L are left out by the step.
+            out.append(close(f"two heads - DGD, same prompts, L={length}", over[0], 0,
+                             0.0025 + 4 * se[0]))  # fmt: skip
         if length in references["Bayes"]:
             out.append(near(f"Bayes, L={length}", part["bayes"], references["Bayes"][length],
                             part["bayes_error"]))  # fmt: skip
@@ -116,6 +127,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: config.lengths,
-    revision=2,
+    revision=3,
     budget=15,
 )

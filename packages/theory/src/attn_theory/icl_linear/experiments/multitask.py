@@ -140,11 +140,11 @@ EXPERIMENT = Experiment(
     "E8: two tasks on overlapping coordinates: one head smooths, two share one step, three keep "
     "the tasks apart in superposition.",
     MultiTaskHeads(),
-    None,
+    MultiTaskHeads(seeds=2, heads=(1, 3), prompts=1_500, iterations=40),
     measure,
     checks,
     draw,
     points=lambda config: config.heads,
-    revision=2,
+    revision=3,
     budget=45,
 )

@@ -111,6 +111,6 @@ EXPERIMENT = Experiment(
     measure,
     checks,
     draw,
-    revision=2,
+    revision=3,
     budget=20,
 )

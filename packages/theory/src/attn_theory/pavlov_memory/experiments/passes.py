@@ -66,10 +66,12 @@ def checks(result: Result) -> list[Check]:
         mean = part["error"].mean(-1)
         se = part["error"].std(-1) / result.config.seeds**0.5
         for name, step in (
-            ("one pass", 0), ("after 10 passes", 9), ("after 200 passes", 199), ("beta = 1", -1)
+            ("after 10 passes", 9), ("after 200 passes", 199), ("beta = 1", -1)
         ):  # fmt: skip
             if n in references[name] and step < mean.shape[1]:
                 out.append(near(f"{name}, n={n}", mean[0, step], references[name][n], se[0, step]))
+        law = theory.one_pass_error(n, d)
+        out.append(close(f"one pass v recursion, n={n}", mean[0, 0], law, 4 * se[0, 0]))
         if n <= d:
             out.append(at_most(f"one pass / Hebbian, n={n}", mean[0, 0] / part["hebbian"].mean(),
                                0.75))  # fmt: skip
@@ -102,8 +104,8 @@ def draw(result: Result):
     plotting.means(right, n, hebbian, index=1, label="Hebbian")
     plotting.line(right, n, theory.hebbian_error(n, result.config.d), index=1, label="(n-1)/d")
     plotting.line(right, n, result["law"], index=6, label="floor", style=":")
-    references = known(REFERENCES, "passes", result.config)
-    plotting.stars(right, references["one pass"], label="earlier run")
+    once = [theory.one_pass_error(int(x), result.config.d) for x in n]
+    plotting.line(right, n, once, index=0, label="recursion")
     plotting.labels(right, "pairs n", "error")
     return figure
 

@@ -117,7 +117,7 @@ EXPERIMENT = Experiment(
     "P8: trained to recall pairs, a delta-rule layer errs less than a linear-attention layer at "
     "every width, as the laws say; in accuracy of the nearest value the two are level.",
     TrainedRecall(),
-    None,
+    TrainedRecall(widths=(4, 16), steps=150, batch=16),
     measure,
     checks,
     draw,

@@ -47,14 +47,15 @@ def measure(config: Curves, point: tuple[int, str]) -> Arrays:
         name, seed, d=config.d, keys=config.d, heads=config.heads, sizes=sizes,
         noise=config.noise, rotated=True, device=config.device,
     )  # fmt: skip
-    missing = np.full((len(config.sizes) - len(sizes), errors.shape[1]), np.nan)
-    return {"model": name, "seed": seed, "error": np.concatenate((errors, missing))}
+    return {"model": name, "seed": seed, "sizes": np.array(sizes), "error": errors}
 
 
 def by_model(result: Result) -> dict[str, np.ndarray]:
     """Test errors (seeds, sizes, targets) of each model."""
-    names = result["model"]
-    return {name: result["error"][names == name] for name in dict.fromkeys(names.tolist())}
+    grouped: dict[str, list[np.ndarray]] = {}
+    for part in result.parts:
+        grouped.setdefault(str(part["model"]), []).append(part["error"])
+    return {name: np.stack(errors) for name, errors in grouped.items()}
 
 
 def target_names() -> list[str]:
@@ -75,7 +76,9 @@ def checks(result: Result) -> list[Check]:
     if config.d == 16:
         for model in ("RFA", "BRFA"):
             value = values(model, "f1 p2").mean()
-            out.append(at_most(f"{model}, f1 p2, n={config.sizes[-1]}", value, 0.15, "abstract"))
+            few = config.sizes[-1] < 2048 or config.heads < 1000
+            out.append(at_most(f"{model}, f1 p2, n={config.sizes[-1]}", value,
+                               0.5 if few else 0.15, "abstract"))  # fmt: skip
         value = values("MLP", "f1 p2").mean()
         out.append(at_least(f"MLP, f1 p2, n={config.sizes[-1]}", value, 0.9, "abstract"))
         if several:
@@ -122,7 +125,8 @@ def draw(result: Result):
             x = np.array(config.sizes)
             mean = values[..., j].mean(0)
             if model == "kernel":
-                plotting.line(ax, x, mean, index=0, style="--", label="RFA, infinite heads")
+                label = "RFA, infinite heads"
+                plotting.line(ax, x[: len(mean)], mean, index=0, style="--", label=label)
                 continue
             plotting.means(ax, x, values[..., j].T, index=i, label=model)
             plotting.line(ax, x, mean, index=i, style="-")
@@ -148,7 +152,7 @@ FAST = Experiment(
     checks,
     draw,
     points=points,
-    revision=2,
+    revision=3,
     budget=210,
 )
 LARGE = Experiment(
@@ -156,11 +160,11 @@ LARGE = Experiment(
     "d = N = 16, 1000 heads (17,000 parameters), the paper's size as recalled: the network has "
     "learned nothing of even degrees where attention has; q = 4 is learned by nobody.",
     Curves(d=16, heads=1000, sizes=(256, 1024, 2048), kernel_up_to=0),
-    None,
+    Curves(d=16, heads=150, sizes=(256, 1024), kernel_up_to=0, seeds=1),
     measure,
     checks,
     draw,
     points=points,
-    revision=2,
+    revision=3,
     budget=140,
 )

@@ -42,7 +42,10 @@ def checks(result: Result) -> list[Check]:
     allowed = 0.2 if max(errors) >= 1000 else 0.25
     out = [
         at_most(
-            f"{name}: |{max(errors)} heads / infinite - 1|", abs(most[j] / limit[j] - 1), allowed
+            f"{name}: |{max(errors)} heads / infinite - 1|",
+            abs(most[j] / limit[j] - 1),
+            allowed,
+            "chosen",
         )
         for j, name in enumerate(TARGETS)
     ]
@@ -71,7 +74,8 @@ def draw(result: Result):
 
 EXPERIMENT = Experiment(
     "random_feature_attention.heads",
-    "More heads at a fixed sample size: the error saturates at that of the infinite-head kernel.",
+    "More heads at a fixed sample size: the error falls towards that of the infinite-head kernel; "
+    "with 1280 heads it is still up to a fifth above.",
     Heads(),
     Heads(seeds=1, samples=256, heads=(5, 320, 0)),
     measure,

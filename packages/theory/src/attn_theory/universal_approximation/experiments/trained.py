@@ -18,7 +18,7 @@ from ..training import train
 class Trained(Config):
     """Widths of the feed-forward layer."""
 
-    seeds: int = 3
+    seeds: int = 6
     widths: tuple[int, ...] = (4, 16, 64, 256)
     steps: int = 1500
     batch: int = 512
@@ -50,8 +50,12 @@ def checks(result: Result) -> list[Check]:
         out.append(at_most("sup error at width 64, mean of the seeds", sup[64].mean(), 0.1))
     for width, reference in known(REFERENCES, "trained", result.config)["rms"].items():
         if width in rms:
-            ratio = rms[width].min() / reference.value
-            out.append(at_most(f"rms at width {width} / earlier seed", ratio, 1.5, "measured"))
+            ours, seeds = rms[width], len(rms[width])
+            spread = float(ours.std(ddof=1))
+            # Theirs is one seed: it lies within the spread of ours, which few seeds tell roughly.
+            out.append(close(f"rms at width {width}, mean of {seeds} seeds (spread {spread:.2g}) v "
+                             "one earlier seed", ours.mean(), reference.value,
+                             6 * spread * (1 + 1 / seeds) ** 0.5, "measured"))  # fmt: skip
     narrow, wide = min(rms), max(rms)
     out.append(at_most(f"rms, width {wide} / width {narrow}", rms[wide].mean() / rms[narrow].mean(),
                        0.4))  # fmt: skip
@@ -81,10 +85,11 @@ EXPERIMENT = Experiment(
     "U3: training finds far smaller networks than the construction, but only the construction "
     "carries a certificate.",
     Trained(),
-    None,
+    Trained(widths=(4, 16), seeds=2, steps=300),
     measure,
     checks,
     draw,
     points=lambda config: config.widths,
-    budget=40,
+    revision=2,
+    budget=80,
 )
