@@ -28,7 +28,7 @@ def write(paper: Paper, results: dict[str, Result], folder: Path) -> Path:
         picture = Path("img", paper.name, f"{name}.png")
         _picture(experiment, result, Path(folder, picture))
         judged = verify.verdict(experiment, result)
-        passed = sum(check.passed for check in judged.checks)
+        passed = sum(check.holds for check in judged.checks)
         lines += [
             f"## {name.replace('_', ' ')}",
             "",
@@ -36,7 +36,7 @@ def write(paper: Paper, results: dict[str, Result], folder: Path) -> Path:
             "",
             f"![{experiment.title}]({picture})",
             "",
-            f"`attn-theory run {experiment.name}`: {passed} of {len(judged.checks)} checks passed, "
+            f"`attn-theory run {experiment.name}`: {passed} of {len(judged.checks)} claims hold, "
             f"{result.config.seeds} seed(s).",
             "",
         ]
@@ -44,7 +44,7 @@ def write(paper: Paper, results: dict[str, Result], folder: Path) -> Path:
             f"- {check.name}: {check.measured:.4g}, expected {verify.target(check)} "
             f"({check.source}); {verify.outcome(check)}"
             for check in judged.checks
-            if not check.passed
+            if check.known or not check.passed
         ]
         lines.append("")
     page = Path(folder, f"{paper.name}.md")
