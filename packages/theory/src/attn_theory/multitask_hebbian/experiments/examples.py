@@ -116,8 +116,16 @@ def totals(part: Arrays) -> np.ndarray:
 
 def checks(result: Result) -> list[Check]:
     """Stationarity, theory, the two protocols at low storage and at high, their branches."""
-    config, drifting = result.config, [part["stationary"].ravel() for part in result.parts]
-    out = [still_drifting(np.concatenate(drifting))]
+    config, low, high = result.config, [], []
+    for part in result.parts:
+        crowded = config.k * int(part["examples"]) > 0.2 * int(part["n"])
+        (high if crowded else low).append(part)
+    out = [still_drifting(np.concatenate([part["stationary"].ravel() for part in low]))]
+    if high:
+        # With K M of the order of N chains age as a spin glass: how far they still move is told.
+        moves = [np.abs(part["drift"] / part["energy"].mean(-1)).max() for part in high]
+        out.append(at_most("relative drift of the energy in the last doubling, K M > N/5",
+                           max(moves), 0.01, "chosen"))  # fmt: skip
     for part in result.parts:
         r, count, n = float(part["quality"]), int(part["examples"]), int(part["n"])
         tag, load = f"r={r}, M={count}, N={n}", config.k * count / n
@@ -128,13 +136,13 @@ def checks(result: Result) -> list[Check]:
             name = f"supervised v theory, {tag}"
             out.append(squares_against_limit(name, part["overlap"][0, 0], part["theory"], n))
         if load <= 0.1 and n >= config.n:
-            claim = close(f"unsupervised - supervised, {tag}", difference.mean(), 0, 2 * se,
+            # Without a teacher couplings carry noise, whose share is K M / N.
+            claim = close(f"unsupervised - supervised, {tag}", difference.mean(), 0, 2 * se + load,
                           "abstract")  # fmt: skip
             differ = PROTOCOLS_DIFFER.get((r, count))
             if differ is not None:
                 claim = claim.deviates(*differ, BELOW)
             out.append(claim)
-        if load <= 0.1 and n >= config.n:
             for j, protocol in enumerate(PROTOCOLS):
                 gaps = part["energy"][j, 1:] - part["energy"][j, :1]
                 error = float(montecarlo.standard_error(gaps.T).max())
@@ -222,7 +230,7 @@ EXPERIMENT = Experiment(
     "stationary: with and without a teacher the same above the learning threshold; below it the "
     "network without a teacher settles on examples, and apart once K M nears N.",
     Examples(),
-    Examples(qualities=(0.2,), ratios=(1.0, 4.0), sizes=(), small=(200,), n=1500, seeds=12),
+    Examples(qualities=(0.2,), ratios=(1.0, 4.0), sizes=(), small=(200,), n=1000, seeds=6),
     measure,
     checks,
     draw,
