@@ -1,8 +1,10 @@
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from core_attn import MultiHeadAttention
 from core_attn.analysis import Decoder, prune_decoder, recover
 from core_attn.testing import assert_parity, load_case, parity_cases
 
@@ -93,6 +95,66 @@ def test_other_families_masked_equals_pruned(family):
     assert gone == decoder.removed_parameters(heads, budget.units)
 
 
+class Ours(torch.nn.Module):
+    """A decoder of taps, with queries, keys and values, and gates and units, in one matrix each."""
+
+    @dataclass(frozen=True)
+    class Config:
+        heads: int = 6
+        kv_heads: int = 3
+        head_dim: int = 4
+        hidden: int = 10
+
+    class Feed(torch.nn.Module):
+        def __init__(self, hidden):
+            super().__init__()
+            self.gate_up, self.down = torch.nn.Linear(24, 2 * hidden), torch.nn.Linear(hidden, 24)
+
+        def forward(self, x):
+            gate, up = self.gate_up(x).chunk(2, -1)
+            return self.down(torch.nn.functional.silu(gate) * up)
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embed = torch.nn.Embedding(19, 24)
+        self.attn = MultiHeadAttention(
+            24, config.heads, kv_heads=config.kv_heads, head_dim=config.head_dim
+        )
+        self.feed = self.Feed(config.hidden)
+
+    def forward(self, ids):
+        x = self.embed(ids)
+        x = x + self.attn(x, causal=True)
+        return x + self.feed(x)
+
+
+@pytest.mark.parametrize("group, heads", [("even", 3), ("kv", 2)])
+def test_our_own_layers_masked_equals_pruned_and_built_anew(group, heads):
+    torch.manual_seed(0)
+    decoder = Decoder(Ours(Ours.Config()).eval())
+    removal = decoder.choose(decoder.importance(PROMPTS), heads, 4, group=group)
+    with decoder.masked(removal):
+        right = decoder.model(PROMPTS[0][None])
+    smaller = prune_decoder(decoder, removal)
+    again = Ours(smaller.config).eval()
+    again.load_state_dict(smaller.state_dict())
+    torch.testing.assert_close(again(PROMPTS[0][None]), right)
+    gone = sum(p.numel() for p in decoder.model.parameters())
+    gone -= sum(p.numel() for p in smaller.parameters())
+    assert gone == decoder.removed_parameters(heads, 4, group)
+
+
+def test_tied_weights_stay_tied(tmp_path):
+    decoder = Decoder(llama(tie_word_embeddings=True))
+    removal = decoder.choose(decoder.importance(PROMPTS), 3, 5)
+    smaller = prune_decoder(decoder, removal)
+    assert smaller.lm_head.weight is smaller.model.embed_tokens.weight
+    smaller.save_pretrained(tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(again(PROMPTS[0][None]).logits, smaller(PROMPTS[0][None]).logits)
+
+
 def test_the_exact_budget_is_met_within_one_unit():
     decoder = Decoder(llama(num_key_value_heads=6))
     budget = decoder.budget(0.3, exact=True)
@@ -122,6 +184,9 @@ def test_refusals_name_the_numbers():
         decoder.budget(0.97)
     with pytest.raises(ValueError, match="0 prompts"):
         decoder.importance([])
+    with pytest.raises(ValueError, match="prompt 1 has 9 tokens, the context holds 8"):
+        short = Decoder(llama(max_position_embeddings=8))
+        short.importance([torch.arange(8), torch.arange(9)])
     with pytest.raises(ValueError, match="uneven|leave groups of"):
         prune_decoder(decoder, decoder.choose(found, 1, 0, group="free"))
     with pytest.raises(ValueError, match="no attention layer known here"):

@@ -139,6 +139,16 @@ def test_ablated_heads_give_their_mean():
         layer(x)
         assert torch.equal(seen[""][0, :, 1], mean[1].expand(3, -1))
         assert not torch.equal(seen[""][0, :, 0], mean[0].expand(3, -1))
+    with (
+        pytest.raises(ValueError, match="has heads 0 to 1, not 2"),
+        c.ablated(layer, [("", 2)], {"": mean}),
+    ):
+        pass
+    with (
+        pytest.raises(ValueError, match="no layer is named 'a'"),
+        c.ablated(layer, [("a", 0)], {"": mean}),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("task", ["ioi", "greater_than", "docstring"])

@@ -82,9 +82,17 @@ def test_any_vit_of_timm_is_taken_as_it_is(name, changes):
         torch.testing.assert_close(smaller(bench.batches[0][0]), masked, rtol=1e-4, atol=1e-5)
 
 
-def test_outputs_and_hooks_are_as_before_afterwards():
-    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2).eval()
-    x = torch.randn(1, 3, 32, 32)
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("vit_tiny_patch16_224", dict(img_size=(32, 48))),
+        ("deit_tiny_distilled_patch16_224", dict(img_size=32)),
+        ("vit_small_patch14_reg4_dinov2", dict(img_size=28)),
+    ],
+)
+def test_outputs_and_hooks_are_as_before_afterwards(name, changes):
+    model = timm.create_model(name, depth=2, **changes).eval()
+    x = torch.randn(1, 3, *model.patch_embed.img_size)
 
     def hooks():
         return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
@@ -97,6 +105,18 @@ def test_outputs_and_hooks_are_as_before_afterwards():
             raise ZeroDivisionError
         assert model(x).equal(before) and hooks() == count
     assert all(site.layer.fused_attn for site in find_sites(model).values())
+
+
+def test_an_interrupted_run_leaves_no_half_written_report(photos, weights, tmp_path, monkeypatch):
+    def stop(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("attn_vision.analyze.pages.write_page", stop)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        analyze("deit_tiny", [str(photos)], out=str(out), checkpoint=str(weights), size=64,
+                views="strength", layers="0", quiet=True)  # fmt: skip
+    assert not out.exists() and not list(tmp_path.glob(".out*"))
 
 
 def test_restarting_changes_no_number():

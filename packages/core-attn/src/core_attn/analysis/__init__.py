@@ -1,16 +1,12 @@
 """Looking into any model whose attention can be reached: heads, patterns, circuits, pruning."""
 
 from .amp import Budget, Decoder, Importance, Removal
-from .importance import (
-    Bench,
-    HeadImportance,
-    PartialPruning,
-    gradient_importance,
-    head_importance,
-    partial_importance,
-    pruning_curve,
-)
+from .bench import Bench, without
+from .curve import curve_of, pruning_curve
+from .folder import whole_folder
+from .importance import HeadImportance, gradient_importance, head_importance
 from .metrics import Outcome, bootstrap, measure
+from .partial import PartialPruning, partial_importance
 from .patterns import (
     MapSample,
     PatternAutoencoder,
@@ -20,6 +16,7 @@ from .patterns import (
     sample_maps,
     train_autoencoder,
 )
+from .profile import Profile, attention_profile, profile_table
 from .prune import pruned
 from .restart import Chain
 from .sites import Site, Sites, find_sites
@@ -33,6 +30,7 @@ __all__ = [
     "Site",
     "Chain",
     "Bench",
+    "without",
     "Outcome",
     "measure",
     "bootstrap",
@@ -42,6 +40,11 @@ __all__ = [
     "PartialPruning",
     "partial_importance",
     "pruning_curve",
+    "curve_of",
+    "Profile",
+    "attention_profile",
+    "profile_table",
+    "whole_folder",
     "Layout",
     "Strength",
     "attention_strength",

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .importance import without
+from .bench import without
 from .sites import Site, Sites, find_sites
 from .units import UnitSite, find_units
 
@@ -150,10 +150,10 @@ class Decoder:
                 )
                 count += 2 * pairs * dim * (weight.shape[0] + biases)
         for site in self.unit_sites.values():
-            makers = [getattr(site.layer, name) for name in (*site.ups, site.down)]
-            width = makers[-1].weight.numel() // self.units
-            biases = sum(getattr(maker, "bias", None) is not None for maker in makers[:-1])
-            count += units * (len(makers) * width + biases)
+            *makers, reader = (getattr(site.layer, name) for name in (*site.ups, site.down))
+            gone = [maker.weight for maker in makers] + [reader.weight]
+            gone += [bias for maker in makers if (bias := getattr(maker, "bias", None)) is not None]
+            count += units * sum(parameter.numel() // self.units for parameter in gone)
         return count
 
     @torch.no_grad()
@@ -167,12 +167,20 @@ class Decoder:
             prompts: token ids, one sequence each, without padding.
 
         Raises:
-            ValueError: no prompts, or an empty one.
+            ValueError: no prompts, an empty one, or one longer than the context.
         """
         if not prompts or any(prompt.numel() == 0 for prompt in prompts):
             raise ValueError(
                 f"{len(prompts)} prompts, none of which may be empty; give at least one"
             )
+        config = getattr(self.model, "config", None)
+        names = ("max_position_embeddings", "n_positions", "limit")
+        most = next((x for name in names if (x := getattr(config, name, None))), None)
+        for number, prompt in enumerate(prompts):
+            if most is not None and prompt.numel() > most:
+                raise ValueError(
+                    f"prompt {number} has {prompt.numel()} tokens, the context holds {most}"
+                )
         heads: dict[str, list[Tensor]] = {name: [] for name in self.sites}
         units: dict[str, list[Tensor]] = {name: [] for name in self.unit_sites}
 
@@ -295,10 +303,22 @@ def _kv_heads(site: Site) -> int:
     stored = getattr(site.layer, "kv_heads", None)
     if isinstance(stored, int):
         return stored
+    if (maps := _head_maps(site)) is not None:
+        keys, values = maps
+        count = max(keys) + 1
+        even = [head * count // len(keys) for head in range(len(keys))]
+        if list(keys) != even or list(values) != even:
+            raise ValueError(f"{site.name}: keys and values are shared unevenly: {keys}, {values}")
+        return count
     keys = getattr(site.layer, "k_proj", None)
     if isinstance(keys, nn.Linear):
         return keys.out_features * site.num_heads // site.output_weight.shape[1]
     return site.num_heads
+
+
+def _head_maps(site: Site) -> tuple[Sequence[int], Sequence[int]] | None:
+    maps = tuple(getattr(site.layer, name, None) for name in ("k_map", "v_map"))
+    return None if None in maps else maps
 
 
 def _has_bias(site: Site) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .importance import HeadImportance
 from .patterns import Patterns
+from .profile import NUMBERS, Profile
 from .strength import Strength
 
 if TYPE_CHECKING:
@@ -133,6 +134,41 @@ def trends(strengths: Mapping[str, Strength]) -> "Figure":
         axis.set_ylim(0, None)
         axis.tick_params(labelsize=7)
     return _plain(figure)
+
+
+def profile_trends(profiles: Mapping[str, Profile]) -> "Figure":
+    """Over layers: entropy, largest weight, weight on itself and distance of every head."""
+    keys = [key for key in NUMBERS if any(key in x.numbers() for x in profiles.values())]
+    figure = _figure(3.1 * len(keys), 2.8)
+    for axis, key in zip(_row(figure, len(keys)), keys, strict=True):
+        for layer, profile in enumerate(profiles.values()):
+            heads = profile.numbers().get(key, torch.zeros(0))
+            axis.scatter([layer] * len(heads), heads, s=14, color=INK)
+        axis.set_title(key.replace("_", " "), fontsize=9, loc="left")
+        axis.set_xlabel("layer", fontsize=8)
+        axis.set_xticks(range(len(profiles)))
+        axis.set_ylim(0, None)
+        axis.tick_params(labelsize=7)
+    return _plain(figure)
+
+
+def mean_maps(maps: Mapping[str, Tensor]) -> "Figure":
+    """Every head's mean weights, query by key."""
+    heads = max(map(len, maps.values()))
+    figure = _figure(0.8 + 1.5 * heads, 0.5 + 1.6 * len(maps))
+    axes = figure.subplots(len(maps), heads, squeeze=False)
+    for row, of_heads in zip(axes, maps.values(), strict=True):
+        for head, axis in enumerate(row):
+            axis.set(xticks=[], yticks=[])
+            if head < len(of_heads):
+                axis.imshow(of_heads[head].numpy(), cmap="magma", vmin=0, aspect="auto")
+            else:
+                axis.set_axis_off()
+    for head, axis in enumerate(axes[0]):
+        axis.set_title(f"head {head}", fontsize=7)
+    for name, row in zip(maps, axes, strict=True):
+        row[0].set_ylabel(name, fontsize=6)
+    return figure
 
 
 def offset_grid(strengths: Mapping[str, Strength]) -> "Figure":

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .importance import Head
+from .bench import Head
 from .sites import Sites, find_sites
 
 
@@ -53,32 +53,56 @@ def pruned(model: nn.Module, heads: Iterable[Head], *, sites: Sites | None = Non
     return smaller
 
 
-def cut_heads(name: str, layer: Any, keep: Sequence[int], total: int) -> None:
+def cut_heads(
+    name: str,
+    layer: Any,
+    keep: Sequence[int],
+    total: int,
+    pairs: Sequence[int] | None = None,
+    kv_heads: int | None = None,
+) -> None:
     """Cuts a layer whose queries, keys and values come from one matrix, in place.
+
+    Args:
+        name: of the layer.
+        layer: with `qkv` (or `c_attn`) and an output projection.
+        keep: query heads.
+        total: query heads until now.
+        pairs: key and value heads that stay; those of `keep` where each head has its own.
+        kv_heads: key and value heads until now; `total` by default.
 
     Raises:
         ValueError: the layer is of another kind.
     """
-    joined, output = ("c_attn", "c_proj") if hasattr(layer, "c_attn") else ("qkv", "proj")
+    joined = "c_attn" if hasattr(layer, "c_attn") else "qkv"
+    outputs = ("c_proj",) if joined == "c_attn" else ("proj", "out")
+    output = next((part for part in outputs if hasattr(layer, part)), outputs[0])
     qkv, proj = getattr(layer, joined, None), getattr(layer, output, None)
-    if qkv is None or proj is None or getattr(layer, "kv_heads", total) != total:
+    kv_heads, pairs = kv_heads or total, keep if pairs is None else pairs
+    width = 0 if proj is None else _inputs(proj)
+    dim = width // total
+    outside = getattr(layer, "kv_heads", kv_heads) != kv_heads
+    if qkv is None or proj is None or outside or _outputs(qkv) != dim * (total + 2 * kv_heads):
         raise ValueError(
             f"{name}: {type(layer).__name__} cannot be cut: its queries, keys and values do not "
-            "come from one matrix with as many heads each"
+            f"come from one matrix with {total} and twice {kv_heads} heads"
         )
-    width = _inputs(proj)
-    dim = width // total
-    columns = kept_rows(keep, dim)
-    setattr(layer, joined, cut_rows(qkv, torch.cat([columns + part * width for part in range(3)])))
+    columns, shared = kept_rows(keep, dim), kept_rows(pairs, dim)
+    rows = torch.cat([columns, width + shared, width + kv_heads * dim + shared])
+    setattr(layer, joined, cut_rows(qkv, rows))
     setattr(layer, output, cut_columns(proj, columns))
     for attribute, value in (
         ("num_heads", len(keep)),
-        ("kv_heads", len(keep)),
+        ("kv_heads", len(pairs)),
         ("attn_dim", len(keep) * dim),
         ("split_size", len(keep) * dim),
     ):
         if isinstance(getattr(layer, attribute, None), int):
             setattr(layer, attribute, value)
+    if hasattr(layer, "k_map"):
+        maps = [head * len(pairs) // len(keep) for head in range(len(keep))]
+        layer.k_map, layer.v_map = maps, list(maps)
+        layer.sizes = [len(keep), len(pairs), len(pairs)]
 
 
 def kept_rows(heads: Sequence[int], dim: int) -> Tensor:
@@ -111,6 +135,10 @@ def _replaced(linear: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
     else:
         made.nx, made.nf = weight.shape
     return made
+
+
+def _outputs(linear: Any) -> int:
+    return linear.out_features if isinstance(linear, nn.Linear) else linear.weight.shape[1]
 
 
 def _inputs(linear: Any) -> int:

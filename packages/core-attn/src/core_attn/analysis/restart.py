@@ -1,4 +1,4 @@
-"""Running a model again from one of its blocks, with what entered it the first time."""
+"""Running a model again from one of its blocks, with what those before it gave the first time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from .sites import Sites
 
 
 class _Given(nn.Module):
-    """Stands in for a block: gives what it was made with."""
+    """Stands in for a block: gives what the block gave."""
 
     def __init__(self, value: Any):
         super().__init__()
@@ -21,15 +21,8 @@ class _Given(nn.Module):
         return self.value
 
 
-class _Passed(nn.Module):
-    """Stands in for a block: gives back its first argument."""
-
-    def forward(self, first: Any, *_args: Any, **_kwargs: Any) -> Any:
-        return first
-
-
 class Chain:
-    """The blocks of a model that pass one value from each to the next.
+    """The blocks of a model, one after the other.
 
     Args:
         model: whose blocks stand in one `nn.ModuleList` or `nn.Sequential`.
@@ -53,15 +46,14 @@ class Chain:
 
     def __init__(self, model: nn.Module, sites: Sites):
         self._blocks, self.block_of = _blocks(model, sites)
-        self._entered: list[Any] = []
+        self._given: list[Any] = []
 
     @contextmanager
     def caching(self) -> Iterator[None]:
-        """While open, keeps what enters every block."""
-        self._entered = [None] * len(self._blocks)
-
+        """While open, keeps what every block gives."""
+        self._given = [None] * len(self._blocks)
         handles = [
-            block.register_forward_pre_hook(_keeper(self._entered, i))
+            block.register_forward_hook(_keeper(self._given, i))
             for i, block in enumerate(self._blocks)
         ]
         try:
@@ -72,15 +64,11 @@ class Chain:
 
     @contextmanager
     def restarted(self, index: int) -> Iterator[None]:
-        """While open, the model starts at block `index`, with what entered it when caching."""
-        if index == 0:
-            yield
-            return
+        """While open, the blocks before `index` give what they gave when caching."""
         skipped = [self._blocks[i] for i in range(index)]
         try:
-            self._blocks[0] = _Given(self._entered[index])
-            for i in range(1, index):
-                self._blocks[i] = _Passed()
+            for i in range(index):
+                self._blocks[i] = _Given(self._given[i])
             yield
         finally:
             for i, block in enumerate(skipped):
@@ -95,9 +83,9 @@ class Chain:
         return again.shape == right.shape and torch.allclose(again, right, rtol=1e-4, atol=1e-5)
 
 
-def _keeper(entered: list[Any], index: int) -> Callable[[nn.Module, tuple], None]:
-    def keep(_module: nn.Module, args: tuple) -> None:
-        entered[index] = args[0]
+def _keeper(given: list[Any], index: int) -> Callable[[nn.Module, tuple, Any], None]:
+    def keep(_module: nn.Module, _args: tuple, output: Any) -> None:
+        given[index] = output
 
     return keep
 

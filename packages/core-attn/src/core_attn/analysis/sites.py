@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..layers import AttentionLayer
 from ..taps import Last, Recording, Reduction
 
-PROJECTIONS = ("proj", "o_proj", "out_proj", "c_proj", "dense", "output")
+PROJECTIONS = ("proj", "o_proj", "out_proj", "c_proj", "dense", "output", "out")
 Change = Callable[[Tensor], Tensor | None]
 
 

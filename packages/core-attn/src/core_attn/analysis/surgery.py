@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ def prune_decoder(decoder: Decoder, removal: Removal) -> nn.Module:
     Queries, keys and values lose rows (with their biases), output projections columns. A key and
     value head goes when all query heads that share it go. The configuration of a Hugging Face
     model says the new counts and the head size, so that `save_pretrained` and `from_pretrained`
-    work; GPT-2's cannot say a head size, so a GPT-2 with fewer heads cannot be reloaded.
+    work, and a configuration of this project builds the smaller model; GPT-2's cannot say a head
+    size, so a GPT-2 with fewer heads cannot be reloaded.
 
     Args:
         decoder: the model.
@@ -48,10 +50,14 @@ def prune_decoder(decoder: Decoder, removal: Removal) -> nn.Module:
     units = decoder.units
     for name, gone in removal.units.items():
         site = decoder.unit_sites[name]
-        rows = torch.tensor([unit for unit in range(site.units) if unit not in set(gone)])
+        lost = set(gone)
+        rows = torch.tensor([unit for unit in range(site.units) if unit not in lost])
         layer, units = model.get_submodule(name), len(rows)
         for up in site.ups:
-            setattr(layer, up, cut_rows(getattr(layer, up), rows))
+            maker = getattr(layer, up)
+            stacked = range(maker.weight.numel() // (getattr(layer, site.down).weight.numel()))
+            every = torch.cat([rows + part * site.units for part in stacked])
+            setattr(layer, up, cut_rows(maker, every))
         setattr(layer, site.down, cut_columns(getattr(layer, site.down), rows))
     heads, pairs = next(iter(kept.values()))
     _say(model, decoder, len(heads), len(pairs), units)
@@ -75,7 +81,7 @@ def _cut_attention(
     name: str, layer: Any, heads: list[int], pairs: list[int], decoder: Decoder
 ) -> None:
     if not hasattr(layer, "q_proj"):
-        cut_heads(name, layer, heads, decoder.heads)
+        cut_heads(name, layer, heads, decoder.heads, pairs, decoder.kv_heads)
         return
     dim = layer.q_proj.weight.shape[0] // decoder.heads
     rows, shared = kept_rows(heads, dim), kept_rows(pairs, dim)
@@ -94,11 +100,16 @@ def _cut_attention(
 
 
 def _say(model: nn.Module, decoder: Decoder, heads: int, pairs: int, units: int) -> None:
-    config = getattr(model, "config", None)
-    if not hasattr(config, "model_type"):
-        return
+    config: Any = getattr(model, "config", None)
     site = next(iter(decoder.sites.values()))
     dim = site.output_weight.shape[1] // decoder.heads
+    if is_dataclass(config) and not hasattr(config, "model_type"):
+        ours = {"heads": heads, "kv_heads": pairs, "head_dim": dim, "hidden": units}
+        known = {field.name for field in fields(config)}
+        new = {name: value for name, value in ours.items() if name in known}
+        model.config = replace(config, **new)  # pyright: ignore[reportArgumentType]
+    if not hasattr(config, "model_type"):
+        return
     new = {"num_attention_heads": heads, "num_key_value_heads": pairs, "head_dim": dim}
     new |= {"n_inner" if hasattr(config, "n_inner") else "intermediate_size": units}
     for name, value in new.items():

@@ -12,6 +12,8 @@ from .sites import Change
 LAYOUTS = (
     (("gate_proj", "up_proj"), "down_proj"),
     (("gate", "up"), "down"),
+    (("gate_up",), "down"),  # gates above units in one matrix
+    (("up",), "down"),
     (("c_fc",), "c_proj"),
     (("fc1",), "fc2"),
 )

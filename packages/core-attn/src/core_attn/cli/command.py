@@ -27,8 +27,8 @@ def main(
     """Runs one command of a domain package and returns the exit code.
 
     Where the package has a module `tasks`, it gets `fit`, `validate`, `test`, `predict`,
-    `recipes`, `report` and `export`; the classes in its modules `tasks` and `data` can be named
-    without their path in recipes and flags.
+    `recipes`, `report`, `export` and `analyze`; the classes in its modules `tasks` and `data` can
+    be named without their path in recipes and flags.
 
     Args:
         package: the import name, as "attn_vision"; the command is called "attn-vision".
@@ -146,10 +146,12 @@ def exit_code(
 def _run(package: str, name: str, words: list[str], commands: Mapping[str, Command]) -> int:
     trains = find_spec(f"{package}.tasks") is not None
     if trains:
+        from ..training.analyze import analyze
         from ..training.export import export
         from ..training.report import report
 
         shared = {"recipes": lambda: _list(package), "report": report, "export": export}
+        shared["analyze"] = analyze
         commands = shared | dict(commands)
     helps = (LIGHTNING if trains else {}) | {
         key: (command.__doc__ or "list what can be trained").splitlines()[0]

@@ -66,6 +66,8 @@ def analyze(
 
     import torch
 
+    from core_attn.analysis import whole_folder
+
     from .findings import run
     from .pages import write_pages
     from .subject import load_subject, read_pictures
@@ -87,14 +89,6 @@ def analyze(
         subject, pictures, views=views.split(","), metric=metric, layers=_numbers(layers),
         batch_size=batch_size, device=device, seed=seed, say=say,
     )  # fmt: skip
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    _tables(found, folder)
-    if maps and found.strengths is not None:
-        from safetensors.torch import save_file
-
-        means = {name: strength.compute() for name, strength in found.strengths.items()}
-        save_file(means, folder / "attention.safetensors")
     facts = {
         "model": subject.name,
         "checkpoint": subject.source,
@@ -110,9 +104,16 @@ def analyze(
         facts["pruned"] = _prune(subject, heads, pictures, save)
         say(json.dumps(facts["pruned"]))
     at = _query(query, subject.layout)
-    write_pages(folder / "index.html", subject, pictures, found, facts, at)
-    _written(folder / "report.json", json.dumps(facts, indent=1))
-    print(folder / "index.html")
+    with whole_folder(Path(out)) as folder:
+        _tables(found, folder)
+        if maps and found.strengths is not None:
+            from safetensors.torch import save_file
+
+            means = {name: strength.compute() for name, strength in found.strengths.items()}
+            save_file(means, folder / "attention.safetensors")
+        write_pages(folder / "index.html", subject, pictures, found, facts, at)
+        (folder / "report.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    print(Path(out) / "index.html")
 
 
 def _heads(text: str | None, sites: "Sites") -> list[tuple[str, int]]:
@@ -200,10 +201,4 @@ def _tables(found: "Analysis", folder: Path) -> None:
         tables["patterns"] = found.patterns.table()
     for name, table in tables.items():
         if table is not None:
-            _written(folder / f"{name}.csv", table.write_csv())
-
-
-def _written(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+            table.write_csv(folder / f"{name}.csv")

@@ -161,9 +161,16 @@ def ablated(
         heads: layer names and heads.
         means: for each layer, the mean of its heads before the projection, over the negatives
             (`with find_sites(model).record("heads", …)`).
+
+    Raises:
+        ValueError: a layer or a head that is not there.
     """
-    gone: dict[str, list[int]] = {}
+    sites, gone = find_sites(model), {}
     for name, head in heads:
+        if name not in sites or name not in means:
+            raise ValueError(f"no layer is named {name!r}; layers: {', '.join(sites)}")
+        if not 0 <= head < len(means[name]):
+            raise ValueError(f"{name} has heads 0 to {len(means[name]) - 1}, not {head}")
         gone.setdefault(name, []).append(head)
 
     def change(which: list[int], mean: Tensor, x: Tensor) -> Tensor:
@@ -175,5 +182,5 @@ def ablated(
         name: (lambda x, which=which, mean=means[name]: change(which, mean, x))
         for name, which in gone.items()
     }
-    with find_sites(model).edit("heads", changes):
+    with sites.edit("heads", changes):
         yield

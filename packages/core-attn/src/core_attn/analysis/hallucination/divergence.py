@@ -43,9 +43,11 @@ class VisionLanguage:
         around = (getattr(config, f"vision_{side}_token_id", None) for side in ("start", "end"))
         self._dropped = [self.image_token, *(token for token in around if isinstance(token, int))]
         for name, site in self.sites.items():
-            width = site.output_weight.shape[1]
-            if width % site.num_heads:
-                raise ValueError(f"{name}: {width} features are not {site.num_heads} heads")
+            width, dim = site.output_weight.shape[1], site.layer.head_dim
+            if width != site.num_heads * dim:
+                raise ValueError(
+                    f"{name}: {width} features are not {site.num_heads} heads of {dim}"
+                )
 
     def without_image(
         self, ids: Int[Tensor, "batch tokens"], mask: Int[Tensor, "batch tokens"] | None = None

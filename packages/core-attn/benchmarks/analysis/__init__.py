@@ -1,0 +1,1 @@
+"""Evidence and cost of `core_attn.analysis`, one command each."""

@@ -1,0 +1,91 @@
+"""AMP on SmolLM2-135M: does pruning what matters least cost least, and what is saved?
+
+`python -m benchmarks.amp VALID TEST` takes two texts (as WikiText-2's): one for the importance, one
+for the perplexity, three pieces of each, by default.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core_attn.analysis import Decoder, prune_decoder
+
+from .smol import smol
+
+
+def pieces(ids: list[int], count: int, tokens: int) -> list[Tensor]:
+    """Evenly spread pieces of a text."""
+    starts = torch.linspace(0, len(ids) - tokens, count).long().tolist()
+    return [torch.tensor(ids[start : start + tokens]) for start in starts]
+
+
+@torch.no_grad()
+def perplexity(model: nn.Module, texts: list[Tensor]) -> float:
+    """Of the next token, over all texts."""
+    losses = [F.cross_entropy(model(text[None])[0, :-1], text[1:]) for text in texts]
+    return float(torch.stack(losses).mean().exp())
+
+
+@torch.no_grad()
+def seconds(model: nn.Module, text: Tensor) -> float:
+    """The fastest of three readings."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        model(text[None])
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def main() -> None:
+    """Prints perplexities by order and ratio, then what cutting out removes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("valid", type=Path)
+    parser.add_argument("test", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments = parser.parse_args()
+    model, tokenizer = smol()
+    read = lambda path: tokenizer.encode(path.read_text("utf-8")[:400_000])  # noqa: E731
+    prompts, texts = pieces(read(arguments.valid), 3, 128), pieces(read(arguments.test), 3, 192)
+    decoder = Decoder(model)
+    found = decoder.importance(prompts)
+    print(f"dense: perplexity {perplexity(model, texts):.1f}", flush=True)
+    for heads, share in ((1, 0.1), (2, 0.2)):
+        units = round(share * decoder.units)
+        line = {}
+        for order, seeds in (("standard", [0]), ("random", arguments.seeds), ("reversed", [0])):
+            for seed in seeds:
+                removal = decoder.choose(found, heads, units, order=order, group="free", seed=seed)
+                with decoder.masked(removal):
+                    line[f"{order} {seed}" if len(seeds) > 1 else order] = perplexity(model, texts)
+        said = ", ".join(f"{name} {value:.4g}" for name, value in line.items())
+        drawn = [value for name, value in line.items() if name.startswith("random")]
+        ordered = line["standard"] < min(drawn) and max(drawn) < line["reversed"]
+        print(f"{heads} of {decoder.heads} heads, {share:.0%} of units: {said}; {ordered=}")
+    for group, exact in (("even", False), ("even", True), ("kv", False)):
+        budget = decoder.budget(0.2, exact=exact, group=group)
+        removal = decoder.choose(found, budget.heads, budget.units, group=group)
+        smaller = prune_decoder(decoder, removal)
+        with decoder.masked(removal), torch.no_grad():
+            masked = model(texts[0][None])
+        with torch.no_grad():
+            apart = float((smaller(texts[0][None]) - masked).abs().max())
+        left = sum(p.numel() for p in smaller.parameters())
+        assert left == budget.parameters - budget.removed
+        again = smaller.config.build().eval()
+        again.load_state_dict(smaller.state_dict())
+        assert perplexity(again, texts[:1]) == perplexity(smaller, texts[:1])
+        times = [seconds(one, texts[0]) for one in (model, smaller)]
+        print(f"cut, {group=}, {exact=}: {budget}")
+        print(
+            f"  largest difference to masked logits {apart:.1e} of {float(masked.abs().max()):.0f}"
+        )
+        print(f"  192 tokens in {times[1]:.2f} s, before {times[0]:.2f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""What looking into a vision transformer costs, each part one command:
+
+python -m benchmarks.analyze restart     leave-one-out of DeiT-Ti, restarted against whole runs
+python -m benchmarks.analyze recording   `record(..., "heads")` beside a plain forward
+python -m benchmarks.analyze timm        patterns by timm's AttentionExtract and by `record`
+python -m benchmarks.analyze strength    the strength view of DeiT-Ti on 50 images
+python -m benchmarks.analyze memory      the strength view of DeiT-B on 200 images
+"""
+
+import resource
+import sys
+import time
+
+import timm
+import torch
+from timm.utils import AttentionExtract
+
+from attn_vision import create
+from core_attn import record
+from core_attn.analysis import (
+    Bench,
+    Layout,
+    attention_strength,
+    find_sites,
+    head_importance,
+    measure,
+)
+from core_attn.testing.timing import medians, processor
+
+
+def images(count: int) -> torch.Tensor:
+    """Noise: the time does not depend on what is seen."""
+    return torch.randn(count, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+
+
+def restart() -> None:
+    """Every head of DeiT-Ti on four images, both ways."""
+    bench = Bench(create("deit_tiny").eval(), [(images(4), None)])
+    start = time.perf_counter()
+    found = head_importance(bench)
+    middle = time.perf_counter()
+    inputs = bench.batches[0][0]
+    whole, losses = bench.outcome(inputs), []
+    for name, count in bench.num_heads.items():
+        for head in range(count):
+            with bench.removed([(name, head)]):
+                losses.append(measure("js", whole, bench.outcome(inputs)))
+    end = time.perf_counter()
+    apart = (found.values["js"].flatten(1) - torch.stack(losses, 1)).abs().max()
+    print(f"36 heads: restarted {middle - start:.1f} s, plain loop {end - middle:.1f} s, "
+          f"{(end - middle) / (middle - start):.2f}x; largest difference {apart:.1e}")  # fmt: skip
+
+
+def recording() -> None:
+    """One image and eight, DeiT-Ti."""
+    model = create("deit_tiny").eval()
+    for count in (1, 8):
+        x = images(count)
+
+        def watched(x=x) -> None:
+            with record(model, "heads"):
+                model(x)
+
+        plain, seen = medians((lambda x=x: model(x), watched), 20)
+        print(f"{count} images: forward {1000 * plain:.1f} ms, recorded {1000 * seen:.1f} ms, "
+              f"{100 * (seen / plain - 1):+.1f} %")  # fmt: skip
+
+
+def beside_timm() -> None:
+    """All patterns of timm's DeiT-Ti on eight images."""
+    model = timm.create_model("deit_tiny_patch16_224").eval()
+    sites, x = find_sites(model), images(8)
+
+    def ours() -> dict:
+        with sites.record("pattern") as seen:
+            model(x)
+        return dict(seen)
+
+    plain, mine = medians((lambda: model(x), ours), 20)
+    for block in model.blocks:
+        block.attn.fused_attn = False  # the reader of timm needs this, for good
+    theirs = AttentionExtract(model, method="hook")
+    unfused, other = medians((lambda: model(x), lambda: theirs(x)), 20)
+    pairs = zip(ours().values(), theirs(x).values(), strict=True)
+    same = all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
+    print(f"forward {1000 * plain:.0f} ms, without the fused kernel {1000 * unfused:.0f} ms; "
+          f"patterns by record {1000 * mine:.0f} ms, by AttentionExtract {1000 * other:.0f} ms; "
+          f"equal: {same}")  # fmt: skip
+
+
+def strength(name: str = "deit_tiny", count: int = 50, batch: int = 10) -> None:
+    """Time and peak memory, images and all."""
+    model, start = create(name).eval(), time.perf_counter()
+    batches = list(images(count).split(batch))
+    attention_strength(model, batches, Layout((14, 14), 1), find_sites(model))
+    took = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(f"{name}, {count} images: {took:.1f} s, peak of the process {peak:.2f} GiB")
+
+
+PARTS = {
+    "restart": restart,
+    "recording": recording,
+    "timm": beside_timm,
+    "strength": strength,
+    "memory": lambda: strength("deit_base", 200),
+}
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        print(f"{processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
+        for part in sys.argv[1:] or PARTS:
+            PARTS[part]()
