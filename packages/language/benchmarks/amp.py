@@ -65,10 +65,13 @@ def main() -> None:
         said = ", ".join(f"{name} {value:.4g}" for name, value in line.items())
         drawn = [value for name, value in line.items() if name.startswith("random")]
         ordered = line["standard"] < min(drawn) and max(drawn) < line["reversed"]
-        print(f"{heads} of {decoder.heads} heads, {share:.0%} of units: {said}; {ordered=}")
-    for group, exact in (("even", False), ("even", True), ("kv", False)):
-        budget = decoder.budget(0.2, exact=exact, group=group)
-        removal = decoder.choose(found, budget.heads, budget.units, group=group)
+        print(
+            f"{heads} of {decoder.heads} heads, {share:.0%} of units: {said}; {ordered=}",
+            flush=True,
+        )
+    for exact in (True, False):
+        budget = decoder.budget(0.2, exact=exact)
+        removal = decoder.choose(found, budget.heads, budget.units)
         smaller = prune_decoder(decoder, removal)
         with decoder.masked(removal), torch.no_grad():
             masked = model(texts[0][None])
@@ -80,7 +83,7 @@ def main() -> None:
         again.load_state_dict(smaller.state_dict())
         assert perplexity(again, texts[:1]) == perplexity(smaller, texts[:1])
         times = [seconds(one, texts[0]) for one in (model, smaller)]
-        print(f"cut, {group=}, {exact=}: {budget}")
+        print(f"cut, {exact=}: {budget}")
         print(
             f"  largest difference to masked logits {apart:.1e} of {float(masked.abs().max()):.0f}"
         )

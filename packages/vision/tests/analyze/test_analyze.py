@@ -108,7 +108,7 @@ def test_outputs_and_hooks_are_as_before_afterwards(name, changes):
 
 
 def test_an_interrupted_run_leaves_no_half_written_report(photos, weights, tmp_path, monkeypatch):
-    def stop(*_args):
+    def stop(*_args, **_named):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("attn_vision.analyze.pages.write_page", stop)
