@@ -88,6 +88,8 @@ class RoutingConfig(DecoderConfig):
         ):  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.memory_slots and self.selection == "causal":
+            raise ValueError("memory_slots belong to clusters of selection 'topk', not 'causal'")
         if self.window < 1 or (self.clusters or 1) < 1:
             raise ValueError("window and clusters must be at least 1")
 
@@ -240,8 +242,10 @@ class RoutedHeads(AttentionLayer):
         has_relative = config.relative and is_google
         farthest = min(config.window, config.max_relative)
         self.relative = RelativeTerms(d, farthest) if has_relative else None
+        # Without slots there is no gradient, for which several processes would wait.
+        shape, learns = (heads, clusters, config.memory_slots, d), config.memory_slots > 0
         self.slots_k, self.slots_v = (
-            nn.Parameter(torch.randn(heads, clusters, config.memory_slots, d)) for _ in range(2)
+            nn.Parameter(torch.randn(shape), requires_grad=learns) for _ in range(2)
         )
 
     def forward(
@@ -300,7 +304,7 @@ class RoutedHeads(AttentionLayer):
         members = self.members(q_like, valid)
         key_members = members if is_shared else self.members(k_like, valid)
         if self.relative is not None:
-            return self._related(q, k, v, members, key_members, scale, valid)
+            return self._related(self.relative, q, k, v, members, key_members, scale, valid)
         slots = (self.slots_k, self.slots_v) if self.slots_k.shape[2] else (None, None)
         alone = is_shared and self.style == "lucidrains"
         bias = None
@@ -315,7 +319,9 @@ class RoutedHeads(AttentionLayer):
             memory_k=slots[0], self_bias=_ALONE if alone else 0.0, bias=bias,
         )  # fmt: skip
 
-    def _related(self, q, k, v, members, key_members, scale, valid) -> Tensor:
+    def _related(
+        self, relative: RelativeTerms, q, k, v, members, key_members, scale, valid
+    ) -> Tensor:
         """Clusters with learned positions, which need the weights of every pair of ranks."""
         heads, tokens = q.shape[1:3]
         cq, ck, cv = _taken(q, members), _taken(k, key_members), _taken(v, key_members)
@@ -327,8 +333,8 @@ class RoutedHeads(AttentionLayer):
             mask = mask & known.gather(2, there[:, :, 0])[:, :, None]
         rank = torch.arange(members.shape[-1], device=q.device)
         distance = rank[:, None] - rank
-        terms = self.relative.bias(scale * cq, distance)
-        out = attend_relative(self, cq, ck, cv, terms, mask, distance, self.relative, scale)
+        terms = relative.bias(scale * cq, distance)
+        out = attend_relative(self, cq, ck, cv, terms, mask, distance, relative, scale)
         out = out.transpose(1, 2).unflatten(1, (heads, -1))
         return scatter_mean(out, members, tokens, self.eps).transpose(1, 2)
 
