@@ -23,7 +23,9 @@ from ..relaxation import relax
 from .simulate import Chains, diagnostic, squares_against_limit, still_drifting
 
 # Mean of unsupervised - supervised, and its band over streams.
-PROTOCOLS_DIFFER = {(0.2, 5): (-0.19, 0.05)}
+PROTOCOLS_DIFFER = {(0.1, 20): (-0.18, 0.09), (0.2, 5): (-0.19, 0.06)}
+# Mean energy from the archetypes less that from an example, where some replicas stay behind.
+STAYS_BEHIND = {(0.1, 20): (0.006, 0.005)}
 BELOW = (
     "below the learning threshold the network without a teacher leaves the archetypes for its "
     "examples, whose energy is lower"
@@ -147,8 +149,11 @@ def checks(result: Result) -> list[Check]:
                 gaps = part["energy"][j, 1:] - part["energy"][j, :1]
                 error = float(montecarlo.standard_error(gaps.T).max())
                 gap = np.abs(gaps.mean(1)).max()
-                out.append(close(f"energy from three starts, {protocol}, {tag}: largest gap", gap,
-                                 0, 4 * error + 1e-4))  # fmt: skip
+                same = close(f"energy from three starts, {protocol}, {tag}: largest gap", gap,
+                             0, 3 * error + 1e-4)  # fmt: skip
+                if protocol == "unsupervised" and (r, count) in STAYS_BEHIND:
+                    same = same.deviates(*STAYS_BEHIND[r, count], "some replicas stay between")
+                out.append(same)
         if load <= 0.1 and part["rho"] > 2 and count > 1 and n >= config.n:
             fall = part["energy"][1, 0] - part["taught_energy"]
             highest = fall.mean() + 2 * float(montecarlo.standard_error(fall))

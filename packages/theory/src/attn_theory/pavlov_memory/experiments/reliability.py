@@ -49,7 +49,8 @@ def checks(result: Result) -> list[Check]:
             law = part["law"][config.layers.index(24)]
             out.append(near(f"law, H={heads}, L=24", law, references[heads]))
         gap = np.abs(part["works"] - part["law"]).max()
-        out.append(close(f"simulation v law, H={heads}, every L", gap, 0.0, 0.005))
+        out.append(close(f"simulation v law, H={heads}, every L", gap, 0.0,
+                         4.5 * float(part["error"].max())))  # fmt: skip
     need = theory.required_heads(24, 0.05, config.p)
     reached = theory.reliability(config.p, np.ceil(need), 24)
     out.append(close("heads required for L=24, delta=.05", reached, 0.97, 0.02))
