@@ -126,7 +126,7 @@ EXPERIMENT = Experiment(
     "P8: trained to recall pairs, a delta-rule layer errs less than a linear-attention layer at "
     "every width, as the laws say; in accuracy of the nearest value the two are level.",
     TrainedRecall(),
-    TrainedRecall(widths=(16, 32), steps=200, batch=16),
+    TrainedRecall(seeds=3, widths=(16, 32), steps=120, batch=16),
     measure,
     checks,
     draw,
