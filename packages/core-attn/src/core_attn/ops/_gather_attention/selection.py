@@ -28,9 +28,12 @@ def top_positions(
     if not 0 <= count <= scores.shape[-1]:
         raise ValueError(f"count must be in [0, {scores.shape[-1]}], got {count}")
     scores = scores.detach()
-    chosen = _quick(scores, count, ascending)
-    if chosen is None:  # 0.0 + makes one zero of two
-        chosen = (scores + 0.0).sort(dim=-1, descending=True, stable=True).indices[..., :count]
+    if torch.onnx.is_in_onnx_export():  # ONNX has no stable sort; its TopK orders equal scores so
+        chosen = (scores + 0.0).topk(count).indices
+    else:
+        chosen = _quick(scores, count, ascending)
+        if chosen is None:  # 0.0 + makes one zero of two
+            chosen = (scores + 0.0).sort(dim=-1, descending=True, stable=True).indices[..., :count]
     return chosen.sort(-1).values if ascending else chosen
 
 
