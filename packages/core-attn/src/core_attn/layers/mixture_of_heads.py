@@ -9,7 +9,7 @@ from ..ops import attention
 from .attention_layer import AttentionLayer
 from .head_gate import HeadGate, chosen_rows_attention
 
-_FEW = 128  # tokens, below which bringing rows together costs more than it saves
+_FEW = 512  # tokens, below which bringing rows together costs more than it saves
 
 
 class GatedHeads(AttentionLayer):
