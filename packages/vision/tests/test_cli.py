@@ -4,6 +4,7 @@ import re
 from inspect import signature
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import timm
 import torch
@@ -54,8 +55,34 @@ def test_test_and_report_show_accuracy_and_heads(checkpoint):
 
 @pytest.mark.parametrize("kind", ["onnx", "torch"])
 def test_export_agrees_with_the_model(checkpoint, kind, capsys):
-    assert run("export", "--ckpt", str(checkpoint), "--format", kind) == 0
+    size = ("--inputs", '{"image_size": [12, 8]}') if kind == "onnx" else ()
+    assert run("export", "--ckpt", str(checkpoint), "--format", kind, *size) == 0
     assert "largest difference" in capsys.readouterr().out
+    if kind == "onnx":
+        session = onnxruntime.InferenceSession(checkpoint.with_suffix(".onnx"))
+        assert session.get_inputs()[0].shape[1:] == [1, 12, 8]
+        assert [output.name for output in session.get_outputs()] == ["scores"]
+
+
+def test_paths_are_ranked_on_the_runs_images_and_on_a_folder(checkpoint, tmp_path, capsys):
+    words = ("paths", "--ckpt", str(checkpoint), "--output")
+    assert run(*words, str(tmp_path / "a"), "--most", "1") == 0
+    said = capsys.readouterr().out
+    assert "chosen on 180 images" in said and "judged on 180 other images" in said
+    with (tmp_path / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["path"] for row in rows} == {"embed", "attn.1", "ffn.1", "attn.2", "ffn.2"}
+    losses = [float(row["loss without"]) for row in rows]
+    assert losses == sorted(losses) and (tmp_path / "a.png").stat().st_size > 1000
+    for i in range(6):
+        folder = tmp_path / "labelled" / str(i % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 40 * i).save(folder / f"{i}.png")
+    assert run(*words, str(tmp_path / "b"), "--input", str(tmp_path / "labelled")) == 0
+    assert "chosen on 3 images" in capsys.readouterr().out
+    (tmp_path / "labelled" / "1").rename(tmp_path / "labelled" / "one")
+    assert run(*words, str(tmp_path / "c"), "--input", str(tmp_path / "labelled")) == 2
+    assert "does not know: ['one']" in capsys.readouterr().err
 
 
 def test_predict_writes_a_table_and_counts_what_cannot_be_read(checkpoint, tmp_path, capsys):

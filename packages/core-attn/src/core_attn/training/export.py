@@ -16,6 +16,7 @@ def export(
     format: Literal["onnx", "torch"] = "onnx",
     out: str | None = None,
     tolerance: float = 1e-4,
+    inputs: dict[str, Any] | None = None,
 ) -> int:
     """Write a checkpoint's network as ONNX or torch.export, for any batch size, and compare it.
 
@@ -26,12 +27,15 @@ def export(
         format: "onnx", for onnxruntime, or "torch", for torch.export.load.
         out: the file to write; by default beside the checkpoint.
         tolerance: the largest difference allowed between an exported and an original output.
+        inputs: what the network is exported for, where its task has a choice, as
+            {"image_size": 96}.
 
     Returns:
         0, or 1 where some output differs by more than the tolerance.
 
     Raises:
         NotImplementedError: the task has no `example_inputs`.
+        TypeError: `inputs` names something that the task has not.
         ValueError: ONNX is asked for and its packages are not installed.
     """
     import torch
@@ -44,13 +48,17 @@ def export(
             f"--format onnx needs {', '.join(missing)}: install the package with its extra [export]"
         )
     task = trained(ckpt).task
-    model, inputs = task.exported().eval(), task.example_inputs()
-    axes = [{0: "batch", **names} for names in task.open_sizes() or [{}] * len(inputs)]
+    model, examples = task.exported().eval(), task.example_inputs(**(inputs or {}))
+    axes = [{0: "batch", **names} for names in task.open_sizes() or [{}] * len(examples)]
     path = Path(out or Path(ckpt).with_suffix({"onnx": ".onnx", "torch": ".pt2"}[format]))
     with torch.no_grad():
-        write = _to_onnx if format == "onnx" else _to_torch
-        run = write(model, inputs, axes, path)
-        difference = max(_difference(model, run, _resize(inputs, axes, size)) for size in (1, 2, 5))
+        if format == "onnx":
+            run = _to_onnx(model, examples, axes, path, task.output_names)
+        else:
+            run = _to_torch(model, examples, axes, path)
+        difference = max(
+            _difference(model, run, _resize(examples, axes, size)) for size in (1, 2, 5)
+        )
     agrees = difference <= tolerance
     print(f"{path}: largest difference {difference:.2g} at batch sizes 1, 2, 5", end="")
     print("" if agrees else f", beyond the tolerance of {tolerance:.2g}")
@@ -70,7 +78,13 @@ def _to_torch(model: "nn.Module", inputs: tuple["Tensor", ...], axes: Axes, path
     return torch.export.load(path).module()
 
 
-def _to_onnx(model: "nn.Module", inputs: tuple["Tensor", ...], axes: Axes, path: Path) -> Any:
+def _to_onnx(
+    model: "nn.Module",
+    inputs: tuple["Tensor", ...],
+    axes: Axes,
+    path: Path,
+    outputs: tuple[str, ...],
+) -> Any:
     import onnxruntime
     import torch
 
@@ -78,13 +92,14 @@ def _to_onnx(model: "nn.Module", inputs: tuple["Tensor", ...], axes: Axes, path:
 
     with use_backend("reference"):  # plain operations, that every ONNX runtime knows
         torch.onnx.export(
-            model, inputs, path, dynamo=True, dynamic_shapes=_open(axes), verbose=False
-        )
+            model, inputs, path, dynamo=True, dynamic_shapes=_open(axes), verbose=False,
+            output_names=outputs or None,
+        )  # fmt: skip
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
+    fed = [given.name for given in session.get_inputs()]
 
     def run(*tensors: "Tensor") -> list["Tensor"]:
-        feed = {name: x.numpy() for name, x in zip(names, tensors, strict=True)}
+        feed = {name: x.numpy() for name, x in zip(fed, tensors, strict=True)}
         return [torch.from_numpy(y) for y in session.run(None, feed)]
 
     return run

@@ -32,12 +32,14 @@ class Task(LightningModule):
         weights: a file that a new run starts from.
         monitor: the logged metric that decides which checkpoint is `best.ckpt`.
         mode: whether that metric should be small ("min") or large ("max").
+        output_names: what an exported ONNX file calls the outputs; as torch does if empty.
     """
 
     model: nn.Module
     weights: str | None = None
     monitor: str = "val/loss"
     mode: Literal["min", "max"] = "min"
+    output_names: tuple[str, ...] = ()
 
     def on_fit_start(self) -> None:
         """Lets large tensors reuse memory on a CPU; an override calls this one too."""
@@ -77,6 +79,9 @@ class Task(LightningModule):
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Arguments of `exported()` for `export`, batch first, two or more samples.
+
+        A task whose network takes inputs of several sizes has arguments for them, all with a
+        default: `export --inputs` fills them.
 
         Raises:
             NotImplementedError: the task does not say; it cannot be exported.

@@ -1,6 +1,6 @@
 """Image classification by DeiT's recipe."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -62,6 +62,7 @@ class ImageClassification(Task):
     model: ImageModel | Unbuilt
     monitor = "val/accuracy"
     mode = "max"
+    output_names = ("scores",)
 
     def __init__(
         self,
@@ -243,9 +244,17 @@ class ImageClassification(Task):
         batch = data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
         return batch / self.lr_batch if self.lr_batch else 1.0
 
-    def example_inputs(self) -> tuple[Tensor, ...]:
-        """Two images of noise."""
-        return self.network.example_inputs(2)
+    def example_inputs(self, image_size: int | Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Two images of noise.
+
+        Args:
+            image_size: rows and columns in pixels, or one number for both; those of the data if
+                None.
+        """
+        if image_size is None:
+            return self.network.example_inputs(2)
+        rows, columns = [image_size] * 2 if isinstance(image_size, int) else image_size
+        return (torch.randn(2, self.network.config.channels, rows, columns),)
 
     @torch.no_grad()
     def figures(self, data: LightningDataModule) -> Iterable[Exhibit]:
