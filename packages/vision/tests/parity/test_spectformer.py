@@ -3,7 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from attn_vision.models.spectral_gate import SpectralGate, filter_by_fft, filter_by_products
+from attn_vision.models.spectral_gate import (
+    SpectralGate,
+    filter_by_fft,
+    filter_by_products,
+    hermitian,
+    transforms,
+)
 from attn_vision.models.tokens import TokenState
 from attn_vision.official import spectformer
 from core_attn.testing import assert_parity, load_case, parity_cases
@@ -21,14 +27,16 @@ def gate_of(case):
     return gate
 
 
-def by_fft(x, weight, matrices):
-    return filter_by_fft(x, weight)
+def by_products(x, weight):
+    """As in compiled models."""
+    matrices = [m.to(x.dtype) for m in transforms(x.shape[1:3])]
+    return filter_by_products(x, hermitian(weight, x.shape[2]), matrices)
 
 
-@pytest.mark.parametrize("way", [by_fft, filter_by_products])
+@pytest.mark.parametrize("way", [filter_by_fft, by_products])
 @pytest.mark.parametrize("path", GATES, ids=lambda p: p.stem)
 def test_official_gates(path, way, monkeypatch):
-    monkeypatch.setattr("attn_vision.models.spectral_gate.filter_by_products", way)
+    monkeypatch.setattr("attn_vision.models.spectral_gate.filter_by_fft", way)
     case = load_case(path)
     gate, x = gate_of(case), case.inputs["x"].requires_grad_()
     y = gate(TokenState(x, gate.grid))

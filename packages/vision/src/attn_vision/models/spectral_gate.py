@@ -11,16 +11,15 @@ from torch.nn import functional as F
 from .tokens import TokenState
 
 MATRICES = ("down", "along", "up", "back")
-DENSE_SIDE = 32  # up to here the transforms by matrix products are faster than FFTs
 
 
 class SpectralGate(nn.Module):
     """irfft2(rfft2(x) * weight) over the grid of tokens, per channel: a circular convolution.
 
     Of the columns for horizontal frequency 0 and, on grids of even width, for the highest one only
-    the Hermitian part counts; it is taken before the product, so that all devices agree. Computed
-    in float32 under autocast. Small grids, and all grids in compiled and exported models, are
-    transformed by products with real matrices, others by FFTs.
+    the Hermitian part counts; elsewhere than on a CPU, whose transforms take no more of it, it is
+    taken before the product, so that all devices agree. Computed in float32 under autocast, by
+    FFTs, in compiled and exported models by products with real matrices.
 
     Args:
         dim: features of a token.
@@ -62,13 +61,13 @@ class SpectralGate(nn.Module):
         with torch.autocast(state.tokens.device.type, enabled=False):
             wide = torch.promote_types(state.tokens.dtype, torch.float32)
             x = state.tokens.to(wide).unflatten(1, self.grid)
-            weight = hermitian(self.complex_weight.to(wide), self.grid[1])
-            dense = max(self.grid) <= DENSE_SIDE or torch.compiler.is_compiling()
-            y = (
-                filter_by_products(x, weight, self.matrices(wide))
-                if dense
-                else filter_by_fft(x, weight)
-            )
+            weight, compiling = self.complex_weight.to(wide), torch.compiler.is_compiling()
+            if compiling or x.device.type != "cpu":
+                weight = hermitian(weight, self.grid[1])
+            if compiling:
+                y = filter_by_products(x, weight, self.matrices(wide))
+            else:
+                y = filter_by_fft(x, weight)
         return y.flatten(1, 2).to(state.tokens.dtype)
 
     def matrices(self, dtype: torch.dtype) -> list[Float[Tensor, "out in"]]:
@@ -105,10 +104,18 @@ def hermitian(
 def filter_by_fft(
     x: Float[Tensor, "batch rows columns dim"], weight: Float[Tensor, "rows half dim 2"]
 ) -> Float[Tensor, "batch rows columns dim"]:
-    """The gate by Fourier transforms in O(N log N)."""
-    spectrum = torch.fft.rfft2(x, dim=(1, 2), norm="ortho")
-    spectrum = spectrum * torch.view_as_complex(weight.contiguous())
-    return torch.fft.irfft2(spectrum, s=x.shape[1:3], dim=(1, 2), norm="ortho")
+    """The gate by Fourier transforms in O(N log N), axis by axis.
+
+    The last transform takes the real part of the self-conjugate columns: of the weight, the
+    Hermitian part. One axis at a time spares the copy that a transform of two axes makes.
+    """
+    spectrum = torch.fft.fft(torch.fft.rfft(x, dim=2), dim=1)
+    factor = torch.view_as_complex(weight.contiguous())
+    if torch.is_grad_enabled():
+        spectrum = spectrum * factor
+    else:
+        spectrum *= factor
+    return torch.fft.irfft(torch.fft.ifft(spectrum, dim=1), n=x.shape[2], dim=2)
 
 
 def filter_by_products(
