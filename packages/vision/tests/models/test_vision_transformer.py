@@ -113,7 +113,7 @@ BAD = {
     "heads": (lambda: replace(SMALL, heads=5), "dim 24 is not divisible by heads 5"),
     "pool": (
         lambda: replace(SMALL, pool="top"),
-        "pool must be one of class, mean, max, mean_max, got 'top'",
+        "pool must be one of class, mean, max, mean_max, map, got 'top'",
     ),
     "distilled": (lambda: replace(SMALL, pool="mean", distilled=True), "distilled needs pool"),
     "name": (

@@ -14,6 +14,8 @@ OPTIONS = {
     "maximum": {"global_pool": "max", "fc_norm": False},
     "mean and maximum": {"global_pool": "avgmax", "class_token": False},
     "patches alone have positions": {"no_embed_class": True, "init_values": 1e-6},
+    "attention pooling": {"global_pool": "map", "class_token": False},
+    "attention pooling beside a class token": {"global_pool": "map", "reg_tokens": 1},
     "registers": {"reg_tokens": 4, "no_embed_class": True},
     "registers with positions": {"reg_tokens": 2},
     "norm before the blocks": {"pre_norm": True},
@@ -88,5 +90,5 @@ def test_other_checkpoints_are_refused():
         vit.from_official({"conv1.weight": torch.zeros(1)}, config)
     with pytest.raises(ValueError, match=r"no counterpart for \['window_size'\]"):
         vit.config_from({"window_size": 3}, {})
-    with pytest.raises(ValueError, match="no counterpart for global_pool='map'"):
-        vit.config_from({"global_pool": "map"}, {})
+    with pytest.raises(ValueError, match="no counterpart for global_pool='prr'"):
+        vit.config_from({"global_pool": "prr"}, {})

@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .attention_pool import AttentionPool
 from .blocks import Block, Mlp, SelfAttention
 from .positions import resize_positions
 from .skeleton import ImageConfig, ImageModel
 from .stems import PatchEmbed
 from .tokens import TokenState
 
-POOLS = ("class", "mean", "max", "mean_max")
+POOLS = ("class", "mean", "max", "mean_max", "map")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class VisionTransformerConfig(ImageConfig):
         attention_dropout: probability of dropping an attention weight, in training.
         norm_eps: epsilon of the layer norms.
         pool: what the head reads: the "class" token; "mean" or "max" of the patches, or
-            "mean_max", the average of both.
+            "mean_max", the average of both; or "map", what a learned query gathers of them.
     """
 
     patch_size: int = 16
@@ -61,7 +62,7 @@ class VisionTransformerConfig(ImageConfig):
     dropout: float = 0.0
     attention_dropout: float = 0.0
     norm_eps: float = 1e-6
-    pool: Literal["class", "mean", "max", "mean_max"] = "class"
+    pool: Literal["class", "mean", "max", "mean_max", "map"] = "class"
 
     def __post_init__(self):
         """Refuses shapes that cannot be built."""
@@ -136,7 +137,7 @@ class VisionTransformer(ImageModel):
     """
 
     config: VisionTransformerConfig
-    no_weight_decay = frozenset({"cls_token", "dist_token", "reg_token", "pos_embed"})
+    no_weight_decay = frozenset({"cls_token", "dist_token", "reg_token", "pos_embed", "*latent"})
     antialias = True  # as timm resizes positions
 
     def __init__(self, config: VisionTransformerConfig):
@@ -156,6 +157,8 @@ class VisionTransformer(ImageModel):
         self.blocks = nn.ModuleList(map(self.make_block, range(c.depth)))
         norm = nn.LayerNorm(c.dim, eps=c.norm_eps)
         self.norm, self.fc_norm = (nn.Identity(), norm) if c.head_norm else (norm, nn.Identity())
+        if c.pool == "map":
+            self.attn_pool = AttentionPool(c.dim, c.heads, c.mlp_ratio, c.norm_eps)
         self.head = self.make_head()
         if c.distilled:
             self.head_dist = self.make_head()
@@ -261,6 +264,8 @@ class VisionTransformer(ImageModel):
             pooled = patches.mean(1)
         elif kind == "max":
             pooled = patches.amax(1)
+        elif kind == "map":
+            pooled = self.attn_pool(patches)
         else:
             pooled = (patches.amax(1) + patches.mean(1)) / 2
         return self.fc_norm(pooled)

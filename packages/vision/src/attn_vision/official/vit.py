@@ -49,7 +49,7 @@ _ONLY = {
     "dynamic_img_pad": (False,),
     "distilled": (True, False),
 }
-_POOLS = {"token": "class", "avg": "mean", "max": "max", "avgmax": "mean_max"}
+_POOLS = {"token": "class", "avg": "mean", "max": "max", "avgmax": "mean_max", "map": "map"}
 
 
 def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> VisionTransformerConfig:
@@ -73,7 +73,7 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Visio
         raise ValueError(f"no counterpart for global_pool={pool!r}; known: {', '.join(_POOLS)}")
     ours["pool"] = _POOLS[pool]
     if ours.get("head_norm") is None:
-        ours["head_norm"] = pool != "token"
+        ours["head_norm"] = pool not in ("token", "map")
     if config.get("no_embed_class"):
         ours["prefix_positions"] = False
     ours["positions"] = config.get("pos_embed", "learn") == "learn"
