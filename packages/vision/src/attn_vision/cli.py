@@ -48,6 +48,22 @@ def convert(
     print(convert_file(input, output, variant, settings, back))
 
 
+def paths(
+    ckpt: str, input: str | None = None, output: str = "paths", most: int | None = None
+) -> None:
+    """Rank what each attention layer and MLP gives the classifier, and prune greedily.
+
+    Args:
+        ckpt: the checkpoint.
+        input: labelled images, one folder per class; the run's own test images if there is none.
+        output: the files to write, without their ends: a table (.csv) and a bar chart (.png).
+        most: how many paths are pruned at most.
+    """
+    from .path_ranking import rank_paths
+
+    print(rank_paths(ckpt, input, output, most))
+
+
 def bench(threads: int = 1, seconds: float = 20.0) -> None:
     """Compare the speed of DeiT here and in timm; above 1 we are faster.
 
@@ -60,7 +76,13 @@ def bench(threads: int = 1, seconds: float = 20.0) -> None:
     run_bench(threads, seconds)
 
 
-COMMANDS = {"predict": predict, "convert": convert, "analyze": analyze, "bench": bench}
+COMMANDS = {
+    "predict": predict,
+    "convert": convert,
+    "analyze": analyze,
+    "paths": paths,
+    "bench": bench,
+}
 
 
 def main() -> None:

@@ -121,6 +121,29 @@ class PathEnsemble(nn.Module):
                 raise ValueError(f"path {name} holds values that are not finite")
         return [found[name] for name in self.names]
 
+    def read_paths(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> list[Float[Tensor, "batch read dim"]]:
+        """`paths`, of the tokens that the classifier reads: those before the patches, or all."""
+        model = self.model
+        if hasattr(model, "forward_head"):  # timm
+            read = model.num_prefix_tokens if model.global_pool == "token" else None
+        else:
+            read = model.prefix if model.config.pool == "class" else None
+        return [path[:, :read] for path in self.paths(images)]
+
+    def idle(self) -> tuple[str, ...]:
+        """The paths at the end that are pruned: nothing needs them computed.
+
+        Example:
+            >>> from attn_vision import VisionTransformerConfig
+            >>> model = VisionTransformerConfig(16, patch_size=4, dim=24, depth=2).build()
+            >>> PathEnsemble(model, pruned=["embed", "attn.2", "ffn.2"]).idle()
+            ('attn.2', 'ffn.2')
+        """
+        last = int(self.path_mask.nonzero().max())
+        return self.names[last + 1 :]
+
     def combined(
         self, paths: Sequence[Float[Tensor, "batch tokens dim"]], mask: Tensor | None = None
     ) -> Float[Tensor, "batch tokens dim"]:
@@ -198,7 +221,7 @@ def greedy_pruning(
     """
     kept, labels = [], []
     for images, classes in batches:
-        kept.append(torch.stack(ensemble.paths(images)))
+        kept.append(torch.stack(ensemble.read_paths(images)))
         labels.append(classes)
     cached, wanted = torch.cat(kept, 1), torch.cat(labels)
 
