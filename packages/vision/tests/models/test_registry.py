@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -184,17 +185,24 @@ def test_the_compiled_model_equals_eager(config):
 
 
 @EACH
-def test_the_exported_program_serves_any_batch(config):
-    model = built(config).eval()
-    batch = torch.export.Dim("batch", min=1)
-    inputs = model.example_inputs(3)
+def test_the_exported_program_and_onnx_serve_any_batch(config, tmp_path):
+    model, path = built(config).eval(), tmp_path / "model.onnx"
+    inputs, batch = model.example_inputs(3), torch.export.Dim("batch", min=1)
+    shapes = tuple({0: batch} for _ in inputs)
     with torch.no_grad():
-        program = torch.export.export(
-            model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs)
-        ).module()
+        program = torch.export.export(model, inputs, dynamic_shapes=shapes).module()
+        torch.onnx.export(
+            model, inputs, path, dynamo=True, dynamic_shapes=shapes, verbose=False, optimize=False
+        )
+        session = onnxruntime.InferenceSession(path)
+        names = [given.name for given in session.get_inputs()]
         for size in (1, 2, 5):
             given = model.example_inputs(size)
-            torch.testing.assert_close(program(*given), model(*given), rtol=1e-4, atol=1e-5)
+            expected = model(*given)
+            torch.testing.assert_close(program(*given), expected, rtol=1e-4, atol=1e-5)
+            fed = {name: x.numpy() for name, x in zip(names, given, strict=True)}
+            onnx = torch.from_numpy(session.run(None, fed)[0])
+            torch.testing.assert_close(onnx, expected, rtol=1e-4, atol=1e-5)
 
 
 @EVERY

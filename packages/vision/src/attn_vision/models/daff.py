@@ -52,9 +52,21 @@ class DynamicAggregationFeedForward(nn.Module):
         x = state.feature_map
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
             raise ValueError("DAFF normalizes over batch and patches: train on more than one patch")
-        u = F.gelu(self.bn1(self.conv1(x)))
-        v = u + F.gelu(self.bn2(self.conv2(u)))
-        w = self.bn3(self.conv3(v))
+        u = F.gelu(_normed(self.conv1, self.bn1, x))
+        v = u + F.gelu(_normed(self.conv2, self.bn2, u))
+        w = _normed(self.conv3, self.bn3, v)
         scale = self.excitation(F.gelu(self.compress(w.mean((2, 3)))))
         prefix = state.tokens[:, : state.prefix] * scale[:, None]
         return torch.cat([prefix, w.flatten(2).transpose(1, 2)], 1)
+
+
+def _normed(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """norm(conv(x)); with fixed statistics one convolution, of weights that the norm scales."""
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        return norm(conv(x))
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    weight = conv.weight * scale[:, None, None, None]
+    bias = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        bias = bias + conv.bias * scale
+    return F.conv2d(x, weight, bias, padding=conv.padding, groups=conv.groups)  # pyright: ignore[reportArgumentType]

@@ -14,13 +14,14 @@ from ..models import ImageModel, VisionTransformer
 from ..models.evit import EViT
 from ..models.gated_positional import GatedPositionalAttention
 from ..models.sparsifiner import Sparsifiner
+from ..models.spectral_gate import SpectralGate
 from . import pictures
 
 Images = Float[Tensor, "images channels height width"]
 
 
 def of_model(model: ImageModel, images: Images, pixels: Images) -> Iterable[Exhibit]:
-    """What can be drawn of a model: attention maps, gates, kept patches, chosen keys, heads' use.
+    """What can be drawn of a model: attention, gates, filters, patches, keys, use of heads.
 
     Args:
         model: any of the package.
@@ -32,6 +33,9 @@ def of_model(model: ImageModel, images: Images, pixels: Images) -> Iterable[Exhi
     gates = {n: m for n, m in model.named_modules() if isinstance(m, GatedPositionalAttention)}
     if gates:
         yield positional_gates({name: layer.gate().cpu() for name, layer in gates.items()})
+    filters = {n: m for n, m in model.named_modules() if isinstance(m, SpectralGate)}
+    if filters:
+        yield spectral_filters(filters)
     if isinstance(model, EViT):
         yield kept_patches(model, images, pixels)
     if isinstance(model, Sparsifiner):
@@ -50,7 +54,7 @@ def _maps(model: VisionTransformer, images: Images, pixels: Images) -> Iterable[
     among, looking = {}, {}
     for name, pattern in patterns.items():
         first = prefix if pattern.shape[-1] >= prefix + patches else 0
-        if pattern.shape[-1] < patches:  # patches were dropped before
+        if min(pattern.shape[-2:]) < patches:  # patches were dropped before, or one query asks
             continue
         shown = pattern[..., : first + patches, : first + patches]
         among[name] = shown[..., first:, first:]
@@ -78,6 +82,30 @@ def positional_gates(gates: dict[str, Float[Tensor, " heads"]]) -> Exhibit:
     axis.legend(frameon=False, fontsize=8)
     caption = "Gate of each head: 1 looks by position alone, 0 by content alone."
     return Exhibit("Gates of the heads", caption, figure, rows)
+
+
+@torch.no_grad()
+def spectral_filters(gates: dict[str, SpectralGate], channels: int = 6) -> Exhibit:
+    """The strength of each gate over the frequencies: all channels, then the strongest ones."""
+    size = (1.2 * (channels + 1), 1.3 * len(gates) + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(gates), channels + 1, squeeze=False)
+    for row, (name, gate) in zip(axes, gates.items(), strict=True):
+        strength = torch.fft.fftshift(torch.fft.fft2(gate.kernel(), dim=(0, 1)).abs(), (0, 1)).cpu()
+        strongest = strength.square().sum((0, 1)).argsort(descending=True)[:channels].tolist()
+        shown = [strength.mean(-1), *(strength[..., channel] for channel in strongest)]
+        titles = ["mean", *(f"channel {channel}" for channel in strongest)]
+        for axis, values, title in zip(row, shown, titles, strict=False):
+            axis.imshow(values.numpy(), cmap="viridis")
+            axis.set_title(title, fontsize=7)
+        for axis in row:
+            axis.set(xticks=[], yticks=[])
+        row[0].set_ylabel(name.removesuffix(".attn"), fontsize=7)
+    caption = (
+        "Strength of each gate's filter over the frequencies, 0 in the middle: the mean of all "
+        "channels, then the strongest channels; each map on its own scale."
+    )
+    return Exhibit("Spectral filters", caption, figure)
 
 
 @torch.no_grad()
