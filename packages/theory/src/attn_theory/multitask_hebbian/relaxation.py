@@ -10,6 +10,7 @@ from .model import Network
 
 FIRST = 25  # sweeps of the first block
 LEVEL = 2.0  # standard errors by which the energy may still move
+MOVES = 5e-4  # and how far: a few replicas that leave their state make the error large
 
 
 class Relaxed(NamedTuple):
@@ -46,7 +47,7 @@ def relax(
 
     Each block is as long as all before it together. A chain is called stationary when, from one
     block to the next, the energy changes by no more than two standard errors of that change over
-    the replicas, or by 10^-6; no chain is shorter than four blocks.
+    the replicas (or by 10^-6), and by no more than 5 10^-4; no chain is shorter than four blocks.
 
     Args:
         rng: of the dynamics.
@@ -74,7 +75,7 @@ def relax(
         energy = chain.energy.mean(0)
         change = energy - before
         drift, error = float(change.mean()), float(change.std(ddof=1) / len(change) ** 0.5)
-        stationary = abs(drift) <= max(LEVEL * error, 1e-6)
+        stationary = abs(drift) <= min(max(LEVEL * error, 1e-6), MOVES)
         if (stationary and total >= 8 * FIRST) or 2 * total > sweeps:
             return Relaxed(chain.spins, chain.mean, energy, drift, error, total, stationary)
         before = energy

@@ -240,6 +240,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=points,
-    revision=2,
+    revision=3,
     budget=150,
 )
