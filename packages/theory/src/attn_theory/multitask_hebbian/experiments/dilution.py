@@ -93,6 +93,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: [(k, d) for k in config.patterns for d in config.dilutions],
-    revision=3,
+    revision=4,
     budget=40,
 )

@@ -76,6 +76,6 @@ EXPERIMENT = Experiment(
     checks,
     draw,
     points=lambda config: [(d, t) for d in config.dilutions for t in config.temperatures],
-    revision=3,
+    revision=4,
     budget=40,
 )
