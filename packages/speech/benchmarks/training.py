@@ -67,12 +67,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--cases", type=int, default=len(CASES))
+    parser.add_argument("--cases", type=int, nargs="+", default=list(range(len(CASES))))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     peers = {"Tacotron 2": tacotron} | ({"ESPnet": espnet} if find_spec("espnet2") else {})
     print(f"threads {options.threads}; seconds a step, and ratio to ours")
-    for tokens, frames, batch in CASES[: options.cases]:
+    for tokens, frames, batch in (CASES[i] for i in options.cases):
         torch.manual_seed(0)
         given = (
             torch.randint(1, 60, (batch, tokens)), torch.full((batch,), tokens),

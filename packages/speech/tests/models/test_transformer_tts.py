@@ -187,6 +187,7 @@ def test_inputs_refused(model):
     for given, message in (
         ((text, three, mels, torch.tensor([1])), "utterance 0 has 1 frames, fewer than reduction"),
         ((text, three, mels, torch.tensor([9])), r"mel_lengths \[9\] exceed the 6 frames"),
+        ((text, three, mels / 0, six), "mels has NaN or infinite values"),
         ((text, three, mels[..., :4], six), r"mels must be \(1, frames, 5\)"),
         ((text, torch.tensor([4]), mels, six), r"not in 1 \.\.\. 3"),
         ((text[:, :0], torch.tensor([0]), mels, six), "text is empty"),

@@ -349,6 +349,8 @@ class TransformerTTS(nn.Module):
             raise ValueError(
                 f"utterance {row} has {int(lengths[row])} frames, fewer than reduction {r}"
             )
+        if not bool(mels.isfinite().all()):
+            raise ValueError("mels has NaN or infinite values")
 
 
 class Encoder(nn.Module):
