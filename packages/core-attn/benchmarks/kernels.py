@@ -16,135 +16,25 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from core_attn.ops._attention import triton_backward, triton_forward
-from core_attn.ops._attention.triton_tiles import WIDTHS
-from core_attn.ops._short_attention import triton_kernels as short
-from core_attn.ops._short_attention.triton_tiles import TILES as SHORT_TILES
 from core_attn.ops._triton_common import Launch
 
-from .kernels_roofline import CARDS, Work, attention_work, roofline, short_work
+from .kernels_cases import Case, cases
+from .kernels_roofline import CARDS, roofline
 
-HALVES = {False: torch.float16, True: torch.bfloat16}
 TARGETS = {  # compilation target and the shared memory that a program may have
     "sm80": (GPUTarget("cuda", 80, 32), 99 << 10),  # 163 KiB on an A100, but 99 on sm_86, 89, 120
     "sm90": (GPUTarget("cuda", 90, 32), 227 << 10),
     "sm100": (GPUTarget("cuda", 100, 32), 227 << 10),
     "gfx942": (GPUTarget("hip", "gfx942", 64), 64 << 10),
 }
-
-
-class Case(NamedTuple):
-    """A kernel with tiles that some call is dispatched to."""
-
-    operator: str
-    kernel: str
-    arch: str
-    size: int  # bytes of the dtype
-    tokens: int  # of short problems, else 0
-    width: int
-    full: bool  # attention: bias, mask and dropout; short_attention: packed
-    aligned: bool  # tokens in multiples of 16, or a split of heads and an odd number of tokens
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Plain and padded launches are compiled in float16, full and packed ones in bfloat16."""
-        return torch.float32 if self.size == 4 else HALVES[self.full]
-
-    def launch(self) -> Launch:
-        """The launch that the backend plans for such a call."""
-        plan = plan_attention if self.operator == "attention" else plan_short
-        return plan(self)
-
-    @property
-    def shown(self) -> bool:
-        """Whether the page and the continuous integration have it."""
-        widths = (64, 128) if self.operator == "attention" else (32, 64)
-        return self.size == 2 and not self.aligned and self.width in widths
-
-    def work(self) -> Work:
-        """What a large call has to compute and to move."""
-        if self.operator == "attention":
-            return attention_work(self.kernel, self.size, self.width, self.full)
-        return short_work(self.kernel, self.size, self.tokens, self.width)
-
-    def tensor(self, batch: int, heads: int, tokens: int) -> torch.Tensor:
-        """Queries, keys or values; unaligned ones are a part of all three, heads within tokens."""
-        if self.aligned:
-            return torch.zeros(batch, heads, tokens, self.width, dtype=self.dtype)
-        fused = torch.zeros(batch, tokens, 3, heads, self.width, dtype=self.dtype)
-        return fused[:, :, 1].transpose(1, 2)
-
-
-def cases() -> Iterator[Case]:
-    for kernel in ("forward", "queries", "keys", "bias"):
-        for arch in TARGETS:
-            for size, widths in WIDTHS.items():
-                for width in widths:
-                    for full in (True,) if kernel == "bias" else (False, True):
-                        for aligned in (True, False):
-                            yield Case("attention", kernel, arch, size, 0, width, full, aligned)
-    for kernel in ("forward", "backward"):
-        for (arch, size), entries in SHORT_TILES.items():
-            for entry in entries:
-                for packed in (False, True):
-                    for aligned in (True, False):
-                        yield Case(
-                            "short_attention", kernel, arch, size, entry.tokens, entry.width,
-                            packed, aligned,
-                        )  # fmt: skip
-
-
-def plan_attention(case: Case) -> Launch:
-    """Causal and grouped, lengths and gate; where full a window, a bias, a mask and dropout."""
-    batch, heads, tokens, full = 2, 8, 256 if case.aligned else 197, case.full
-    q, dout = (case.tensor(batch, heads, tokens) for _ in range(2))
-    k = q if full else case.tensor(batch, heads // 4, tokens)
-    grouped = None if full else [head // 4 for head in range(heads)]
-    x = triton_forward.Inputs(
-        q, k, k,
-        bias=torch.zeros(1 if case.kernel == "bias" else batch, heads, tokens, tokens)
-        if full else None,
-        mask=torch.zeros(batch, 1, tokens, tokens, dtype=torch.bool) if full else None,
-        lengths=torch.zeros(batch, dtype=torch.int64),
-        gate=torch.zeros(batch, heads, tokens, dtype=case.dtype),
-        seed=torch.zeros(1, dtype=torch.int64) if full else None,
-        k_map=grouped, v_map=grouped, window=[tokens // 2, 16] if full else [tokens, 0], scale=0.1,
-        dropout=0.1,
-    )  # fmt: skip
-    if case.kernel == "forward":
-        return triton_forward.plan(x, case.arch)[0][0]
-    lse = torch.zeros(batch, heads, tokens)
-    launches, _ = triton_backward.plan(dout, None, dout, lse, x, full, case.arch)
-    return launches[{"queries": 0, "bias": 1, "keys": -1}[case.kernel]]
-
-
-def plan_short(case: Case) -> Launch:
-    """Everything at once: a shared bias, a mask, dropout and a gate."""
-    problems, heads, tokens = 64, 4, case.tokens if case.aligned else case.tokens * 3 // 4 + 1
-    rows = (1, problems * tokens) if case.full else (problems, tokens)
-    q, dout = (case.tensor(rows[0], heads, rows[1]) for _ in range(2))
-    x = short.Inputs(
-        q, q, q,
-        bias=torch.zeros(1, heads, tokens, tokens),
-        mask=torch.zeros(problems, 1, tokens, tokens, dtype=torch.bool),
-        offsets=torch.arange(problems + 1) * tokens if case.full else None,
-        gate=torch.zeros(q.shape[:3], dtype=case.dtype),
-        seed=torch.zeros(1, dtype=torch.int64),
-        longest=tokens, scale=0.1, dropout=0.1,
-    )  # fmt: skip
-    if case.kernel == "forward":
-        return short.plan_forward(x, case.arch)[0]
-    return short.plan_backward(dout, x, True, case.arch)[0]
 
 
 class Elsewhere:
@@ -172,11 +62,16 @@ class Compiled:
     shared: int
     instruction: str
 
-    def problems(self, arch: str) -> list[str]:
+    def problems(self, case: Case) -> list[str]:
         """What is wrong with it."""
+        scalar = case.has_products and not self.instruction
         return [
-            *(["no tensor-core instruction"] if not self.instruction else []),
-            *([f"{self.shared} bytes of shared memory"] if self.shared > TARGETS[arch][1] else []),
+            *(["no tensor-core instruction"] if scalar else []),
+            *(
+                [f"{self.shared} bytes of shared memory"]
+                if self.shared > TARGETS[case.arch][1]
+                else []
+            ),
         ]
 
 
@@ -249,20 +144,23 @@ head dims and aligned sizes.
 
 def row(case: Case, compiled: Compiled) -> list[str]:
     args = case.launch().args
-    tile = f"{args['BLOCK_Q']}x{args['BLOCK_K']}, {args['num_warps']}, {args['num_stages']}"
-    features = ("plain", "full") if case.operator == "attention" else ("padded", "packed")
+    names = ("BLOCK_Q", "BLOCK_K") if "BLOCK_Q" in args else ("BLOCK",)
+    tile = [
+        "x".join(str(args[name]) for name in names), args.get("num_warps", 4),
+        args.get("num_stages", 3),
+    ]  # fmt: skip
     estimate = roofline(case.work(), case.arch, case.size)
     return [
         case.arch,
         str(case.dtype).removeprefix("torch."),
         *([str(case.tokens)] if case.tokens else []),
         str(case.width),
-        features[case.full],
-        tile,
+        case.features,
+        ", ".join(map(str, tile)),
         compiled.registers,
         str(compiled.spilled),
         f"{compiled.shared / 1024:.0f}",
-        compiled.instruction,
+        compiled.instruction or "none",
         f"{estimate.intensity:.0f}",
         estimate.bound,
         f"{estimate.share:.0%}",
@@ -279,7 +177,8 @@ def page(results: dict[Case, Compiled]) -> str:
     parts.append(markdown(["target", *titles], cards))
     for operator, kernel in dict.fromkeys((case.operator, case.kernel) for case in results):
         shown = {c: r for c, r in results.items() if (c.operator, c.kernel) == (operator, kernel)}
-        header = ["target", "dtype", *(["tokens"] if operator != "attention" else []), "head dim"]
+        tokens = ["tokens"] if any(case.tokens for case in shown) else []
+        header = ["target", "dtype", *tokens, next(iter(shown)).dims]
         header += ["with", "tile", "registers", "spills", "shared KiB", "instruction"]
         header += ["FLOP/byte", "bound by", "share"]
         parts.append(f"\n## {operator}, {kernel}\n")
@@ -305,7 +204,7 @@ def main() -> int:
     if path is None:
         print(text)
     print(f"{len(results)} kernels compiled in {time.perf_counter() - start:.0f} s")
-    bad = {case: problems for case, c in results.items() if (problems := c.problems(case.arch))}
+    bad = {case: problems for case, c in results.items() if (problems := c.problems(case))}
     for case, problems in bad.items():
         print(f"{case}: {', '.join(problems)}", file=sys.stderr)
     if path is None or bad:

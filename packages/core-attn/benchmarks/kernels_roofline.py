@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 SCORE_OPS = {  # float32 and integer instructions for each score, besides exp2, by hand
     "forward": 8, "queries": 9, "keys": 10, "bias": 10, "short forward": 11, "short backward": 16,
+    "list forward": 12, "list backward": 18,
     "bias and mask": 6, "dropout": 60,  # 7 rounds of Philox
 }  # fmt: skip
 
@@ -68,6 +69,45 @@ def short_work(kernel: str, size: int, tokens: int, width: int) -> Work:
     moved = tensors * used * width * size + used**2 * (1 + (8 if kernel == "backward" else 0))
     per_score = 2 * products * width
     return Work(used**2 * per_score, tokens**2 * per_score, tokens**2, tokens**2 * ops, moved)
+
+
+def list_work(operator: str, kernel: str, size: int, width: int, full: bool) -> Work:
+    """Of one group: a query with 49 keys, a cluster of 256 or a block of 64 with its 196 slots.
+
+    Keys and values are counted as read once a list, except of blocks, whose windows overlap in the
+    caches: 64 keys of a map for each. Backward adds 4-byte gradients of both, read and written.
+    """
+    members, picks, fresh = {
+        "gather_attention": (1, 49, 49), "cluster_attention": (256, 256, 256),
+        "neighborhood_attention": (64, 196, 64),
+    }[operator]  # fmt: skip
+    scores = members * picks
+    products, rows = {"forward": (2, 2), "backward": (5, 4)}[kernel]
+    ops = SCORE_OPS[f"list {kernel}"] + (SCORE_OPS["dropout"] if full else 0)
+    moved = (rows * members + 2 * fresh) * width * size
+    if kernel == "backward":
+        moved += 2 * picks * width * 8
+    if full and operator != "cluster_attention":
+        moved += scores * (size + (4 if kernel == "backward" else 0))
+    flops = 2 * products * scores * width
+    if members == 1:  # on the lanes, not the tensor cores
+        return Work(flops, 0.0, scores, scores * ops + flops / 2, moved)
+    return Work(flops, flops, scores, scores * ops, moved)
+
+
+def along_work(operator: str, kernel: str, channels: int) -> Work:
+    """Of one token: a state goes from one to the next, which takes longer than all of this."""
+    if operator == "pluecker_mean":
+        pairs = channels * (channels - 1) / 2
+        flops = {"forward": 6 * 6 * channels + 3 * pairs, "backward": 12 * 6 * pairs}[kernel]
+        moved = 4 * (7 * channels + pairs) if kernel == "forward" else 4 * (channels + 12 * pairs)
+        return Work(flops, 0.0, 0.0, flops, moved)
+    flops, exponentials, moved = {
+        ("wkv", "forward"): (20, 4, 12), ("wkv", "sums"): (14, 2, 20),
+        ("wkv", "backward"): (34, 4, 32), ("lif", "forward"): (5, 0, 8), ("lif", "sums"): (5, 0, 8),
+        ("lif", "backward"): (14, 0, 12),
+    }[operator, kernel]  # fmt: skip
+    return Work(flops * channels, 0.0, exponentials * channels, flops * channels, moved * channels)
 
 
 def roofline(work: Work, arch: str, size: int) -> Estimate:

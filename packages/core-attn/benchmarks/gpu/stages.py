@@ -147,7 +147,8 @@ def milliseconds(run: Callable[[], object], seconds: float = 0.15) -> float:
 
 def sweep(case: Case) -> Row:
     """The forward kernel of `attention` with other tiles than the table's."""
-    from core_attn.ops._attention.triton_forward import Inputs, plan
+    from core_attn.ops._attention.triton_call import Inputs
+    from core_attn.ops._attention.triton_forward import plan
 
     q, k, v = case.problem(here()).tensors
     nothing = dict.fromkeys(("bias", "mask", "lengths", "gate", "seed", "k_map", "v_map", "window"))

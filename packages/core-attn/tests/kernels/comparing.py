@@ -1,5 +1,7 @@
 """Kernels beside the reference in float64, at the same (rounded) arguments."""
 
+import itertools
+
 import torch
 
 from core_attn import use_backend
@@ -22,16 +24,18 @@ def rounded(shape, dtype, device, seed):
 def assert_like_reference(operator, tensors, **options):
     """Output and gradients of the Triton backend against the reference's.
 
-    The tolerance is relative to the largest entry of each result.
+    The tolerance is relative to the largest entry of each result. An option may be a tuple of
+    tensors.
     """
-    leaves = [*tensors, *(x for x in options.values() if torch.is_tensor(x) and x.requires_grad)]
+    given = itertools.chain(*(x if isinstance(x, tuple) else (x,) for x in options.values()))
+    leaves = [*tensors, *(x for x in given if torch.is_tensor(x) and x.requires_grad)]
     with use_backend("triton"):
         out = operator(*tensors, **options)
     cotangent = rounded(out.shape, out.dtype, out.device, 99).detach()
     actual = [out, *torch.autograd.grad(out, leaves, cotangent)]
 
     exact = {x: x.detach().double().requires_grad_() for x in leaves}
-    wide = {name: exact.get(x, x) if torch.is_tensor(x) else x for name, x in options.items()}
+    wide = {name: _replaced(x, exact) for name, x in options.items()}
     with use_backend("reference"):
         out = operator(*(exact[x] for x in tensors), **wide)
     expected = [out, *torch.autograd.grad(out, list(exact.values()), cotangent.double())]
@@ -43,6 +47,12 @@ def assert_like_reference(operator, tensors, **options):
         bound = TOLERANCE[tensors[0].dtype] * max(1.0, float(want.detach().abs().max()))
         error = float((got - want).detach().abs().max())
         assert error <= bound, f"{name} is off by {error:.2e}, allowed are {bound:.2e}"
+
+
+def _replaced(x, exact):
+    if isinstance(x, tuple):
+        return tuple(_replaced(one, exact) for one in x)
+    return exact.get(x, x) if torch.is_tensor(x) else x
 
 
 def assert_drops_the_same_both_ways(operator, tensors, weights, rate):

@@ -209,7 +209,8 @@ def test_groups_of_heads_with_everything(device):
 
 @pytest.mark.parametrize("heads", [(2, 2, 2), (4, 2, 2)])
 def test_the_keys_of_few_queries_are_split(device, heads):
-    from core_attn.ops._attention.triton_forward import Inputs, plan
+    from core_attn.ops._attention.triton_call import Inputs
+    from core_attn.ops._attention.triton_forward import plan
 
     tensors = make(device, batch=(2,), heads=heads, tokens=(2, 700), dims=(16, 16))
     lengths = torch.tensor([700, 90], device=device)

@@ -135,6 +135,35 @@ def in_log2(bias):
 
 
 @triton.jit
+def weights_under(s, top):
+    """The exp2 of scores above their maxima; rows that see nothing are 0, not NaN."""
+    return tl.exp2(s - tl.where(top == float("-inf"), 0.0, top)[:, None])
+
+
+@triton.jit
+def online_softmax(s, top, total):
+    """A step of the online softmax, of rows whose scores so far have the maximum and sum given.
+
+    Returns the weights of the scores `s`, the factor by which what was summed before shrinks, the
+    new maximum and the new sum. Scores are in units of log 2.
+    Source: Milakov and Gimelshein, 2018, arXiv 1805.02867, algorithm 3.
+    """
+    new_top = tl.maximum(top, tl.max(s, 1))
+    safe_top = tl.where(new_top == float("-inf"), 0.0, new_top)
+    p = tl.exp2(s - safe_top[:, None])
+    shrink = tl.exp2(top - safe_top)
+    return p, shrink, new_top, total * shrink + tl.sum(p, 1)
+
+
+@triton.jit
+def normalizer(top, total):
+    """What rows are divided by, and its logarithm in base 2: 1 and inf where nothing is seen."""
+    blind = total == 0.0
+    safe_total = tl.where(blind, 1.0, total)
+    return safe_total, tl.where(blind, float("inf"), top + tl.log2(safe_total))
+
+
+@triton.jit
 def displacement(x, batch, head):
     """Entries before the first row of one head of `x`."""
     return tl.cast(batch, tl.int64) * x.batch + tl.cast(head, tl.int64) * x.head

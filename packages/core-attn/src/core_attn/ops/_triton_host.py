@@ -66,6 +66,11 @@ def arch_of(device: torch.device) -> str:
     return {9: "sm90", 10: "sm100"}.get(major, "sm80" if major >= 8 else "")
 
 
+def power_of_2(n: int) -> int:
+    """The least one that is not below `n`."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
 def rows_like(x: Tensor, heads: int, dim: int, dtype: torch.dtype | None = None) -> Tensor:
     """Memory for (batch, heads, tokens, dim) with heads inside of tokens where `x` has them so."""
     batch, _, tokens, _ = x.shape

@@ -7,15 +7,14 @@ from torch import Tensor
 
 from .._dispatch import offer_of
 from .._recompute import twice_differentiable
+from .._schema import gradients_of, schema_of
 from .._triton_host import arch_of, interpreted, refuses_device, rows_like
 from . import reference
 from .call import FLOATS, AttentionCall
+from .triton_call import TENSORS, Inputs
 
 MAX_DIM = {torch.bfloat16: 256, torch.float16: 256, torch.float32: 64}
-INPUTS = (
-    "Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? mask, Tensor? lengths, Tensor? gate, "
-    "Tensor? seed, int[]? k_map, int[]? v_map, int[]? window, float scale, float dropout"
-)
+INPUTS = schema_of(Inputs)
 
 
 def _run(call: AttentionCall) -> Tensor:
@@ -79,7 +78,7 @@ offer = offer_of(_run, cannot, _reluctant)
 )
 def _forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gated output, the heads before the gate (empty without one), log-normalisers."""
-    from .triton_forward import Inputs, plan
+    from .triton_forward import plan
 
     launches, outputs = plan(Inputs(*inputs), arch_of(inputs[0].device))
     for launch in launches:
@@ -89,10 +88,10 @@ def _forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 @_forward.register_fake
 def _(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    q, v, gate = inputs[0], inputs[2], inputs[6]
-    out = rows_like(q, q.shape[1], v.shape[3])
-    heads = q.new_empty(0) if gate is None else rows_like(q, q.shape[1], v.shape[3])
-    return out, heads, q.new_empty(q.shape[:3], dtype=torch.float32)
+    x = Inputs(*inputs)
+    heads, dim = x.q.shape[1], x.v.shape[3]
+    ungated = x.q.new_empty(0) if x.gate is None else rows_like(x.q, heads, dim)
+    return rows_like(x.q, heads, dim), ungated, x.q.new_empty(x.q.shape[:3], dtype=torch.float32)
 
 
 @torch.library.custom_op(
@@ -106,7 +105,6 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     """Returns the gradients of q, k, v, bias and gate; empty for those that are not there."""
     from .triton_backward import plan
-    from .triton_forward import Inputs
 
     x = Inputs(*inputs)
     launches, (dq, dk, dv, dbias, dgate) = plan(
@@ -130,13 +128,15 @@ def _backward(
 def _(
     dout: Tensor, dlse: Tensor | None, heads: Tensor, lse: Tensor, with_bias: bool, *inputs: Any
 ) -> tuple[Tensor, ...]:
-    q, k, v, bias, gate, k_map, v_map = (inputs[n] for n in (0, 1, 2, 3, 6, 8, 9))
+    x = Inputs(*inputs)
     dq, dk, dv = (
-        rows_like(x, x.shape[1], x.shape[3]) if head_map is None else x.new_empty(x.shape)
-        for x, head_map in ((q, None), (k, k_map), (v, v_map))
+        rows_like(y, y.shape[1], y.shape[3]) if head_map is None else y.new_empty(y.shape)
+        for y, head_map in ((x.q, None), (x.k, x.k_map), (x.v, x.v_map))
     )
-    dbias = bias.new_empty(bias.shape) if with_bias else q.new_empty(0)
-    return dq, dk, dv, dbias, q.new_empty(0) if gate is None else gate.new_empty(gate.shape)
+    dbias = x.q.new_empty(0)
+    if with_bias and x.bias is not None:
+        dbias = x.bias.new_empty(x.bias.shape)
+    return dq, dk, dv, dbias, x.q.new_empty(0) if x.gate is None else x.gate.new_empty(x.gate.shape)
 
 
 def _sum_heads(per_query_head: Tensor, stored: Tensor, head_map: list[int] | None) -> Tensor:
@@ -150,35 +150,28 @@ def _sum_heads(per_query_head: Tensor, stored: Tensor, head_map: list[int] | Non
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     out, heads, lse = output
-    gated = inputs[6] is not None
+    gated = Inputs(*inputs).gate is not None
     ctx.mark_non_differentiable(*([heads, lse] if gated else [heads]))
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(heads if gated else out, lse, *inputs[:8])
-    ctx.rest = inputs[8:]
+    ctx.save_for_backward(heads if gated else out, lse, *inputs[:TENSORS])
+    ctx.rest = inputs[TENSORS:]
 
 
 def _differentiate(
     ctx: Any, dout: Tensor | None, _: None, dlse: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    with_bias = ctx.needs_input_grad[3]
+    with_bias = ctx.needs_input_grad[Inputs._fields.index("bias")]
+    heads, lse, *tensors = ctx.saved_tensors
+    x = Inputs(*tensors, *ctx.rest)
     if dout is None:
-        dout = torch.zeros_like(ctx.saved_tensors[0])
+        dout = torch.zeros_like(heads)
     # Without dropout the definition is derived instead, and nothing but zeros arrives here then.
-    with torch.set_grad_enabled(torch.is_grad_enabled() and ctx.rest[-1] > 0):
+    with torch.set_grad_enabled(torch.is_grad_enabled() and x.dropout > 0):
         dq, dk, dv, dbias, dgate = torch.ops.core_attn.attention_triton_backward(
-            dout, dlse, *ctx.saved_tensors[:2], with_bias, *ctx.saved_tensors[2:], *ctx.rest
+            dout, dlse, heads, lse, with_bias, *x
         )
-    gated = ctx.saved_tensors[8] is not None
-    return (
-        dq,
-        dk,
-        dv,
-        dbias if with_bias else None,
-        None,
-        None,
-        dgate if gated else None,
-        *[None] * 6,
-    )
+    dbias, dgate = dbias if with_bias else None, None if x.gate is None else dgate
+    return gradients_of(Inputs, q=dq, k=dk, v=dv, bias=dbias, gate=dgate)
 
 
 def _refuse_second_derivative(ctx: Any, *_: Any) -> None:

@@ -2,7 +2,7 @@
 # What triton compiles is not typed as Python.
 # pyright: reportArgumentType=false, reportOptionalSubscript=false
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -22,116 +22,50 @@ from .._triton_common import (
     index_dtype,
     load_plane,
     load_rows,
+    normalizer,
+    online_softmax,
     origin,
     plane_pointers,
     precision,
     store_rows,
 )
 from .._triton_host import Tiles, as_bytes, rows_like
-from .triton_tiles import splits_for, tiles_for
+from .triton_call import Inputs
+from .triton_tiles import splits_for
 
 
-class Inputs(NamedTuple):
-    """The arguments of an attention call with one batch axis, as the operators pass them on.
-
-    `bias` and `mask` are (batch, heads, queries, keys) and `gate` is (batch, heads, queries), any
-    of these axes 1; `seed` is there where weights are dropped.
-    """
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    bias: Tensor | None
-    mask: Tensor | None
-    lengths: Tensor | None
-    gate: Tensor | None
-    seed: Tensor | None
-    k_map: list[int] | None
-    v_map: list[int] | None
-    window: list[int] | None
-    scale: float
-    dropout: float
-
-    @property
-    def plane(self) -> tuple[int, int, int, int]:
-        """The shape of the scores."""
-        batch, heads, queries, _ = self.q.shape
-        return batch, heads, queries, self.k.shape[2]
-
-    @property
-    def group(self) -> int:
-        """Query heads, one after the other, that share a key head and a value head; else 1."""
-        heads, stored = self.q.shape[1], self.k.shape[1]
-        if self.k_map is None or self.k_map != self.v_map or heads % stored:
-            return 1
-        group = heads // stored
-        return group if list(self.k_map) == [head // group for head in range(heads)] else 1
-
-    @property
-    def sides(self) -> tuple[int | None, int | None]:
-        """How far a query sees to the left and right; None where it sees all there is."""
-        _, _, queries, keys = self.plane
-        left, right = self.window or (keys, queries)
-        return left if left < keys - 1 else None, right if right < queries - 1 else None
-
-    @property
-    def full(self) -> bool:
-        """Whether there is a bias, a mask or dropout, which cost registers."""
-        return self.bias is not None or self.mask is not None or self.seed is not None
-
-    @property
-    def bias_form(self) -> str | None:
-        """What becomes of the gradient of the bias: see `attention_backward_queries`."""
-        if self.bias is None:
-            return None
-        has = [have == want for have, want in zip(self.bias.shape, self.plane, strict=True)]
-        if not has[3]:
-            return "rows"
-        if not has[2]:
-            return "columns"
-        return "plane" if all(has) else "shared"
-
-    def tiles(self, arch: str, name: str) -> Tiles:
-        """The table's tiles for one of the kernels."""
-        return tiles_for(arch, name, self.full, self.q.element_size(), self.width)
-
-    @property
-    def width(self) -> int:
-        """The head dim, padded."""
-        return max(32, triton.next_power_of_2(max(self.q.shape[3], self.v.shape[3])))
-
-    def arguments(self, arch: str, tiles: Tiles, packed: bool = True) -> dict[str, Any]:
-        """What all kernels take; `packed` says whether a group of heads may share a tile."""
-        batch, heads, queries, keys = self.plane
-        gate = self.gate if self.gate is None else self.gate[..., None]
-        left, right = self.sides
-        group = self.group if packed else 1
-        return {
-            "q": Rows.of(self.q),
-            "k": Rows.of(self.k),
-            "v": Rows.of(self.v),
-            "bias": Plane.of(self.bias, self.plane),
-            "mask": Plane.of(as_bytes(self.mask), self.plane),
-            "lengths": self.lengths,
-            "gate": Plane.of(gate, (batch, heads, queries, 0)),
-            "seed": self.seed,
-            "k_map": None if group > 1 else head_rows(self.k_map, self.q.device),
-            "v_map": None if group > 1 else head_rows(self.v_map, self.q.device),
-            "units": heads // group,
-            "queries": queries,
-            "keys": keys,
-            "left": left,
-            "right": right,
-            "scale": self.scale,
-            "dropout": self.dropout,
-            "DIM": self.q.shape[3],
-            "V_DIM": self.v.shape[3],
-            "GROUP": group,
-            "PLAIN": not self.full,
-            "PRECISION": precision(arch),
-            "INDEX": index_dtype(arch, self.q, self.k, self.v, self.bias, self.mask),
-            **tiles.options(self.width),
-        }
+def arguments(x: Inputs, arch: str, tiles: Tiles, packed: bool = True) -> dict[str, Any]:
+    """What all kernels take of a call; `packed` says whether a group of heads may share a tile."""
+    batch, heads, queries, keys = x.plane
+    gate = x.gate if x.gate is None else x.gate[..., None]
+    left, right = x.sides
+    group = x.group if packed else 1
+    return {
+        "q": Rows.of(x.q),
+        "k": Rows.of(x.k),
+        "v": Rows.of(x.v),
+        "bias": Plane.of(x.bias, x.plane),
+        "mask": Plane.of(as_bytes(x.mask), x.plane),
+        "lengths": x.lengths,
+        "gate": Plane.of(gate, (batch, heads, queries, 0)),
+        "seed": x.seed,
+        "k_map": None if group > 1 else head_rows(x.k_map, x.q.device),
+        "v_map": None if group > 1 else head_rows(x.v_map, x.q.device),
+        "units": heads // group,
+        "queries": queries,
+        "keys": keys,
+        "left": left,
+        "right": right,
+        "scale": x.scale,
+        "dropout": x.dropout,
+        "DIM": x.q.shape[3],
+        "V_DIM": x.v.shape[3],
+        "GROUP": group,
+        "PLAIN": not x.full,
+        "PRECISION": precision(arch),
+        "INDEX": index_dtype(arch, x.q, x.k, x.v, x.bias, x.mask),
+        **tiles.options(x.width),
+    }
 
 
 def plan(
@@ -149,23 +83,23 @@ def plan(
     tiles = tiles or x.tiles(arch, "forward")
     programs = triton.cdiv(queries * x.group, tiles.queries) * batch * (heads // x.group)
     splits = splits_for(arch, programs, keys)
-    arguments = x.arguments(arch, tiles)
+    given = arguments(x, arch, tiles)
     if splits == 1:
         written = {"out": Rows.of(out), "heads": ungated, "lse": lse}
         return [
-            Launch(attention_forward, programs, arguments | written | {"SPLIT": False})
+            Launch(attention_forward, programs, given | written | {"SPLIT": False})
         ], (out, ungated, lse)  # fmt: skip
     parts = x.q.new_empty((splits * batch, *out.shape[1:]), dtype=torch.float32)
     part_lse = lse.new_empty((splits, *lse.shape))
     written = {"out": Rows.of(parts), "heads": ungated, "lse": part_lse, "SPLIT": True}
     combine = {
-        "parts": parts, "part_lse": part_lse, "gate": arguments["gate"], "out": Rows.of(out),
+        "parts": parts, "part_lse": part_lse, "gate": given["gate"], "out": Rows.of(out),
         "heads": ungated, "lse": lse, "splits": splits, "rows": lse.numel(), "head_count": heads,
         "queries": queries, "V_DIM": out.shape[3], "BLOCK_Q": 16, "BLOCK_D": x.width,
         "num_warps": 4,
     }  # fmt: skip
     return [
-        Launch(attention_forward, programs, arguments | written, splits),
+        Launch(attention_forward, programs, given | written, splits),
         Launch(attention_combine, triton.cdiv(lse.numel(), 16), combine),
     ], (out, ungated, lse)
 
@@ -268,17 +202,13 @@ def attend_tile(
         s, batch, head, column, i[:, None], j[None, :], is_query[:, None], queries, keys, end, bias,
         mask, left, right, EDGE, INDEX,
     )  # fmt: skip
-    new_top = tl.maximum(top, tl.max(s, 1))
-    safe_top = tl.where(new_top == float("-inf"), 0.0, new_top)
-    p = tl.exp2(s - safe_top[:, None])
-    shrink = tl.exp2(top - safe_top)
-    total = total * shrink + tl.sum(p, 1)
+    p, shrink, top, total = online_softmax(s, top, total)
     if seed is not None:
         p *= dropout_factor(seed, dropout, batch_head, i[:, None], j[None, :])
     value = load_rows(origin(v, batch, v_head), j_at * v.token, is_key, V_DIM, BLOCK_D)
     attended = attended * shrink[:, None]
     attended = dot(p.to(value.dtype), value, attended, PRECISION)
-    return new_top, total, attended
+    return top, total, attended
 
 
 @triton.jit
@@ -357,14 +287,13 @@ def attention_forward(
         )  # fmt: skip
     top, total, attended = state
 
-    blind = total == 0.0
-    safe_total = tl.where(blind, 1.0, total)
-    attended /= safe_total[:, None]
+    whole, norm = normalizer(top, total)
+    attended /= whole[:, None]
     if SPLIT:
         batches = tl.num_programs(0) // (tiles * units)
         row += tl.program_id(1).to(tl.int64) * (batches * units * GROUP) * queries
         batch += tl.program_id(1) * batches
-    tl.store(lse + row, tl.where(blind, float("inf"), top + tl.log2(safe_total)), mask=is_query)
+    tl.store(lse + row, norm, mask=is_query)
     start = displacement(out, batch, head)
     offset = row_offset(out, i, more, INDEX)
     if gate is not None and not SPLIT:
@@ -395,19 +324,14 @@ def attention_combine(
     for _ in range(splits):
         one = tl.load(part_lse + r_at, mask=exists, other=float("inf"))
         one = tl.where(one == float("inf"), float("-inf"), one)
-        new_top = tl.maximum(top, one)
-        safe_top = tl.where(new_top == float("-inf"), 0.0, new_top)
-        shrink, weight = tl.exp2(top - safe_top), tl.exp2(one - safe_top)
-        total = total * shrink + weight
+        weight, shrink, top, total = online_softmax(one[:, None], top, total)
         part = load_rows(parts, r_at * V_DIM, exists, V_DIM, BLOCK_D)
-        attended = attended * shrink[:, None] + part * weight[:, None]
-        top = new_top
+        attended = attended * shrink[:, None] + part * weight
         parts += rows.to(tl.int64) * V_DIM
         part_lse += rows
-    blind = total == 0.0
-    safe_total = tl.where(blind, 1.0, total)
-    attended /= safe_total[:, None]
-    tl.store(lse + r_at, tl.where(blind, float("inf"), top + tl.log2(safe_total)), mask=exists)
+    whole, norm = normalizer(top, total)
+    attended /= whole[:, None]
+    tl.store(lse + r_at, norm, mask=exists)
     batch_head, i = r // queries, r % queries
     batch, head = batch_head // head_count, batch_head % head_count
     offset = batch.to(tl.int64) * out.batch + head.to(tl.int64) * out.head

@@ -18,13 +18,17 @@ from .._checks import (
     is_readable,
 )
 from .._dispatch import Backend, Operator, offer_of
-from . import cpu, reference
+from . import cpu, reference, triton_backend
 from .call import ClusterScores, GatherCall
 from .selection import scatter_mean, scatter_sum, top_positions
 
 GATHER_ATTENTION = Operator(
     "gather_attention",
     Backend("cpu", offer_of(cpu.run, cpu.refuses, cpu.reluctant)),
+    Backend(
+        "triton",
+        offer_of(triton_backend.run, triton_backend.refuses, triton_backend.reluctant),
+    ),
     Backend("reference", offer_of(reference.run), plain=True),
 )
 

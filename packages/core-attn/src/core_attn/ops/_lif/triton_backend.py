@@ -32,7 +32,9 @@ def forward(*inputs):
     """Spikes and the membranes after them."""
     from . import triton_kernels
 
-    return triton_kernels.run_forward(*inputs)
+    launch, outputs = triton_kernels.plan_forward(*inputs)
+    launch()
+    return outputs
 
 
 @torch.library.custom_op(
@@ -44,7 +46,12 @@ def backward(grad, grad_last, *inputs):
     """Gradients of currents and membranes."""
     from . import triton_kernels
 
-    return triton_kernels.run_backward(grad.contiguous(), grad_last.contiguous(), *inputs)
+    launches, gradients = triton_kernels.plan_backward(
+        grad.contiguous(), grad_last.contiguous(), *inputs
+    )
+    for launch in launches:
+        launch()
+    return gradients
 
 
 @forward.register_fake

@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 32
+from .._along_tokens.triton_launch import over_channels
+from .._triton_common import Launch
 
 
 @triton.jit
@@ -55,23 +56,26 @@ def backward(
     tl.store(dstate + text * channels + c, dv, there)
 
 
-def grid(x: Tensor) -> tuple[int, int]:
-    """Programs: texts and blocks of channels."""
-    return x.shape[0], triton.cdiv(x.shape[2], BLOCK)
-
-
-def run_forward(x, state, tau, threshold) -> tuple[Tensor, Tensor]:
-    """Launches the forward kernel."""
+def plan_forward(x, state, tau, threshold) -> tuple[Launch, tuple[Tensor, Tensor]]:
+    """The launch of the forward pass, and the spikes and membranes that it fills."""
     spikes, last = torch.empty_like(x), torch.empty_like(state)
-    sizes = x.shape[1], x.shape[2], tau, threshold
-    forward[grid(x)](x, state, spikes, last, *sizes, KEEP=False, BLOCK=BLOCK)
-    return spikes, last
+    launch = over_channels(
+        forward, x, x=x, state=state, spikes=spikes, last=last, tau=tau, threshold=threshold,
+        KEEP=False,
+    )  # fmt: skip
+    return launch, (spikes, last)
 
 
-def run_backward(grad, grad_last, x, state, tau, threshold) -> tuple[Tensor, Tensor]:
-    """Launches the forward kernel for the membranes, then the backward one."""
+def plan_backward(
+    grad, grad_last, x, state, tau, threshold
+) -> tuple[list[Launch], tuple[Tensor, Tensor]]:
+    """The forward kernel for the membranes, then the backward one."""
     kept, dx, dstate = torch.empty_like(x), torch.empty_like(x), torch.empty_like(state)
-    sizes = x.shape[1], x.shape[2], tau, threshold
-    forward[grid(x)](x, state, kept, state, *sizes, KEEP=True, BLOCK=BLOCK)
-    backward[grid(x)](kept, grad, grad_last, dx, dstate, *sizes, BLOCK=BLOCK)
-    return dx, dstate
+    numbers = {"tau": tau, "threshold": threshold}
+    keep = over_channels(
+        forward, x, x=x, state=state, spikes=kept, last=state, **numbers, KEEP=True
+    )
+    back = over_channels(
+        backward, x, kept=kept, grad=grad, grad_last=grad_last, dx=dx, dstate=dstate, **numbers
+    )
+    return [keep, back], (dx, dstate)

@@ -1,7 +1,6 @@
 """Neighborhood attention on a CPU: its blocks are groups, its windows lists of keys."""
 
 import functools
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,8 +8,8 @@ from torch import Tensor
 from .._gather_attention.cpu import Arguments, attend, misfit
 from .._normal import one_batch
 from .._recompute import twice_differentiable
-from . import reference
 from .call import Axis, NeighborhoodCall, places
+from .tensors import FLOATS, Tensors
 
 
 def run(call: NeighborhoodCall) -> Tensor:
@@ -28,36 +27,7 @@ def run(call: NeighborhoodCall) -> Tensor:
     )  # fmt: skip
     out = out.reshape(*call.q.shape[:-1], v.shape[-1]).to(call.q.dtype)
     return twice_differentiable(
-        out,
-        "neighborhood_attention",
-        _define,
-        Tensors(*_tensors(call), call),  # pyright: ignore[reportCallIssue]
-        Tensors._fields[:-1],
-    )
-
-
-class Tensors(NamedTuple):
-    """The tensors of a call that have a gradient, and the call."""
-
-    q: Tensor | None
-    k: Tensor | None
-    v: Tensor | None
-    slot_bias: Tensor | None
-    table0: Tensor | None
-    table1: Tensor | None
-    table2: Tensor | None
-    call: NeighborhoodCall
-
-
-def _tensors(call: NeighborhoodCall) -> list[Tensor | None]:
-    tables = list(call.relative or ())
-    return [call.q, call.k, call.v, call.slot_bias, *tables, *[None] * (3 - len(tables))]
-
-
-def _define(x: Tensors) -> Tensor:
-    tables = tuple(t for t in (x.table0, x.table1, x.table2) if t is not None)
-    return reference.run(
-        x.call._replace(q=x.q, k=x.k, v=x.v, slot_bias=x.slot_bias, relative=tables or None)
+        out, "neighborhood_attention", Tensors.define, Tensors.of(call), FLOATS
     )
 
 

@@ -19,12 +19,16 @@ from .._checks import (
 from .._dispatch import Backend, Operator, offer_of
 from .._gather_attention.cpu import reluctant
 from .._gather_attention.operator import spread
-from . import cpu, reference
+from . import cpu, reference, triton_backend
 from .call import Axis, NeighborhoodCall, NeighborhoodScores, Sizes, places
 
 NEIGHBORHOOD_ATTENTION = Operator(
     "neighborhood_attention",
     Backend("cpu", offer_of(cpu.run, cpu.refuses, reluctant)),
+    Backend(
+        "triton",
+        offer_of(triton_backend.run, triton_backend.refuses, triton_backend.reluctant),
+    ),
     Backend("reference", offer_of(reference.run), plain=True),
 )
 

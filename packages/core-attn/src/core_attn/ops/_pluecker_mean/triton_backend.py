@@ -35,7 +35,9 @@ def forward(*inputs):
     """The mean coordinates."""
     from . import triton_kernels
 
-    return triton_kernels.run_forward(*inputs)
+    launch, out = triton_kernels.plan_forward(*inputs)
+    launch()
+    return out
 
 
 @torch.library.custom_op(
@@ -47,7 +49,9 @@ def backward(grad, *inputs):
     """The gradient of the vectors."""
     from . import triton_kernels
 
-    return triton_kernels.run_backward(grad.contiguous(), *inputs)
+    launch, dz = triton_kernels.plan_backward(grad.contiguous(), *inputs)
+    launch()
+    return dz
 
 
 @forward.register_fake

@@ -9,10 +9,14 @@ second-level cache holds.
 # What triton compiles is not typed as Python.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .._triton_common import Launch
 
 
 @triton.jit
@@ -44,7 +48,7 @@ def part(u, v, square):
 @triton.jit
 def forward(z, offsets, out, tokens, dim, eps, COUNT: tl.constexpr, BLOCK: tl.constexpr):
     """The mean coordinates of one token."""
-    text, t = tl.program_id(0), tl.program_id(1)
+    t, text = tl.program_id(0), tl.program_id(1)
     z += text.to(tl.int64) * tokens * dim
     f = tl.arange(0, BLOCK)
     u = vector(z, t, f, dim)
@@ -80,7 +84,7 @@ def matrix(grad, t, dim, BLOCK: tl.constexpr):
 @triton.jit
 def backward(z, offsets, grad, dz, tokens, dim, eps, COUNT: tl.constexpr, BLOCK: tl.constexpr):
     """The gradient of one token's vector."""
-    text, t = tl.program_id(0), tl.program_id(1)
+    t, text = tl.program_id(0), tl.program_id(1)
     z += text.to(tl.int64) * tokens * dim
     grad += text.to(tl.int64) * tokens * (dim * (dim - 1) // 2)
     f = tl.arange(0, BLOCK)
@@ -114,22 +118,25 @@ def backward(z, offsets, grad, dz, tokens, dim, eps, COUNT: tl.constexpr, BLOCK:
     tl.store(dz + (text.to(tl.int64) * tokens + t) * dim + f, total, f < dim)
 
 
-def run_forward(z: Tensor, offsets: list[int], eps: float) -> Tensor:
-    """Launches the forward kernel."""
+def plan_forward(z: Tensor, offsets: list[int], eps: float) -> tuple[Launch, Tensor]:
+    """The launch of the forward pass, and the coordinates that it fills."""
     batch, tokens, dim = z.shape
     out = z.new_empty(batch, tokens, dim * (dim - 1) // 2)
-    places = torch.tensor(offsets, device=z.device, dtype=torch.int32)
-    block = triton.next_power_of_2(dim)
-    forward[(batch, tokens)](z, places, out, tokens, dim, eps, COUNT=len(offsets), BLOCK=block)
-    return out
+    return _over_tokens(forward, z, offsets, eps, out=out), out
 
 
-def run_backward(grad: Tensor, z: Tensor, offsets: list[int], eps: float) -> Tensor:
-    """Launches the backward kernel."""
-    (batch, tokens, dim), dz = z.shape, torch.empty_like(z)
-    places = torch.tensor(offsets, device=z.device, dtype=torch.int32)
+def plan_backward(grad: Tensor, z: Tensor, offsets: list[int], eps: float) -> tuple[Launch, Tensor]:
+    """The launch of the backward pass, and the gradient that it fills."""
+    dz = torch.empty_like(z)
+    return _over_tokens(backward, z, offsets, eps, grad=grad, dz=dz), dz
+
+
+def _over_tokens(kernel: Any, z: Tensor, offsets: list[int], eps: float, **of: Tensor) -> Launch:
+    batch, tokens, dim = z.shape
     block = triton.next_power_of_2(dim)
-    backward[(batch, tokens)](
-        z, places, grad, dz, tokens, dim, eps, COUNT=len(offsets), BLOCK=block
-    )
-    return dz
+    args = {
+        "z": z, "offsets": torch.tensor(offsets, device=z.device, dtype=torch.int32), **of,
+        "tokens": tokens, "dim": dim, "eps": eps, "COUNT": len(offsets), "BLOCK": block,
+        "num_warps": 8 if block > 64 else 4,
+    }  # fmt: skip
+    return Launch(kernel, tokens, args, batch)

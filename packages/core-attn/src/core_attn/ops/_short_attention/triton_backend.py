@@ -5,14 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._schema import gradients_of, schema_of
 from .._triton_host import arch_of, interpreted, refuses_device, rows_like
 from .call import ShortCall
+from .triton_call import TENSORS, Inputs
 from .triton_tiles import entry_for
 
-INPUTS = (
-    "Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? mask, Tensor? offsets, Tensor? gate, "
-    "Tensor? seed, int longest, float scale, float dropout"
-)
+INPUTS = schema_of(Inputs)
 
 
 def run(call: ShortCall) -> Tensor:
@@ -55,7 +54,7 @@ def reluctant(call: ShortCall) -> str | None:
     "core_attn::short_attention_triton", mutates_args=(), schema=f"({INPUTS}) -> Tensor"
 )
 def _forward(*inputs: Any) -> Tensor:
-    from .triton_kernels import Inputs, plan_forward
+    from .triton_kernels import plan_forward
 
     launch, out = plan_forward(Inputs(*inputs), arch_of(inputs[0].device))
     launch()
@@ -64,8 +63,8 @@ def _forward(*inputs: Any) -> Tensor:
 
 @_forward.register_fake
 def _(*inputs: Any) -> Tensor:
-    q, v = inputs[0], inputs[2]
-    return rows_like(q, q.shape[1], v.shape[3])
+    x = Inputs(*inputs)
+    return rows_like(x.q, x.q.shape[1], x.v.shape[3])
 
 
 @torch.library.custom_op(
@@ -75,7 +74,7 @@ def _(*inputs: Any) -> Tensor:
 )
 def _backward(dout: Tensor, with_bias: bool, *inputs: Any) -> tuple[Tensor, ...]:
     """Returns the gradients of q, k, v, bias and gate; empty for those that are not there."""
-    from .triton_kernels import Inputs, plan_backward
+    from .triton_kernels import plan_backward
 
     x = Inputs(*inputs)
     launch, (dq, dk, dv, dbias, dgate) = plan_backward(dout, x, with_bias, arch_of(dout.device))
@@ -101,26 +100,29 @@ def _per_problem(per_query: Tensor, offsets: Tensor | None) -> Tensor:
 
 @_backward.register_fake
 def _(dout: Tensor, with_bias: bool, *inputs: Any) -> tuple[Tensor, ...]:
-    bias, gate = inputs[3], inputs[6]
-    dq, dk, dv = (rows_like(x, x.shape[1], x.shape[3]) for x in inputs[:3])
-    dbias = bias.new_empty(bias.shape) if with_bias else dq.new_empty(0)
-    return dq, dk, dv, dbias, dq.new_empty(0) if gate is None else gate.new_empty(gate.shape)
+    x = Inputs(*inputs)
+    dq, dk, dv = (rows_like(y, y.shape[1], y.shape[3]) for y in (x.q, x.k, x.v))
+    dbias = dq.new_empty(0)
+    if with_bias and x.bias is not None:
+        dbias = x.bias.new_empty(x.bias.shape)
+    return dq, dk, dv, dbias, dq.new_empty(0) if x.gate is None else x.gate.new_empty(x.gate.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:8])
-    ctx.rest = inputs[8:]
+    ctx.save_for_backward(*inputs[:TENSORS])
+    ctx.rest = inputs[TENSORS:]
 
 
 def _differentiate(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-    with_bias, gated = ctx.needs_input_grad[3], ctx.saved_tensors[6] is not None
+    with_bias = ctx.needs_input_grad[Inputs._fields.index("bias")]
+    x = Inputs(*ctx.saved_tensors, *ctx.rest)
     # Without dropout the definition is derived instead, and nothing but zeros arrives here then.
-    with torch.set_grad_enabled(torch.is_grad_enabled() and ctx.rest[-1] > 0):
+    with torch.set_grad_enabled(torch.is_grad_enabled() and x.dropout > 0):
         dq, dk, dv, dbias, dgate = torch.ops.core_attn.short_attention_triton_backward(
-            dout, with_bias, *ctx.saved_tensors, *ctx.rest
+            dout, with_bias, *x
         )
-    dbias, dgate = dbias if with_bias else None, dgate if gated else None
-    return dq, dk, dv, dbias, None, None, dgate, *[None] * 4
+    dbias, dgate = dbias if with_bias else None, None if x.gate is None else dgate
+    return gradients_of(Inputs, q=dq, k=dk, v=dv, bias=dbias, gate=dgate)
 
 
 def _refuse_second_derivative(ctx: Any, *_: Any) -> None:

@@ -2,7 +2,7 @@
 # What triton compiles is not typed as Python.
 # pyright: reportArgumentType=false
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -19,80 +19,54 @@ from .._triton_common import (
     dropout_factor,
     in_log2,
     load_rows,
+    normalizer,
     origin,
     precision,
     store_rows,
+    weights_under,
 )
 from .._triton_host import Tiles, as_bytes, rows_like
+from .triton_call import Inputs
 from .triton_tiles import entry_for
 
 
-class Inputs(NamedTuple):
-    """The arguments of a call, as the operators pass them on.
-
-    q, k, v are (problems, heads, tokens, dim), or (1, heads, total, dim) where packed; `bias` and
-    `mask` (problems, heads, queries, keys) and `gate` (problems, heads, queries) or, per token of
-    packed problems, (1, heads, total), may have any axis 1; `seed` is there where weights are
-    dropped.
-    """
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    bias: Tensor | None
-    mask: Tensor | None
-    offsets: Tensor | None
-    gate: Tensor | None
-    seed: Tensor | None
-    longest: int
-    scale: float
-    dropout: float
-
-    @property
-    def plane(self) -> tuple[int, int, int, int]:
-        """The shape of the scores, padded."""
-        if self.offsets is not None:
-            return self.offsets.shape[0] - 1, self.q.shape[1], self.longest, self.longest
-        batch, heads, queries, _ = self.q.shape
-        return batch, heads, queries, self.k.shape[2]
-
-    def launch(self, kernel: Any, name: str, arch: str, **outputs: Any) -> Launch:
-        """`kernel` over all problems and heads."""
-        problems, heads, queries, keys = self.plane
-        dim, v_dim = self.q.shape[3], self.v.shape[3]
-        entry = entry_for(arch, self.q.element_size(), self.longest, max(dim, v_dim))
-        if entry is None:
-            raise ValueError(f"{arch} has no tiles for {self.longest} tokens of {dim} channels")
-        tiles: Tiles = getattr(entry, name)
-        together = tiles.keys // self.longest
-        gate = self.gate
-        if gate is not None:
-            per_problem = gate.shape[0] == problems and gate.shape[2] == 1
-            batch_stride, head_stride, token_stride = gate.stride()
-            gate = Rows(gate, batch_stride, head_stride, None if per_problem else token_stride)
-        args = {
-            "q": Rows.of(self.q),
-            "k": Rows.of(self.k),
-            "v": Rows.of(self.v),
-            "bias": _whole_plane(self.bias, self.plane),
-            "mask": _whole_plane(as_bytes(self.mask), self.plane),
-            "offsets": self.offsets,
-            "gate": gate,
-            "seed": self.seed,
-            "problems": problems,
-            "head_count": heads,
-            "queries": queries,
-            "keys": keys,
-            "together": together,
-            "scale": self.scale,
-            "dropout": self.dropout,
-            "DIM": dim,
-            "V_DIM": v_dim,
-            "PRECISION": precision(arch),
-            **outputs,
-            **tiles.options(entry.width),
-        }
-        return Launch(kernel, triton.cdiv(problems, together) * heads, args)
+def launch_of(x: Inputs, kernel: Any, name: str, arch: str, **outputs: Any) -> Launch:
+    """`kernel` over all problems and heads."""
+    problems, heads, queries, keys = x.plane
+    dim, v_dim = x.q.shape[3], x.v.shape[3]
+    entry = entry_for(arch, x.q.element_size(), x.longest, max(dim, v_dim))
+    if entry is None:
+        raise ValueError(f"{arch} has no tiles for {x.longest} tokens of {dim} channels")
+    tiles: Tiles = getattr(entry, name)
+    together = tiles.keys // x.longest
+    gate = x.gate
+    if gate is not None:
+        per_problem = gate.shape[0] == problems and gate.shape[2] == 1
+        batch_stride, head_stride, token_stride = gate.stride()
+        gate = Rows(gate, batch_stride, head_stride, None if per_problem else token_stride)
+    args = {
+        "q": Rows.of(x.q),
+        "k": Rows.of(x.k),
+        "v": Rows.of(x.v),
+        "bias": _whole_plane(x.bias, x.plane),
+        "mask": _whole_plane(as_bytes(x.mask), x.plane),
+        "offsets": x.offsets,
+        "gate": gate,
+        "seed": x.seed,
+        "problems": problems,
+        "head_count": heads,
+        "queries": queries,
+        "keys": keys,
+        "together": together,
+        "scale": x.scale,
+        "dropout": x.dropout,
+        "DIM": dim,
+        "V_DIM": v_dim,
+        "PRECISION": precision(arch),
+        **outputs,
+        **tiles.options(entry.width),
+    }
+    return Launch(kernel, triton.cdiv(problems, together) * heads, args)
 
 
 def _whole_plane(x: Tensor | None, full: tuple[int, ...]) -> Plane | None:
@@ -105,7 +79,7 @@ def _whole_plane(x: Tensor | None, full: tuple[int, ...]) -> Plane | None:
 def plan_forward(x: Inputs, arch: str) -> tuple[Launch, Tensor]:
     """The launch of the forward pass and the output it will fill."""
     out = rows_like(x.q, x.q.shape[1], x.v.shape[3])
-    return x.launch(short_forward, "forward", arch, out=Rows.of(out)), out
+    return launch_of(x, short_forward, "forward", arch, out=Rows.of(out)), out
 
 
 def plan_backward(
@@ -120,8 +94,8 @@ def plan_backward(
     dbias = None
     if with_bias and x.bias is not None:
         dbias = torch.zeros(x.bias.shape, dtype=torch.float32, device=dout.device)
-    launch = x.launch(
-        short_backward, "backward", arch,
+    launch = launch_of(
+        x, short_backward, "backward", arch,
         dout=Rows.of(dout), dq=Rows.of(dq), dk=Rows.of(dk), dv=Rows.of(dv),
         dbias=_whole_plane(dbias, x.plane), dgate=Rows(dgate, *dgate.stride()),
         SHARED_BIAS=x.bias is not None and tuple(x.bias.shape) != x.plane,
@@ -181,9 +155,9 @@ def softmax(s, first, head, problem, i, j, same, bias, mask):
         s = tl.where(tl.load(at, mask=same, other=0) != 0, s, float("-inf"))
     s = tl.where(same, s, float("-inf"))
     top = tl.max(s, 1)
-    p = tl.exp2(s - tl.where(top == float("-inf"), 0.0, top)[:, None])
-    total = tl.sum(p, 1)
-    return p / tl.where(total == 0.0, 1.0, total)[:, None]
+    p = weights_under(s, top)
+    whole, _ = normalizer(top, tl.sum(p, 1))
+    return p / whole[:, None]
 
 
 @triton.jit

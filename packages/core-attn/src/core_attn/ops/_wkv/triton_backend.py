@@ -30,7 +30,9 @@ def forward(*inputs):
     """Means and the state after them."""
     from . import triton_kernels
 
-    return triton_kernels.run_forward(*inputs)
+    launch, outputs = triton_kernels.plan_forward(*inputs)
+    launch()
+    return outputs
 
 
 @torch.library.custom_op(
@@ -42,7 +44,12 @@ def backward(grad, grad_last, *inputs):
     """Gradients of all inputs."""
     from . import triton_kernels
 
-    return triton_kernels.run_backward(grad.contiguous(), grad_last.contiguous(), *inputs)
+    launches, (dk, dv, dw, du, dstate) = triton_kernels.plan_backward(
+        grad.contiguous(), grad_last.contiguous(), *inputs
+    )
+    for launch in launches:
+        launch()
+    return dk, dv, dw.sum(0), du.sum(0), dstate
 
 
 @forward.register_fake

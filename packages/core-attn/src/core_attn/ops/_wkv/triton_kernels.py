@@ -12,7 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 32
+from .._along_tokens.triton_launch import over_channels
+from .._triton_common import Launch
 
 
 @triton.jit
@@ -97,28 +98,27 @@ def backward(
     tl.store(dstate + begin + 2 * channels, tl.zeros([BLOCK], tl.float32), there)
 
 
-def grid(k: Tensor) -> tuple[int, int]:
-    """Programs: texts and blocks of channels."""
-    return k.shape[0], triton.cdiv(k.shape[2], BLOCK)
-
-
-def run_forward(k, v, w, u, state) -> tuple[Tensor, Tensor]:
-    """Launches the forward kernel."""
+def plan_forward(k, v, w, u, state) -> tuple[Launch, tuple[Tensor, Tensor]]:
+    """The launch of the forward pass, and the means and the state that it fills."""
     out, last = torch.empty_like(k), torch.empty_like(state)
-    forward[grid(k)](
-        k, v, w, u, state, out, last, out, k.shape[1], k.shape[2], KEEP=False, BLOCK=BLOCK
+    launch = over_channels(
+        forward, k, k=k, v=v, w=w, u=u, state=state, out=out, last=last, sums=out, KEEP=False
     )
-    return out, last
+    return launch, (out, last)
 
 
-def run_backward(grad, grad_last, k, v, w, u, state):
-    """Launches the forward kernel for the sums, then the backward one."""
-    batch, tokens, channels = k.shape
+def plan_backward(
+    grad, grad_last, k, v, w, u, state
+) -> tuple[list[Launch], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """The forward kernel for the sums, then the backward one; dw and du are by text."""
+    batch, _, channels = k.shape
     sums, dk, dv = k.new_empty(3, *k.shape), torch.empty_like(k), torch.empty_like(v)
     dw, du = k.new_empty(2, batch, channels)
     dstate = torch.empty_like(state)
-    forward[grid(k)](k, v, w, u, state, k, state, sums, tokens, channels, KEEP=True, BLOCK=BLOCK)
-    backward[grid(k)](
-        k, v, w, u, sums, grad, grad_last, dk, dv, dw, du, dstate, tokens, channels, BLOCK=BLOCK
-    )
-    return dk, dv, dw.sum(0), du.sum(0), dstate
+    inputs = {"k": k, "v": v, "w": w, "u": u}
+    keep = over_channels(forward, k, **inputs, state=state, out=k, last=state, sums=sums, KEEP=True)
+    back = over_channels(
+        backward, k, **inputs, sums=sums, grad=grad, grad_last=grad_last, dk=dk, dv=dv, dw=dw,
+        du=du, dstate=dstate,
+    )  # fmt: skip
+    return [keep, back], (dk, dv, dw, du, dstate)
