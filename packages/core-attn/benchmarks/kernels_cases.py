@@ -73,7 +73,9 @@ class Case(NamedTuple):
         """Whether the page and the continuous integration have it."""
         if self.operator in ALONG:
             return True
-        widths = (32, 64) if self.operator == "short_attention" else (64, 128)
+        if self.operator == "cluster_attention":  # the kernels of blocks, with other lists
+            return False
+        widths = {"short_attention": (32, 64), "attention": (64, 128)}.get(self.operator, (64,))
         return self.size == 2 and not self.aligned and self.width in widths
 
     def work(self) -> Work:

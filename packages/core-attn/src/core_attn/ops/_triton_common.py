@@ -156,11 +156,15 @@ def online_softmax(s, top, total):
 
 
 @triton.jit
-def normalizer(top, total):
-    """What rows are divided by, and its logarithm in base 2: 1 and inf where nothing is seen."""
-    blind = total == 0.0
-    safe_total = tl.where(blind, 1.0, total)
-    return safe_total, tl.where(blind, float("inf"), top + tl.log2(safe_total))
+def normalizer(total):
+    """What rows are divided by: the sum of their weights, 1 where nothing is seen."""
+    return tl.where(total == 0.0, 1.0, total)
+
+
+@triton.jit
+def log_normalizer(top, total):
+    """Its logarithm in base 2, inf where nothing is seen."""
+    return tl.where(total == 0.0, float("inf"), top + tl.log2(normalizer(total)))
 
 
 @triton.jit

@@ -22,6 +22,7 @@ from .._triton_common import (
     index_dtype,
     load_plane,
     load_rows,
+    log_normalizer,
     normalizer,
     online_softmax,
     origin,
@@ -287,13 +288,12 @@ def attention_forward(
         )  # fmt: skip
     top, total, attended = state
 
-    whole, norm = normalizer(top, total)
-    attended /= whole[:, None]
+    attended /= normalizer(total)[:, None]
     if SPLIT:
         batches = tl.num_programs(0) // (tiles * units)
         row += tl.program_id(1).to(tl.int64) * (batches * units * GROUP) * queries
         batch += tl.program_id(1) * batches
-    tl.store(lse + row, norm, mask=is_query)
+    tl.store(lse + row, log_normalizer(top, total), mask=is_query)
     start = displacement(out, batch, head)
     offset = row_offset(out, i, more, INDEX)
     if gate is not None and not SPLIT:
@@ -329,9 +329,8 @@ def attention_combine(
         attended = attended * shrink[:, None] + part * weight
         parts += rows.to(tl.int64) * V_DIM
         part_lse += rows
-    whole, norm = normalizer(top, total)
-    attended /= whole[:, None]
-    tl.store(lse + r_at, norm, mask=exists)
+    attended /= normalizer(total)[:, None]
+    tl.store(lse + r_at, log_normalizer(top, total), mask=exists)
     batch_head, i = r // queries, r % queries
     batch, head = batch_head // head_count, batch_head % head_count
     offset = batch.to(tl.int64) * out.batch + head.to(tl.int64) * out.head

@@ -18,6 +18,7 @@ from .._triton_common import (
     dropout_factor,
     in_log2,
     load_rows,
+    log_normalizer,
     normalizer,
     online_softmax,
     origin,
@@ -361,8 +362,8 @@ def lists_forward(
                 mask=exists[:, None] & in_list[None, :], other=0.0,
             )  # fmt: skip
             more = mixed(plus.to(tl.float32), value, more, PRECISION)
-    whole, norm = normalizer(top, total)
-    attended /= whole[:, None]
+    attended /= normalizer(total)[:, None]
+    norm = log_normalizer(top, total)
     tl.store(lse + batch_head.to(tl.int64) * groups * members + row, norm, mask=m < members)
     start = displacement(out, batch, head)
     offset = (row if BY_MEMBER else i).to(tl.int64) * out.token

@@ -22,6 +22,11 @@ TILES = {
         (2, 64): Tiles(32, 32, 8, 1), (2, 128): Tiles(16, 32, 8, 1), (4, 64): Tiles(16, 32, 8, 1),
     },
 }  # fmt: skip
+SMALLER = {  # GPUs with room for fewer queries and keys
+    ("sm80", "backward"): Tiles(32, 32, 8, 1),
+    ("gfx942", "forward"): Tiles(32, 32, 4, 1),
+    ("gfx942", "backward"): Tiles(16, 16, 4, 1),
+}
 SINGLE = {  # a query with a list of its own: sums of products, without tensor cores
     ("forward", 64): Tiles(1, 32, 2, 2),
     ("forward", 128): Tiles(1, 32, 4, 2),
@@ -54,6 +59,6 @@ def tiles_for(arch: str, kernel: str, problem: Problem) -> Tiles:
     else:
         tiles = TILES[kernel, problem.full][problem.size, column]
         tiles = tiles._replace(queries=min(tiles.queries, max(16, power_of_2(problem.members))))
-    if arch.startswith("gfx"):
-        tiles = tiles._replace(stages=1)
+    if (most := SMALLER.get((arch, kernel))) is not None:
+        tiles = Tiles(*map(min, tiles, most))
     return tiles._replace(keys=min(tiles.keys, max(16, power_of_2(problem.picks))))

@@ -156,8 +156,7 @@ def softmax(s, first, head, problem, i, j, same, bias, mask):
     s = tl.where(same, s, float("-inf"))
     top = tl.max(s, 1)
     p = weights_under(s, top)
-    whole, _ = normalizer(top, tl.sum(p, 1))
-    return p / whole[:, None]
+    return p / normalizer(tl.sum(p, 1))[:, None]
 
 
 @triton.jit
