@@ -1,5 +1,6 @@
 """The operators that are measured: an operator to come adds a `Subject`, not a script."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ from torch import Tensor
 import core_attn
 
 Shape = tuple[int, int, int, int]  # batch, heads, tokens, dim
-FLOATS = ("bias", "head_gate")  # options that have a gradient
+DENSE = {"causal": 0.5}  # shares of the keys that are seen
+FLOATS = ("bias", "head_gate", "slot_bias")  # options that have a gradient
 
 
 class Problem(NamedTuple):
@@ -46,7 +48,8 @@ class Subject(NamedTuple):
         features: what is tried for errors, one at a time.
         checked: shapes for the errors; the first is small enough for the interpreter.
         timed: shapes and features for the timings, the most wanted first.
-        products: multiply-adds a pair of query and key and channel in a forward, over 1.
+        seen: the share of the keys that a query sees, by tokens and feature.
+        has_rivals: whether torch has kernels for it.
     """
 
     call: Callable[..., Tensor]
@@ -54,11 +57,13 @@ class Subject(NamedTuple):
     features: tuple[str, ...]
     checked: tuple[Shape, ...]
     timed: tuple[tuple[Shape, str], ...]
+    seen: Callable[[int, str], float] = lambda tokens, feature: DENSE.get(feature, 1.0)
+    has_rivals: bool = True
 
     def flops(self, shape: Shape, feature: str) -> float:
         """Useful FLOPs of the forward; the backward has 2.5 times as many."""
         batch, heads, tokens, dim = shape
-        seen = {"causal": 0.5, "decode": 1 / tokens}.get(feature, 1.0)
+        seen = 1 / tokens if feature == "decode" else self.seen(tokens, feature)
         return 4.0 * batch * heads * tokens**2 * dim * seen
 
 
@@ -117,6 +122,31 @@ def make_short(shape: Shape, feature: str, dtype: torch.dtype, device: torch.dev
     return Problem(tensors, options.get(feature, {}))
 
 
+def make_lists(shape: Shape, feature: str, dtype: torch.dtype, device: torch.device) -> Problem:
+    batch, heads, tokens, _ = shape
+    tensors = tuple(normal(shape, dtype, device, seed) for seed in range(3))
+    picks = max(tokens // 4, 1)
+    start = torch.arange(tokens, device=device)[:, None]
+    index = (start + 3 * torch.arange(picks, device=device)) % tokens
+    options: dict[str, Any] = {"index": index.expand(batch, heads, tokens, picks)}
+    if feature == "bias":
+        options["bias"] = normal((heads, 1, picks), dtype, device, 3)
+    return Problem(tensors, options)
+
+
+def make_windows(shape: Shape, feature: str, dtype: torch.dtype, device: torch.device) -> Problem:
+    """Square maps in blocks of 8 with a halo of 3, or of single queries among 3 x 3 keys."""
+    _, heads, tokens, _ = shape
+    side = math.isqrt(tokens)
+    tensors = tuple(normal(shape, dtype, device, seed) for seed in range(3))
+    options: dict[str, Any] = {"grid": (side, side), "halo": 3, "block": 8}
+    if feature == "single":
+        options |= {"halo": 1, "block": 1, "mask_padding": True}
+    if feature == "bias":
+        options["slot_bias"] = normal((heads, 14, 14), dtype, device, 3)
+    return Problem(tensors, options)
+
+
 OPERATORS = {
     "attention": Subject(
         core_attn.attention, make_attention,
@@ -135,5 +165,19 @@ OPERATORS = {
         ((5, 2, 9, 16), (64, 2, 49, 32), (64, 2, 39, 16), (64, 2, 128, 64)),
         (((2048, 6, 49, 32), "bias"), ((1024, 2, 39, 32), "plain"), ((4096, 8, 20, 16), "plain"),
          ((4096, 8, 32, 16), "packed"), ((1024, 4, 128, 64), "plain")),
+    ),
+    "gather_attention": Subject(
+        core_attn.gather_attention, make_lists,
+        ("plain", "bias"),
+        ((1, 2, 9, 16), (2, 4, 197, 64), (2, 4, 520, 128)),
+        (((32, 6, 197, 64), "plain"), ((8, 6, 1024, 64), "plain")),
+        lambda tokens, feature: 0.25, has_rivals=False,
+    ),
+    "neighborhood_attention": Subject(
+        core_attn.neighborhood_attention, make_windows,
+        ("plain", "single", "bias"),
+        ((1, 2, 64, 16), (2, 4, 196, 32), (2, 4, 400, 128)),
+        (((16, 8, 4096, 16), "plain"), ((16, 4, 3136, 64), "plain"), ((16, 4, 3136, 32), "single")),
+        lambda tokens, feature: (9 if feature == "single" else 196) / tokens, has_rivals=False,
     ),
 }  # fmt: skip
