@@ -118,8 +118,8 @@ HEADER = """\
 # Kernels
 
 Written by `nox -s kernels`, which compiles Triton kernels ahead of time, without a GPU, with the
-tiles that calls are dispatched to, and fails where one has no tensor-core instruction or exceeds
-the shared memory of its GPU, or where this page changes. The same session runs the kernels under
+tiles that calls are dispatched to, and fails where products have no tensor-core instruction, where
+a kernel exceeds the shared memory of its GPU, or where this page changes. The same session runs the kernels under
 Triton's interpreter against the reference. Nothing here was timed on a GPU: the last columns are
 estimates; `python -m benchmarks.gpu` in packages/core-attn is to measure them.
 
@@ -130,6 +130,10 @@ head dims and aligned sizes.
 - **with**: *plain* launches have causality, lengths, a gate and heads in groups of four (compiled
   in float16); *full* ones a window, a bias with its gradient, a mask and dropout (bfloat16).
   `short_attention` is compiled with everything at once, *padded* (float16) and *packed* (bfloat16).
+  `gather_attention` has 49 keys for each query, and sums in place of products;
+  `neighborhood_attention` blocks of 8 x 8 with a halo of 3 and relative logits, and the kernels of
+  clusters; *full* adds a bias, keys beside the list, dropout and weights after the softmax.
+  Recurrences have their *state* in and out, in float32; *sums* is the first pass of the backward.
 - **tile**: queries x keys, warps, pipeline stages. On sm80 shared memory is held under the 99 KiB
   of sm_86, sm_89 and sm_120, which take the same tiles.
 - **registers** per thread; on AMD vector + scalar ones. **spills**: bytes a thread of a stack, of

@@ -33,13 +33,15 @@ def run(call: Any) -> Tensor:
         if call.memory:
             last = bias.expand(*bias.shape[:-1], full[-1])
             extra_bias, bias = last.split((call.memory, call.keys.shape[-1]), -1)
-    memory = (None if x is None else x[None] for x in (call.memory_k, call.memory_v))
+    memory_k, memory_v = (None if x is None else x[None] for x in (call.memory_k, call.memory_v))
+    q, k, v = (one_batch(x) for x in (call.q, call.k, call.v))
+    queries = None if call.queries is None else one_batch(call.queries)
     out = attend(
         Inputs(
-            *(one_batch(x) for x in (call.q, call.k, call.v)),
-            None if call.queries is None else one_batch(call.queries), keys, None, bias, *memory,
-            extra_bias, None, seed_for(call), None, True, call.queries is not None, call.causal,
-            call.self_bias, call.scale, call.dropout,
+            q=q, k=k, v=v, queries=queries, keys=keys, ranked=None, bias=bias, extra_k=memory_k,
+            extra_v=memory_v, extra_bias=extra_bias, added=None, seed=seed_for(call), window=None,
+            masked=True, by_member=queries is not None, causal=call.causal,
+            self_bias=call.self_bias, scale=call.scale, dropout=call.dropout,
         )
     )  # fmt: skip
     out = out.unflatten(2, (-1, members)).reshape(*call.keys.shape[:-1], members, -1)

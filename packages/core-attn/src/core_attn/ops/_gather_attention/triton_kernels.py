@@ -1,6 +1,7 @@
 """The kernels of attention over lists: a program goes through the keys of queries of one group."""
 # What triton compiles is not typed as Python.
 # pyright: reportArgumentType=false, reportOptionalSubscript=false
+# pyright: reportGeneralTypeIssues=false
 
 from typing import Any, NamedTuple
 

@@ -27,10 +27,10 @@ class Tensors(NamedTuple):
     @classmethod
     def of(cls, call: NeighborhoodCall) -> "Tensors":
         """The tensors of a call."""
-        tables = [*(call.relative or ()), None, None, None][:3]
+        first, second, third, *_ = (*(call.relative or ()), None, None, None)
         return cls(
-            call.q, call.k, call.v, *tables, call.slot_bias, call.global_k, call.global_v,
-            call.global_bias, call.added, call,
+            call.q, call.k, call.v, first, second, third, call.slot_bias, call.global_k,
+            call.global_v, call.global_bias, call.added, call,
         )  # fmt: skip
 
     def define(self) -> Tensor:

@@ -17,15 +17,22 @@ __all__ = ["refuses", "reluctant", "run"]
 def run(call: NeighborhoodCall) -> Tensor:
     """Brings the arguments to the form of the kernels of `gather_attention`."""
     members, keys = (x[None, None] for x in call.places())
-    bias, beside = call.slot_bias, (call.global_k, call.global_v)
+    q, k, v = (one_batch(x) for x in (call.q, call.k, call.v))
+    bias = None if call.slot_bias is None else call.slot_bias[None, :, None, None, :]
+    global_k, global_v = (
+        None if x is None else one_batch(x)[:, :, None] for x in (call.global_k, call.global_v)
+    )
+    global_bias, added = (
+        None if x is None else one_batch(x) for x in (call.global_bias, call.added)
+    )
     out = attend(
         Inputs(
-            *(one_batch(x) for x in (call.q, call.k, call.v)), members, keys, _ranked(call),
-            bias if bias is None else bias[None, :, None, None, :],
-            *(None if x is None else one_batch(x)[:, :, None] for x in beside),
-            *(None if x is None else one_batch(x) for x in (call.global_bias, call.added)),
-            seed_for(call), [axis.window for axis in call.axes] if call.relative else None,
-            call.mask_padding, False, False, 0.0, call.scale, call.dropout,
+            q=q, k=k, v=v, queries=members, keys=keys, ranked=_ranked(call), bias=bias,
+            extra_k=global_k, extra_v=global_v, extra_bias=global_bias, added=added,
+            seed=seed_for(call),
+            window=[axis.window for axis in call.axes] if call.relative else None,
+            masked=call.mask_padding, by_member=False, causal=False, self_bias=0.0,
+            scale=call.scale, dropout=call.dropout,
         )
     )  # fmt: skip
     out = out.reshape(*call.q.shape[:-1], call.v.shape[-1])
