@@ -46,17 +46,13 @@ def test_every_variant_of_a_recipe_exists_and_every_kind_has_a_recipe():
     assert {type(VARIANTS[name]) for name in used} == {type(c) for c in VARIANTS.values()}
 
 
-def test_text_report_and_heads_of_a_run(trained, monkeypatch, capsys, tmp_path):
+def test_text_and_report_of_a_run(trained, monkeypatch, capsys):
     assert run(monkeypatch, "generate", "--ckpt", trained, "The ", "--max_tokens", 5) == 0
     told = capsys.readouterr().out
     assert told.startswith("The ") and len(told) == len("The ") + 5 + 1
     assert run(monkeypatch, "report", "--ckpt", trained) == 0
     page = trained.with_name("report.html").read_text()
     assert "Samples" in page and "Attention" in page
-    words = ("analyze", trained, "--out", tmp_path / "looked", "--batches", 1, "--quiet", "true")
-    assert run(monkeypatch, *words) == 0
-    heads = (tmp_path / "looked/heads.csv").read_text().splitlines()
-    assert heads[0].startswith("layer,name,head,worse val/loss,output_change")
 
 
 def test_conversions_of_a_run(trained, monkeypatch, capsys, tmp_path):

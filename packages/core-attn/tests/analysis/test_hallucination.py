@@ -143,22 +143,6 @@ class TestEveryFamily:
         with h.reinforce(model, alpha=2.0, layers=[1, 3]):
             assert generate(model, inputs, use_cache=False).equal(cached)
 
-    def test_heads_and_weights_of_the_decoder_can_be_seen_without_a_trace(self, family):
-        model, inputs = built(family)
-        hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-        before, sites = model(**inputs).logits, find_sites(model)
-        assert len(sites) == 4
-        with sites.record("pattern") as weights, sites.record("heads") as heads:
-            model(**inputs)
-        for name in sites:
-            assert heads[name].shape[2:] == (4, 12)
-            torch.testing.assert_close(
-                weights[name].sum(-1), torch.ones(1)[0].expand(weights[name].shape[:-1])
-            )
-        assert model(**inputs).logits.equal(before)
-        after = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-        assert after == hooks
-
     def test_divergence_of_generated_tokens(self, family):
         model, inputs = built(family)
         generated = torch.tensor([[3, 4, 2]])

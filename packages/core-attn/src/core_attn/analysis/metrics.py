@@ -68,7 +68,8 @@ def measure(
         tensor([1.])
     """
     if name == "output_change":
-        return (changed.output - base.output).float().square().flatten(1).mean(1)
+        change = (changed.output - base.output).float().square()
+        return change.reshape(len(change), -1).mean(1)
     if name == "cls_cosine_distance":
         if base.feature is None or changed.feature is None:
             raise ValueError("cls_cosine_distance needs features, and the model gave none")
