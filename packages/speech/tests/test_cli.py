@@ -138,6 +138,18 @@ def test_weights_start_a_new_run_and_another_table_is_refused(run, trained):
     assert code == 2 and "symbols of 'characters'" in err
 
 
+def test_clips_shorter_than_the_reduction_are_left_out(run, recordings, tmp_path):
+    config = yaml.safe_load(yaml.safe_dump(TINY))
+    source = {"class_path": "ClipFolder", "init_args": {"root": str(recordings)}}
+    config["data"]["init_args"] |= {"source": source, "valid": 0, "test": 0}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    words = ("fit", "--config", "tiny.yaml", "--model.config.reduction")
+    code, out, err = run(*words, "60")
+    assert code == 0 and "refused 1: fewer frames than reduction 60 (c0)" in out, err
+    code, _, err = run(*words, "300")
+    assert code == 2 and err.count("\n") == 1 and "no clip is left to train on" in err
+
+
 def test_only_bad_clips_end_with_code_2(run, recordings, tmp_path):
     for path in recordings.glob("*.wav"):
         path.write_bytes(b"")

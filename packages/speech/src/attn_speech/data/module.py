@@ -120,6 +120,29 @@ class SpeechData(LightningDataModule):
         self._divide()
         rank_zero_only(print)(self.prepared.summary(type(self.source).__name__), flush=True)
 
+    def leave_out_below(self, frames: int, what: str) -> None:
+        """Leaves out clips that are too short for a model, and says so.
+
+        Args:
+            frames: the fewest that are of use.
+            what: they are of the model, for the message.
+
+        Raises:
+            ValueError: no clip of the training part is left.
+        """
+        clips = self._set_up()
+        short = {i for part in self.parts.values() for i in part if clips.frames(i) < frames}
+        if not short:
+            return
+        self.parts = {
+            part: [i for i in numbers if i not in short] for part, numbers in self.parts.items()
+        }
+        names = ", ".join(sorted(clips.rows[i]["name"] for i in short))
+        line = f"refused {len(short)}: fewer frames than {what} {frames} ({names})"
+        if not self.parts["train"]:
+            raise ValueError(f"no clip is left to train on: {line}")
+        rank_zero_only(print)(line, flush=True)
+
     def train_dataloader(self) -> Any:
         """Batches in an order given by seed and epoch."""
         return self._loader("train", shuffle=True)

@@ -78,6 +78,12 @@ class SpeechSynthesis(SizedByData):
         self.alignment_head, self.longest = (0, 0), 150
         self._judge: Judge | None = None
 
+    def setup(self, stage: str) -> None:
+        """Leaves out clips with fewer frames than one step of the decoder."""
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(data, SpeechData):
+            data.leave_out_below(self.config.reduction, "reduction")
+
     def build_for(self, data: LightningDataModule) -> None:
         """Builds the network for the symbols, bands and speakers of the data."""
         if not isinstance(data, SpeechData):
