@@ -181,30 +181,3 @@ def test_published_circuits():
         c.truth("x")
     with pytest.raises(ValueError, match="expected 2N examples, first half positive"):
         c.node_scores(torch.zeros(41, 3, dtype=torch.long))
-
-
-def test_one_command_ranks_the_heads_of_a_folder(tmp_path, capsys, monkeypatch):
-    t = pytest.importorskip("transformers")
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    from core_attn.analysis.circuits.__main__ import find
-    from core_attn.cli import main
-
-    found = c.ioi(4)
-    split = pre_tokenizers.Whitespace()
-    words = sorted(
-        {w for x in (*found.positive, *found.negative) for w, _ in split.pre_tokenize_str(x)}
-    )
-    tokenizer = Tokenizer(
-        models.WordLevel({w: i for i, w in enumerate([*words, "?"])}, unk_token="?")
-    )
-    tokenizer.pre_tokenizer = split
-    t.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path / "model")
-    config = t.GPT2Config(vocab_size=len(words) + 1, n_embd=16, n_layer=2, n_head=2, n_positions=64)
-    t.GPT2LMHeadModel(config).save_pretrained(tmp_path / "model")
-    monkeypatch.chdir(tmp_path)
-    assert main("core_attn", ["find", "model", "--count", "4"], commands={"find": find}) == 0
-    assert len((tmp_path / "circuit.csv").read_text().splitlines()) == 1 + 4
-    assert "144 heads to choose from, not 4" in capsys.readouterr().out
-    assert main("core_attn", ["find", "none"], commands={"find": find}) == 2
-    assert "none: no such folder" in capsys.readouterr().err
