@@ -6,13 +6,16 @@ import pytest
 from matplotlib.figure import Figure
 
 from attn_theory import montecarlo, runner, store, verify
+from attn_theory.catalog import SOURCES, Entry
 from attn_theory.experiment import Check, Config, Experiment, at_least, at_most, close
-from attn_theory.papers import PAPERS, find, select
+from attn_theory.papers import find, select
 from attn_theory.seeds import numpy_generator, torch_generator
+from attn_theory.tables import Tidy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Squares(Config):
+    seeds: int = 1
     numbers: tuple[int, ...] = (1, 2, 3)
 
 
@@ -29,9 +32,10 @@ class Counter:
 
 def experiment(measure, revision=1):
     return Experiment(
-        "test.squares", "Squares.", Squares(), None, measure,
+        Entry("test.squares", "Squares.", "ours", 1.0), Squares(), None, measure,
         lambda result: [close("sum", result["square"].sum(), 14, 0.1)],
-        lambda result: Figure(), points=lambda config: config.numbers, revision=revision,
+        lambda result: Figure(), Tidy({"number": "", "square": "root"}),
+        points=lambda config: config.numbers, revision=revision,
     )  # fmt: skip
 
 
@@ -71,7 +75,7 @@ def test_the_json_beside_the_arrays_says_what_they_are(tmp_path):
     [file] = tmp_path.glob("test/*.json")
     facts = json.loads(file.read_text())
     assert facts["config"]["numbers"] == [1, 2, 3]
-    assert facts["complete"] and facts["seeds"] == [0]
+    assert facts["complete"]
     assert set(facts["versions"]) >= {"torch", "numpy", "attn-theory", "core-attn", "python"}
 
 
@@ -113,7 +117,7 @@ def test_too_few_samples_have_no_error(samples):
 
 
 def test_names_are_found_and_unknown_ones_listed():
-    assert {e.paper for e in select("all")} == set(PAPERS)
+    assert {e.paper for e in select("all")} == set(SOURCES)
     assert select("icl_linear.flow") == [find("icl_linear.flow")]
     with pytest.raises(ValueError, match=r"icl_linear\.estimators"):
         find("icl_linear.nothing")
@@ -129,13 +133,56 @@ def test_every_experiment_has_its_own_name_and_a_sentence():
 
 @pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused_in_one_line(device, tmp_path):
-    experiment = find("pavlov_memory.conditioning")
+    experiment = find("pavlov_memory.errors")
     config = dataclasses.replace(experiment.quick, device=device)
     with pytest.raises(ValueError, match=f"device '{device}' cannot be used here: .+") as caught:
         runner.run(experiment, config, folder=tmp_path)
     assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_seeds_are_at_least_one():
     with pytest.raises(ValueError, match="seeds must be at least 1"):
-        Config(seeds=0)
+        Squares(seeds=0)
+
+
+def test_a_failed_run_leaves_no_result_and_keeps_what_was_measured(tmp_path):
+    def failing(config, number):
+        if number == 3:
+            raise RuntimeError("broken")
+        return {"number": number, "square": np.array([1.0])}
+
+    with pytest.raises(RuntimeError, match="broken"):
+        runner.run(experiment(failing), folder=tmp_path)
+    names = {path.name.partition(".")[2] for path in tmp_path.glob("test/*")}
+    assert names == {"part.npz", "part.json"}
+
+
+def test_a_result_says_whether_it_was_read(tmp_path):
+    assert not runner.run(experiment(Counter()), folder=tmp_path).cached
+    assert runner.run(experiment(Counter()), folder=tmp_path).cached
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy"])
+def test_another_version_of_torch_or_numpy_measures_anew(name, tmp_path, monkeypatch):
+    runner.run(experiment(Counter()), folder=tmp_path)
+    other = store.versions() | {name: "0.0"}
+    monkeypatch.setattr(store, "versions", lambda: other)
+    assert not runner.run(experiment(Counter()), folder=tmp_path).cached
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", b"{", b"[1, 2]"])
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_a_damaged_result_is_told_by_its_name(damage, suffix, tmp_path):
+    runner.run(experiment(Counter()), folder=tmp_path)
+    [file] = tmp_path.glob(f"test/*{suffix}")
+    file.write_bytes(damage)
+    with pytest.raises(ValueError, match=r"squares-\w+\.npz or the json .* delete both"):
+        runner.run(experiment(Counter()), folder=tmp_path)
+
+
+def test_times_scale_with_the_work():
+    heads = find("icl_linear.heads")
+    twice = dataclasses.replace(heads.config, seeds=2 * heads.config.seeds)
+    assert heads.seconds(heads.config) == heads.entry.seconds
+    assert heads.seconds(twice) == pytest.approx(2 * heads.entry.seconds)

@@ -1,20 +1,19 @@
-"""The command line: list, run, figure, gallery, verify."""
+"""The command line: list, show, run, sweep, figure, gallery, verify.
+
+What `list` and `--help` need is words alone; torch and numpy are loaded by the other commands.
+"""
 
 import argparse
-import dataclasses
 import sys
 import typing
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from . import catalog
 
-from core_attn.cli import exit_code
+if typing.TYPE_CHECKING:
+    from .experiment import Experiment, Result
 
-from . import gallery, plotting, runner, verify
-from .experiment import Experiment
-from .papers import PAPERS, find, select
+ROWS = 40
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,110 +25,137 @@ def main(arguments: list[str] | None = None) -> int:
         >>> main(["run", "no.such"])
         2
     """
-    return exit_code("attn_theory", arguments, _run_command)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words == ["list"] or words[-1] in ("-h", "--help"):
+        try:
+            options = _parser().parse_args(words or ["--help"])
+            return options.command(options)
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        except argparse.ArgumentError:
+            pass  # told below, as every error is
+    from core_attn.cli import exit_code
+
+    return exit_code("attn_theory", words, _run_command)
 
 
 def _run_command(words: list[str]) -> int:
     options = _parser().parse_args(words)
     try:
-        return options.command(options, Console())
+        return options.command(options)
     except KeyboardInterrupt:
         print("\nstopped; what was measured is kept, the same command goes on", file=sys.stderr)
         raise
 
 
-def configured(experiment: Experiment, options: argparse.Namespace) -> Any:
-    """The experiment's configuration with the changes asked for on the command line.
-
-    Raises:
-        ValueError: a key that the experiment lacks, or a value of the wrong type.
-    """
-    config = experiment.config
-    if options.quick:
-        if experiment.quick is None:
-            raise ValueError(f"{experiment.name} has no quick form; run it without --quick")
-        config = experiment.quick
-    changes: dict[str, Any] = {}
-    types = typing.get_type_hints(type(config))
-    for item in options.changes:
-        name, equals, text = item.partition("=")
-        if not equals or name not in types:
-            allowed = ", ".join(f.name for f in dataclasses.fields(config))
-            raise ValueError(
-                f"{item!r} is not key=value with a key of {experiment.name}: {allowed}"
-            )
-        changes[name] = parse(text, types[name], name)
-    if options.seeds is not None:
-        changes["seeds"] = options.seeds
-    if options.device is not None:
-        changes["device"] = options.device
-    if options.base_seed:
-        changes["base_seed"] = options.base_seed
-    return dataclasses.replace(config, **changes)
-
-
-def parse(text: str, kind: Any, name: str = "value") -> Any:
-    """Reads a value of a configuration; several are separated by commas.
-
-    Raises:
-        ValueError: it is not of that kind.
-
-    Example:
-        >>> parse("1,2", tuple[int, ...])
-        (1, 2)
-    """
-    if typing.get_origin(kind) is tuple:
-        return tuple(parse(part, typing.get_args(kind)[0], name) for part in text.split(","))
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise ValueError(f"{name} must be true or false, got {text!r}")
-        return text == "true"
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise ValueError(f"{name} must be {kind.__name__}, got {text!r}") from error
-
-
-def _list(options: argparse.Namespace, console: Console) -> int:
-    for paper in PAPERS.values():
-        table = Table("experiment", "shows", "about", title=f"{paper.title} (arXiv {paper.arxiv})")
-        for experiment in paper.experiments:
-            table.add_row(experiment.name, experiment.title, f"{experiment.budget:.0f} s")
-        console.print(table)
+def _list(options: argparse.Namespace) -> int:
+    for source in catalog.SOURCES.values():
+        print(f"{source.title} ({source.authors}, arXiv {source.arxiv})\n")
+        width = max(len(entry.name) for entry in source.entries)
+        for entry in source.entries:
+            print(f"  {entry.name:<{width}}  {entry.seconds:>4.0f} s  {entry.title}")
+        print()
     return 0
 
 
-def _run(options: argparse.Namespace, console: Console) -> int:
-    experiment = find(options.experiment)
-    config = configured(experiment, options)
+def _show(options: argparse.Namespace) -> int:
+    from rich.table import Table
+
+    from .configure import configured, parameters
+    from .runner import duration
+
+    experiment = _find(options.experiment)
+    config = configured(experiment, options.changes, quick=options.quick)
+    print(f"{experiment.name}: {experiment.title}\nbelongs to: {experiment.entry.claim}")
+    table = Table("parameter", "type", "value", "symbol", "unit", "allowed", "meaning")
+    for row in parameters(config, experiment.paper):
+        table.add_row(*row)
+    _console().print(table)
+    points = len(experiment.points(config))
+    print(f"about {duration(experiment.seconds(config))} on one core, {points} point(s)")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from . import runner, store, verify
+    from .configure import configured
+
+    experiment = _find(options.experiment)
+    config = configured(
+        experiment, options.changes, quick=options.quick, seeds=options.seeds,
+        device=options.device, base_seed=options.base_seed,
+    )  # fmt: skip
     [result] = runner.run_all([(experiment, config)], folder=options.runs)
-    where = runner.store.path(options.runs, experiment, config)
-    console.print(f"{where}.npz and .json, {result.seconds:.1f} s of measuring", soft_wrap=True)
+    _print_table(experiment, result)
+    _say_where(experiment, result, store.path(options.runs, experiment, config))
     if config in (experiment.config, experiment.quick):
-        console.print(verify.table([verify.verdict(experiment, result)]))
+        _console().print(verify.table([verify.verdict(experiment, result)]))
     return 0
 
 
-def _figure(options: argparse.Namespace, console: Console) -> int:
+def _print_table(experiment: "Experiment", result: "Result") -> None:
+    import polars as pl
+
+    from . import tables
+
+    table = tables.summary(experiment.tidy, tables.frame(experiment.tidy, result))
+    with pl.Config(
+        tbl_rows=ROWS, tbl_cols=-1, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True,
+        float_precision=5, tbl_width_chars=200, tbl_formatting="UTF8_BORDERS_ONLY",
+    ):  # fmt: skip
+        print(table)
+    if len(table) > ROWS:
+        print(f"{len(table)} rows in all: `attn-theory figure {experiment.name}` writes them")
+
+
+def _say_where(experiment: "Experiment", result: "Result", where: Path) -> None:
+    how = "read, measured earlier in" if result.cached else "measured in"
+    print(f"{where}.npz and .json, {how} {result.seconds:.1f} s")
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from . import runner, sweeps
+
+    experiment = _find(options.experiment)
+    configs = sweeps.configurations(experiment, options.changes, quick=options.quick)
+    out = options.out or Path(f"{experiment.entry.short}-sweep.csv")
+    sweeps.check_writable(out)
+    jobs = [(experiment, config) for _, config in configs]
+    results = runner.run_all(jobs, folder=options.runs, processes=options.jobs)
+    changes = [change for change, _ in configs]
+    table = sweeps.table(experiment, changes, results)
+    table.write_csv(out)
+    cached = sum(result.cached for result in results)
+    print(f"{out}: {len(table)} rows of {len(configs)} configurations, {cached} of them read")
+    return 0
+
+
+def _figure(options: argparse.Namespace) -> int:
+    from . import plotting, runner, sweeps
+
     jobs = _jobs(options)
+    sweeps.check_folder(options.out)
     results = runner.run_all(jobs, folder=options.runs, processes=options.jobs)
     for (experiment, _), result in zip(jobs, results, strict=True):
-        files = plotting.write(experiment, result, options.out)
-        console.print(str(files[0]), soft_wrap=True)
+        print(plotting.write(experiment, result, options.out)[0])
     return 0
 
 
-def _verify(options: argparse.Namespace, console: Console) -> int:
+def _verify(options: argparse.Namespace) -> int:
+    from . import runner, sweeps, verify
+
     jobs = _jobs(options)
+    if options.markdown is not None:
+        sweeps.check_writable(options.markdown)
     results = runner.run_all(jobs, folder=options.runs, processes=options.jobs)
     verdicts = [
         verify.verdict(experiment, result)
         for (experiment, _), result in zip(jobs, results, strict=True)
     ]
-    console.print(verify.table(verdicts))
+    _console().print(verify.table(verdicts))
     failed, total = sum(v.failed for v in verdicts), sum(len(v.checks) for v in verdicts)
     known = sum(check.known for v in verdicts for check in v.checks)
-    console.print(
+    print(
         f"{total - failed - known} of {total} claims hold, {known} fail as known, "
         f"{failed} checks failed"
     )
@@ -138,22 +164,60 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     return 1 if failed else 0
 
 
-def _gallery(options: argparse.Namespace, console: Console) -> int:
+def _gallery(options: argparse.Namespace) -> int:
+    from . import gallery, papers, runner, sweeps
+
     jobs = _jobs(options)
+    sweeps.check_folder(options.out)
+    partial = {e.paper for e, _ in jobs if len(papers.paper(e.paper).experiments) > sum(
+        other.paper == e.paper for other, _ in jobs)}  # fmt: skip
+    if partial:
+        raise ValueError(f"a page is of a whole paper; ask for {', '.join(sorted(partial))} or all")
     results = runner.run_all(jobs, folder=options.runs, processes=options.jobs)
     by_name = {result.experiment: result for result in results}
     for name in dict.fromkeys(experiment.paper for experiment, _ in jobs):
-        console.print(str(gallery.write(PAPERS[name], by_name, options.out)), soft_wrap=True)
+        print(gallery.write(papers.paper(name), by_name, options.out))
     return 0
 
 
-def _jobs(options: argparse.Namespace) -> list[tuple[Experiment, Any]]:
-    jobs = [(e, e.quick if options.quick else e.config) for e in select(options.paper)]
-    return [
-        (experiment, dataclasses.replace(config, base_seed=options.base_seed))
-        for experiment, config in jobs
-        if config is not None
-    ]
+def _find(name: str) -> "Experiment":
+    from . import papers
+
+    return papers.find(name)
+
+
+def _jobs(options: argparse.Namespace) -> list[tuple["Experiment", typing.Any]]:
+    """The experiments asked for with their configurations; at least one."""
+    from . import papers
+    from .configure import configured
+
+    changes = getattr(options, "changes", [])
+    experiments = papers.select(options.paper)
+    if changes and len(experiments) > 1:
+        raise ValueError(
+            f"key=value changes one experiment, and {options.paper} has {len(experiments)}"
+        )
+    if len(experiments) > 1 and options.quick:
+        experiments = [e for e in experiments if e.quick is not None]
+    if not experiments:
+        raise ValueError(f"{options.paper} has no quick form; run it without --quick")
+    several = len(experiments) > 1
+    jobs = []
+    for experiment in experiments:
+        # Over several experiments the seed is for those that draw random numbers.
+        seed = options.base_seed
+        if several and not hasattr(experiment.config, "base_seed"):
+            seed = None
+        jobs.append((
+            experiment, configured(experiment, changes, quick=options.quick, base_seed=seed)
+        ))  # fmt: skip
+    return jobs
+
+
+def _console():
+    from rich.console import Console
+
+    return Console()
 
 
 class Parser(argparse.ArgumentParser):
@@ -173,33 +237,48 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, function, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=function)
-        if name != "list":
+        if name not in ("list", "show"):
             sub.add_argument("--runs", type=Path, default=Path("runs/theory"), help="results")
+        if name != "list":
             sub.add_argument("--quick", action="store_true", help="the small form of each run")
-            sub.add_argument("--base-seed", type=int, default=0, help="other random numbers")
         return sub
 
     command("list", _list, "List the papers and their experiments.")
+    show = command("show", _show, "Say what an experiment can be told, and how long it takes.")
     run = command("run", _run, "Run one experiment; an interrupted run goes on where it stopped.")
-    run.add_argument("experiment", help="<paper>.<experiment>, from `attn-theory list`")
-    run.add_argument("changes", nargs="*", metavar="key=value", help="changes to its configuration")
-    run.add_argument("--seeds", type=int, help="number of seeds")
-    run.add_argument("--device", help="torch device")
-    figure = command("figure", _figure, "Draw a paper's figures, running what has not been run.")
-    figure.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
+    sweep = command("sweep", _sweep, "Run an experiment at every combination of values.")
+    figure = command("figure", _figure, "Draw figures, running what has not been run.")
     pages = command("gallery", _gallery, "Write a page per paper with its figures.")
-    pages.add_argument("--out", type=Path, default=Path("gallery"), help="folder for the pages")
     check = command("verify", _verify, "Compare every number with what it should be.")
+    for sub in (show, run, sweep):
+        sub.add_argument("experiment", help="<paper>.<experiment>, from `attn-theory list`")
+    several = "a change; several values of one parameter are separated by commas"
+    for sub in (show, run):
+        sub.add_argument("changes", nargs="*", metavar="key=value", help=several)
+    sweep.add_argument(
+        "changes", nargs="*", metavar="key=value",
+        help="values to combine, separated by commas; by ; where a parameter has several",
+    )  # fmt: skip
+    sweep.add_argument("--out", type=Path, help="the table; <experiment>-sweep.csv by default")
+    run.add_argument("--seeds", type=int, help="number of repetitions")
+    run.add_argument("--device", help="torch device")
+    figure.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
+    pages.add_argument("--out", type=Path, default=Path("gallery"), help="folder for the pages")
     check.add_argument("--full", dest="quick", action="store_false", help="the full runs")
     check.set_defaults(quick=True)
     check.add_argument("--markdown", type=Path, help="also write the table to this file")
     for sub in (figure, pages, check):
-        default = "all" if sub is check else None
         sub.add_argument(
-            "paper", nargs="?" if default else None, default=default,
+            "paper", nargs="?" if sub is check else None, default="all" if sub is check else None,
             help="a paper, an experiment, or all",
         )  # fmt: skip
+    figure.add_argument(
+        "changes", nargs="*", metavar="key=value", help=f"{several}; of one experiment only"
+    )
+    for sub in (sweep, figure, pages, check):
         sub.add_argument("--jobs", type=int, default=1, help="experiments at a time")
+    for sub in (run, figure, pages, check):
+        sub.add_argument("--base-seed", type=int, help="other random numbers")
     return parser
 
 

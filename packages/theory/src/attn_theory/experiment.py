@@ -1,13 +1,18 @@
 """What an experiment is: a configuration, points to measure, checks on the numbers, a figure."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from .catalog import Entry, Source
+from .glossary import Range, quantities
 from .references import Reference
+from .tables import Tidy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STREAMS = 1000
 
@@ -16,24 +21,42 @@ Arrays = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """What every experiment can be told.
+class Settings:
+    """What an experiment without random numbers can be told.
+
+    The fields of a configuration are explained and bounded by the glossary of its paper. One that
+    an experiment lacks it refuses: `seeds` without repetitions, `device` without torch.
+
+    Raises:
+        ValueError: a number that the glossary does not allow.
+    """
+
+    def __post_init__(self):
+        paper = type(self).__module__.split(".")[1:2]
+        known = quantities(paper[0] if paper else "")
+        for field_ in fields(self):
+            if field_.name in known:
+                _check_field(field_.name, getattr(self, field_.name), known[field_.name].allowed)
+
+
+def _check_field(name: str, value: Any, allowed: Range) -> None:
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not numbers:
+        raise ValueError(f"{name} needs at least one number")
+    for number in numbers:
+        if isinstance(number, int | float) and not allowed.holds(number):
+            raise ValueError(f"{name} must be {allowed}, got {number}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """What an experiment that draws random numbers can be told.
 
     Attributes:
-        seeds: how many seeds, numbered from `stream`.
-        device: where torch computes.
         base_seed: chooses the random numbers; each has a thousand streams of its own.
     """
 
-    seeds: int = 1
-    device: str = "cpu"
     base_seed: int = 0
-
-    def __post_init__(self):
-        if not 1 <= self.seeds <= STREAMS:
-            raise ValueError(f"seeds must be at least 1 and at most {STREAMS}, got {self.seeds}")
-        if self.base_seed < 0:
-            raise ValueError(f"base_seed must be at least 0, got {self.base_seed}")
 
     @property
     def stream(self) -> int:
@@ -42,8 +65,8 @@ class Config:
 
     @property
     def streams(self) -> range:
-        """The stream of every seed."""
-        return range(self.stream, self.stream + self.seeds)
+        """The stream of every seed; of the first alone where there are no seeds."""
+        return range(self.stream, self.stream + getattr(self, "seeds", 1))
 
 
 @dataclass
@@ -58,6 +81,7 @@ class Result:
         total: how many points there are.
         seconds: wall time spent measuring.
         versions: of the packages that computed it.
+        cached: whether it was read, not measured.
     """
 
     experiment: str
@@ -67,6 +91,7 @@ class Result:
     total: int
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
+    cached: bool = False
 
     @property
     def complete(self) -> bool:
@@ -210,33 +235,57 @@ class Experiment:
     """One experiment of a paper.
 
     Attributes:
-        name: "<paper>.<experiment>".
-        title: what it shows, one sentence.
+        entry: its name, what it shows, what of the paper it belongs to, how long it takes.
         config: the full run.
         quick: a run of seconds with the same checks.
         measure: computes one point.
         checks: compares a complete result with what it should be.
         draw: the figure.
+        tidy: what was measured as a table.
+        more: further tables of what the figure shows, by name.
         points: the points in their order; each is measured, saved and resumed by itself.
-        budget: seconds that the full run takes on one core.
+        work: how much there is to do, in any unit, from which times are estimated.
         revision: raised when `measure` changes, so that results of older code are not reused.
     """
 
-    name: str
-    title: str
+    entry: Entry
     config: Any
     quick: Any
     measure: Callable[[Any, Any], Arrays]
     checks: Callable[[Result], list[Check]]
-    draw: Callable[[Result], Figure]
+    draw: Callable[[Result], "Figure"]
+    tidy: Tidy
+    more: Mapping[str, Tidy] = field(default_factory=dict)
     points: Callable[[Any], Sequence[Any]] = single
-    budget: float = 10.0
+    work: Callable[[Any], float] = lambda config: 1.0
     revision: int = 1
+
+    @property
+    def name(self) -> str:
+        """<paper>.<experiment>."""
+        return self.entry.name
+
+    @property
+    def title(self) -> str:
+        """What it shows."""
+        return self.entry.title
 
     @property
     def paper(self) -> str:
         """The paper's short name."""
-        return self.name.partition(".")[0]
+        return self.entry.paper
+
+    def seconds(self, config: Any) -> float:
+        """What a run takes on one core, from the time of the full run and the work.
+
+        Example:
+            >>> from attn_theory.papers import find
+            >>> from dataclasses import replace
+            >>> heads = find("icl_linear.heads")
+            >>> heads.seconds(replace(heads.config, steps=4000)) > heads.seconds(heads.config)
+            True
+        """
+        return self.entry.seconds * self.work(config) / self.work(self.config)
 
     def identity(self, config: Any) -> dict[str, Any]:
         """What a cached result must have been made from to be used again."""
@@ -248,14 +297,13 @@ class Paper:
     """A paper and its experiments.
 
     Attributes:
-        name: the short name used on the command line.
-        title, arxiv: of the paper.
-        experiments: in the order of the gallery page.
+        source: its name, title, authors and arXiv number.
+        experiments: in the order of its page.
         notes: what of it is from the paper, what derived or chosen here, and what did not hold.
+        formulas: the laws that are tested, each a name and its TeX.
     """
 
-    name: str
-    title: str
-    arxiv: str
+    source: Source
     experiments: tuple[Experiment, ...]
     notes: str
+    formulas: tuple[tuple[str, str], ...] = ()

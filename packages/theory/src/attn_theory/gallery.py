@@ -1,5 +1,6 @@
 """Pages for the documentation: a paper's figures with what they show and how to make them."""
 
+from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from . import plotting, verify
 from .experiment import Experiment, Paper, Result
+from .glossary import quantities
 
 DPI = 80
 
@@ -20,24 +22,36 @@ def write(paper: Paper, results: dict[str, Result], folder: Path) -> Path:
         results: complete results by experiment name.
         folder: of the pages.
     """
-    lines = [f"# {paper.title}", "", f"arXiv [{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})"]
-    lines += ["", paper.notes, "", f"All figures: `attn-theory figure {paper.name}`.", ""]
+    source = paper.source
+    lines = [f"# {source.title}", ""]
+    lines += [f"{source.authors}, arXiv [{source.arxiv}](https://arxiv.org/abs/{source.arxiv})"]
+    lines += ["", paper.notes, "", f"All figures: `attn-theory figure {source.name}`.", ""]
+    lines += ["## Laws", ""]
+    for name, formula in paper.formulas:
+        lines += [f"{name}:", "", f"$$\n{formula}\n$$", ""]
+    lines += ["## Symbols", "", "| parameter | symbol | meaning | unit | allowed |"]
+    lines += ["|---|---|---|---|---|", *_symbols(paper), ""]
+    lines += ["## Experiments", "", "| experiment | belongs to |", "|---|---|"]
+    lines += [f"| [{e.entry.short}](#{e.entry.short}) | {e.entry.claim} |"
+              for e in paper.experiments]  # fmt: skip
+    lines.append("")
     for experiment in paper.experiments:
         result = results[experiment.name]
-        name = experiment.name.partition(".")[2]
-        picture = Path("img", paper.name, f"{name}.png")
+        name = experiment.entry.short
+        picture = Path("img", source.name, f"{name}.png")
         _picture(experiment, result, Path(folder, picture))
         judged = verify.verdict(experiment, result)
         passed = sum(check.holds for check in judged.checks)
         lines += [
-            f"## {name.replace('_', ' ')}",
+            f"## {name.replace('_', ' ')} {{ #{name} }}",
             "",
             experiment.title,
             "",
             f"![{experiment.title}]({picture})",
             "",
-            f"`attn-theory run {experiment.name}`: {passed} of {len(judged.checks)} claims hold, "
-            f"{result.config.seeds} seed(s).",
+            f"Belongs to: {experiment.entry.claim}.",
+            "",
+            f"`attn-theory run {experiment.name}`: {passed} of {len(judged.checks)} claims hold.",
             "",
         ]
         lines += [
@@ -47,10 +61,28 @@ def write(paper: Paper, results: dict[str, Result], folder: Path) -> Path:
             if check.known or not check.passed
         ]
         lines.append("")
-    page = Path(folder, f"{paper.name}.md")
+    page = Path(folder, f"{source.name}.md")
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n".join(lines).rstrip() + "\n")
     return page
+
+
+def _symbols(paper: Paper) -> list[str]:
+    """A row per parameter of the paper's experiments."""
+    known = quantities(paper.source.name)
+    names = {field.name for e in paper.experiments for field in fields(e.config)}
+    rows = []
+    for name, quantity in known.items():
+        if name in names:
+            symbol = f"${quantity.symbol}$" if quantity.symbol else ""
+            allowed = "" if name == "device" else str(quantity.allowed)
+            rows.append(f"| `{name}` | {symbol} | {_cell(quantity.meaning)} | {quantity.unit} "
+                        f"| {allowed} |")  # fmt: skip
+    return rows
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _picture(experiment: Experiment, result: Result, path: Path) -> None:

@@ -1,28 +1,28 @@
-"""The papers, by name."""
+"""The experiments by name; a paper's code is loaded when it is asked for."""
 
-from . import (
-    icl_linear,
-    multitask_hebbian,
-    pavlov_memory,
-    random_feature_attention,
-    universal_approximation,
-)
+from importlib import import_module
+
+from . import catalog
 from .experiment import Experiment, Paper
 
-PAPERS: dict[str, Paper] = {
-    package.PAPER.name: package.PAPER
-    for package in (
-        icl_linear,
-        random_feature_attention,
-        universal_approximation,
-        pavlov_memory,
-        multitask_hebbian,
-    )
-}
+
+def paper(name: str) -> Paper:
+    """A paper, loaded.
+
+    Raises:
+        ValueError: there is none of that name.
+
+    Example:
+        >>> paper("pavlov_memory").source.arxiv
+        '2508.08289'
+    """
+    if name not in catalog.SOURCES:
+        raise ValueError(f"no paper {name!r}; there are {', '.join(catalog.SOURCES)}")
+    return import_module(f".{name}", __package__).PAPER
 
 
 def find(name: str) -> Experiment:
-    """The experiment of a name.
+    """The experiment of a name, loaded.
 
     Raises:
         ValueError: there is none; the message lists the paper's experiments.
@@ -31,16 +31,13 @@ def find(name: str) -> Experiment:
         >>> find("icl_linear.estimators").paper
         'icl_linear'
     """
-    matches = [e for paper in PAPERS.values() for e in paper.experiments if e.name == name]
-    if not matches:
-        paper = PAPERS.get(name.partition(".")[0])
-        known = PAPERS if paper is None else [e.name for e in paper.experiments]
-        raise ValueError(f"no experiment {name!r}; there are {', '.join(known)}")
-    return matches[0]
+    entry = catalog.entry(name)
+    experiments = {e.name: e for e in paper(entry.paper).experiments}
+    return experiments[name]
 
 
 def select(name: str) -> list[Experiment]:
-    """The experiments of a paper, of all papers ("all"), or one.
+    """The experiments of a paper, of all papers ("all"), or one, loaded.
 
     Raises:
         ValueError: no such paper or experiment.
@@ -49,8 +46,4 @@ def select(name: str) -> list[Experiment]:
         >>> len(select("all")) > 30
         True
     """
-    if name == "all":
-        return [e for paper in PAPERS.values() for e in paper.experiments]
-    if name in PAPERS:
-        return list(PAPERS[name].experiments)
-    return [find(name)]
+    return [find(entry.name) for entry in catalog.select(name)]

@@ -1,7 +1,8 @@
 """One look for all figures: theory as lines, simulation as markers with bars."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from . import montecarlo
+from . import montecarlo, tables
 from .experiment import Experiment, Result
 from .references import Reference
 
@@ -107,28 +108,37 @@ def ticks(ax: Axes, values: Iterable[float]) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def write(experiment: Experiment, result: Result, folder: Path) -> Sequence[Path]:
-    """Draws a result as PNG and SVG, with its data (npz) and caption (json) beside them."""
-    stem = Path(folder) / experiment.paper / experiment.name.partition(".")[2]
+def write(experiment: Experiment, result: Result, folder: Path) -> list[Path]:
+    """Draws a result as PNG, SVG and PDF, with its data (CSV) and caption (JSON) beside them.
+
+    The full run of an experiment has its plain name; the quick form and other configurations have
+    names of their own.
+    """
+    name = experiment.entry.short
+    if result.config != experiment.config:
+        name += "-quick" if result.config == experiment.quick else f"-{result.key}"
+    stem = Path(folder) / experiment.paper / name
     stem.parent.mkdir(parents=True, exist_ok=True)
+    undated = {".png": {"Software": "attn-theory"}, ".svg": {"Date": None}}
+    undated[".pdf"] = {"CreationDate": None}
     with matplotlib.rc_context(STYLE):
         figure = experiment.draw(result)
-        files = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
-        figure.savefig(files[0], metadata={"Software": "attn-theory"})
-        figure.savefig(files[1], metadata={"Date": None})
-    arrays = {
-        f"{i:03d}/{name}": np.asarray(value)
-        for i, part in enumerate(result.parts)
-        for name, value in part.items()
-    }
-    np.savez_compressed(stem.with_suffix(".npz"), allow_pickle=False, **arrays)
+        for suffix, metadata in undated.items():
+            figure.savefig(stem.with_suffix(suffix), metadata=metadata)
+    files = [stem.with_suffix(suffix) for suffix in undated]
+    for more, tidy in {"": experiment.tidy, **experiment.more}.items():
+        files.append(stem.with_name(f"{name}-{more}.csv" if more else f"{name}.csv"))
+        tables.frame(tidy, result).write_csv(files[-1])
     caption = {
         "experiment": experiment.name,
         "caption": experiment.title,
+        "claim": experiment.entry.claim,
         "key": result.key,
-        "config": vars(result.config),
+        "config": asdict(result.config),
         "seconds": round(result.seconds, 2),
-        "command": f"attn-theory figure {experiment.paper}",
+        "versions": result.versions,
+        "command": f"attn-theory figure {experiment.name}",
     }
-    stem.with_suffix(".json").write_text(json.dumps(caption, indent=1, default=str) + "\n")
-    return [*files, stem.with_suffix(".npz"), stem.with_suffix(".json")]
+    files.append(stem.with_suffix(".json"))
+    files[-1].write_text(json.dumps(caption, indent=1, default=str) + "\n")
+    return files

@@ -26,7 +26,8 @@ def run(
 ) -> Result:
     """Measures an experiment, or reads it where it was measured with this very configuration.
 
-    What an interrupted run measured is on disk and is not measured again.
+    What an interrupted run measured is on disk and is not measured again; a result read is marked
+    as `cached`.
 
     Args:
         experiment: what to run.
@@ -50,8 +51,10 @@ def run(
     result = store.load(experiment, config, stem)
     watch(len(result.parts), result.total)
     if result.complete:
+        result.cached = True
         return result
-    _check_device(config.device)
+    if hasattr(config, "device"):
+        _check_device(config.device)
     saved = time.monotonic()
     try:
         for point in experiment.points(config)[len(result.parts) :]:
@@ -63,7 +66,8 @@ def run(
                 store.save(result, stem)
                 saved = time.monotonic()
     finally:
-        store.save(result, stem)
+        if result.parts:
+            store.save(result, stem)
     return result
 
 
@@ -87,7 +91,15 @@ def run_all(
         jobs: experiments, each with its configuration.
         folder: where results lie.
         processes: experiments at a time; each gets an equal share of the cores.
+
+    Raises:
+        ValueError: no process at all, or a folder that is a file.
     """
+    if processes < 1:
+        raise ValueError(f"jobs must be at least 1, got {processes}")
+    for path in (Path(folder), *Path(folder).parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{folder} cannot be a folder of results: {path} is a file")
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     )  # fmt: skip
@@ -95,7 +107,7 @@ def run_all(
         if processes == 1 or len(jobs) == 1:
             results = []
             for experiment, config in jobs:
-                note = f"{experiment.name} (about {experiment.budget:.0f} s)"
+                note = f"{experiment.name} (about {duration(experiment.seconds(config))})"
                 task = progress.add_task(note, total=len(experiment.points(config)))
 
                 def watch(done: int, total: int, task=task):
@@ -103,11 +115,11 @@ def run_all(
 
                 results.append(run(experiment, config, folder=folder, watch=watch))
             return results
-        budget = sum(experiment.budget for experiment, _ in jobs)
-        task = progress.add_task(f"at most about {budget:.0f} s of one core", total=len(jobs))
+        seconds = sum(experiment.seconds(config) for experiment, config in jobs)
+        task = progress.add_task(f"about {duration(seconds)} of one core", total=len(jobs))
         threads = max(1, (os.cpu_count() or 1) // processes)
         # The longest first, so that none is left to run alone at the end.
-        order = sorted(jobs, key=lambda job: -job[0].budget)
+        order = sorted(jobs, key=lambda job: -job[0].seconds(job[1]))
         # Forking a process that has used torch's threads may hang.
         with ProcessPoolExecutor(
             processes, get_context("spawn"), torch.set_num_threads, (threads,)
@@ -119,10 +131,28 @@ def run_all(
             for future in as_completed(names):
                 future.result()
                 progress.advance(task)
-    return [run(experiment, config, folder=folder) for experiment, config in jobs]
+            fresh = [not future.result() for future in names]
+    results = {}
+    for (experiment, config), new in zip(order, fresh, strict=True):
+        result = results[experiment.name, config] = run(experiment, config, folder=folder)
+        result.cached = not new
+    return [results[experiment.name, config] for experiment, config in jobs]
 
 
-def _run_by_name(name: str, config: Any, folder: str) -> None:
+def duration(seconds: float) -> str:
+    """A time as one says it.
+
+    Example:
+        >>> duration(0.2), duration(75), duration(5400)
+        ('1 s', '75 s', '1.5 h')
+    """
+    if seconds < 600:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _run_by_name(name: str, config: Any, folder: str) -> bool:
+    """Runs it; whether it was there already."""
     from .papers import find
 
-    run(find(name), config, folder=folder)
+    return run(find(name), config, folder=folder).cached

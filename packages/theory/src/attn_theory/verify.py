@@ -89,14 +89,13 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         if v.experiment.paper != paper:
             paper = v.experiment.paper
             lines += [f"## {paper}", ""]
-        config = v.result.config
-        more = f" --seeds {config.seeds}" if config.seeds != v.experiment.config.seeds else ""
+        seeds = getattr(v.result.config, "seeds", 1)
         lines += [
             f"### {v.experiment.name.partition('.')[2]}",
             "",
             v.experiment.title,
             "",
-            f"`attn-theory run {v.experiment.name}{more}`; {config.seeds} seed(s), "
+            f"`attn-theory run {v.experiment.name}`; {seeds} seed(s), "
             f"{v.result.seconds:.0f} s, key `{v.result.key}`",
             "",
             "| what | measured | expected | source | |",

@@ -4,11 +4,13 @@ Source: He, Pan, Chen, Yang, 2025, "In-Context Linear Regression Demystified: Tr
 Mechanistic Interpretability of Multi-Head Softmax Attention", arXiv 2503.12734.
 """
 
+from .. import catalog
 from ..experiment import Paper
 from . import theory
 from .analysis import HeadReport, analyse
 from .data import LinearRegression, MultiTask, Prompts
 from .experiments import EXPERIMENTS
+from .formulas import FORMULAS
 from .model import CausalStack, ICLConfig, SeededLayers, SingleLayer
 from .official import from_official, load_checkpoint, to_official
 from .predictors import gradient_step, ridge, softmax_heads
@@ -31,9 +33,7 @@ start with one sign stay at the single-head loss: the shares of seeds are in the
 correlated real features the isotropic two-head model loses to a single head. With four heads and a
 few thousand steps the weak heads are not clean yet."""
 
-PAPER = Paper(
-    "icl_linear", "In-Context Linear Regression Demystified", "2503.12734", EXPERIMENTS, NOTES
-)
+PAPER = Paper(catalog.ICL_LINEAR, EXPERIMENTS, NOTES, FORMULAS)
 
 __all__ = [
     "CausalStack",

@@ -6,18 +6,16 @@ checked against simulation, and a factor 1/(1-d) in the couplings, if the paper 
 rescale beta.
 """
 
+from .. import catalog
 from ..experiment import Paper
 from .dynamics import glauber, parallel_step, sweeps_at_zero
 from .exact import boltzmann
 from .experiments import EXPERIMENTS
+from .formulas import FORMULAS
 from .model import Network, draw_examples, draw_patterns, magnetisations
 
-PAPER = Paper(
-    "multitask_hebbian",
-    "Parallel Learning by Multitasking Neural Networks",
-    "2308.04106",
-    EXPERIMENTS,
-    """The identity of Hamiltonian and loss, and the equality of the protocols with and without a
+NOTES = """\
+The identity of Hamiltonian and loss, and the equality of the protocols with and without a
 teacher, are the abstract's; everything else is derived here and checked against simulation. The
 paper's N, number of sweeps, r and K were not found; a factor 1/(1-d) in its couplings, if there is
 one, would only rescale the temperature.
@@ -33,8 +31,9 @@ against -.201 where a teacher's network settles); the sum of its two overlaps wi
 qualities do not fall on one curve in rho (largest overlap .34 to .42, by the theory itself). Of
 several orders of the patterns that are equal in the limit, spins take the one that suits the drawn
 patterns: for K = 5 near d_c this lifts the sum of m^2 by .8 N^(-1/2) above the infinite
-network.""",
-)
+network."""
+
+PAPER = Paper(catalog.MULTITASK_HEBBIAN, EXPERIMENTS, NOTES, FORMULAS)
 
 __all__ = [
     "Network",

@@ -4,16 +4,14 @@ Source: Qiao, 2025, "Understanding Transformers through the Lens of Pavlovian Co
 arXiv 2508.08289.
 """
 
+from .. import catalog
 from ..experiment import Paper
 from .experiments import EXPERIMENTS
+from .formulas import FORMULAS
 from .rules import bcm, decaying, delta, hebbian, oja
 
-PAPER = Paper(
-    "pavlov_memory",
-    "Understanding Transformers through the Lens of Pavlovian Conditioning",
-    "2508.08289",
-    EXPERIMENTS,
-    """The mapping (keys are conditional stimuli, values unconditional ones, queries tests) is the
+NOTES = """\
+The mapping (keys are conditional stimuli, values unconditional ones, queries tests) is the
 abstract's. The laws are derived here; the reliability law is our reading of the abstract's error
 propagation; the Oja and BCM rules are our additions.
 
@@ -22,7 +20,8 @@ different questions: at a fixed average error capacity is 1 + tau d; with nothin
 about d / (2 log 32n); only where the coherence of the keys has to guarantee recall does it fall to
 about sqrt(d / log d). In the trained comparison the delta rule errs less at every width, while the
 nearest value is found as often by both; with value codes trained along and a cross-entropy loss,
-linear attention was ahead by up to 8 points for narrow keys.""",
-)
+linear attention was ahead by up to 8 points for narrow keys."""
+
+PAPER = Paper(catalog.PAVLOV_MEMORY, EXPERIMENTS, NOTES, FORMULAS)
 
 __all__ = ["PAPER", "bcm", "decaying", "delta", "hebbian", "oja"]

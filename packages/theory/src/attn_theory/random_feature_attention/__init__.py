@@ -4,26 +4,25 @@ Source: Fu, Guo, Bai, Mei, 2023, "What can a Single Attention Layer Learn? A Stu
 Random Features Lens", arXiv 2307.11353.
 """
 
+from .. import catalog
 from ..experiment import Paper
 from .data import Inputs, sphere
 from .experiments import EXPERIMENTS
+from .formulas import FORMULAS
 from .kernel import infinite_kernel
 from .model import RandomFeatureAttention, RandomFeatureMLP, RFAConfig
 
-PAPER = Paper(
-    "random_feature_attention",
-    "What can a Single Attention Layer Learn?",
-    "2307.11353",
-    EXPERIMENTS,
-    """The claims are the abstract's. The weights' variance, the bias of BRFA, the target families
+NOTES = """\
+The claims are the abstract's. The weights' variance, the bias of BRFA, the target families
 and the sample complexities are recalled from the paper, not checked against its text; the kernel of
 infinitely many heads is derived here. Chosen here: the scale of the network's weights, penalties
 from 1e-7 to 1e-2 by a validation split, label noise of 0.1.
 
 What must be read with care: in the large setting no model learns q = 4, so that nothing can be
 concluded from it; a rotation between query and keys removes the advantage of the biased weights, as
-it should.""",
-)
+it should."""
+
+PAPER = Paper(catalog.RANDOM_FEATURE_ATTENTION, EXPERIMENTS, NOTES, FORMULAS)
 
 __all__ = [
     "Inputs",

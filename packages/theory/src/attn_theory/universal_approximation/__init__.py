@@ -5,17 +5,15 @@ arXiv 2507.10581; the constructive proof and its rate are ours, for functions wi
 constants, and do not verify the paper's.
 """
 
+from .. import catalog
 from ..experiment import Paper
 from .construction import Construction, approximate, degree_for
 from .experiments import EXPERIMENTS
+from .formulas import FORMULAS
 from .model import SingleLayerTransformer, TransformerConfig
 
-PAPER = Paper(
-    "universal_approximation",
-    "Universal Approximation Theorem for a Single-Layer Transformer",
-    "2507.10581",
-    EXPERIMENTS,
-    """The statement is the paper's; the proof is not verified here. The construction, its weights
+NOTES = """\
+The statement is the paper's; the proof is not verified here. The construction, its weights
 in closed form and its certificate are ours, for functions with known Lipschitz constants. The
 certificate is Jackson's bound, taken on the grid of the coefficients themselves, plus the error of
 the piecewise-linear interpolation, plus the leak of the copying heads.
@@ -26,8 +24,9 @@ from 2 to 32.
 What the statement needs and does not say: without positions a layer commutes with permutations, and
 no width gets below a certified lower bound. Training finds far smaller networks, without a
 certificate. Related in aim, not compared by numbers: "Universal Approximation with Softmax
-Attention", arXiv 2504.15956.""",
-)
+Attention", arXiv 2504.15956."""
+
+PAPER = Paper(catalog.UNIVERSAL_APPROXIMATION, EXPERIMENTS, NOTES, FORMULAS)
 
 __all__ = [
     "Construction",

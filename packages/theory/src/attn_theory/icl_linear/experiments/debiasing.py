@@ -6,9 +6,11 @@ import numpy as np
 import torch
 
 from ... import montecarlo, plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, close, near
 from ...references import known
 from ...seeds import torch_generator
+from ...tables import Tidy
 from ..data import LinearRegression
 from ..predictors import gradient_step, softmax_heads
 from ..references import REFERENCES
@@ -27,6 +29,7 @@ class Debiasing(Config):
     gamma: float = 0.1
     prompts: int = 400_000
     batch: int = 1_000
+    device: str = "cpu"
 
 
 def measure(config: Debiasing, mean: float) -> Arrays:
@@ -88,15 +91,14 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "icl_linear.debiasing",
-    "E11: with covariates of non-zero mean the two heads follow debiased gradient descent, far "
-    "below plain gradient descent; with centred covariates debiasing costs a little.",
+    entry("icl_linear.debiasing"),
     Debiasing(),
     Debiasing(prompts=20_000),
     measure,
     checks,
     draw,
+    Tidy({"mean": "", "risk": "predictor"}, {"predictor": NAMES}),
+    work=lambda c: c.prompts * c.length * len(c.means),
     points=lambda config: config.means,
     revision=2,
-    budget=6,
 )

@@ -8,9 +8,11 @@ import torch
 from sklearn.datasets import load_diabetes
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most, close, near
 from ...references import known
 from ...seeds import numpy_generator
+from ...tables import Tidy
 from .. import theory
 from ..data import Prompts
 from ..predictors import gradient_step, ridge, softmax_heads
@@ -113,14 +115,16 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "icl_linear.diabetes",
-    "E10: rows of a real table as prompts: two heads equal debiased gradient descent; on "
-    "correlated features the isotropic step is the wrong one and a single head does better.",
+    entry("icl_linear.diabetes"),
     Diabetes(),
     Diabetes(draws=1000),
     measure,
     checks,
     draw,
+    Tidy(
+        {"whitened": "", "length": "", "risk": "predictor", "error": "predictor"},
+        {"predictor": NAMES},
+    ),
+    work=lambda c: c.draws * sum(c.lengths),
     points=lambda config: [(k, n) for k in ("whitened", "raw") for n in config.lengths],
-    budget=10,
 )

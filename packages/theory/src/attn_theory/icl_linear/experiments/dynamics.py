@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most, close
+from ...tables import Tidy
 from .. import theory
 from ..analysis import analyse
 from ..data import LinearRegression
@@ -27,6 +29,7 @@ class Dynamics(Config):
     batch: int = 256
     lr: float = 5e-3
     snapshots: int = 5
+    device: str = "cpu"
 
 
 def measure(config: Dynamics, heads: int) -> Arrays:
@@ -156,15 +159,33 @@ def _trajectories(axes, part: Arrays, config: Dynamics) -> None:
 
 
 EXPERIMENT = Experiment(
-    "icl_linear.dynamics",
-    "E3, E4: KQ becomes a multiple of the identity, OV reads the label alone, the values sum to "
-    "zero; trajectories of omega and mu, all seeds.",
+    entry("icl_linear.dynamics"),
     Dynamics(),
     Dynamics(heads=(4,), seeds=2, steps=900, batch=128, lr=1e-2),
     measure,
     checks,
     draw,
+    Tidy(
+        {
+            "heads": "",
+            "two_sided": "seed",
+            "roles": "seed head",
+            "diagonal_share": "seed head",
+            "label_share": "seed head",
+            "zero_sum": "seed",
+            "step": "seed",
+        }
+    ),
+    more={
+        "trajectories": Tidy(
+            {"heads": "", "omega": "step seed head", "mu": "step seed head"}, {"step": "steps"}
+        ),
+        "kq": Tidy(
+            {"heads": "", "snapshots": "step seed head row column"}, {"step": "snapshot_steps"}
+        ),
+        "ov": Tidy({"heads": "", "ov": "seed head output column"}),
+    },
+    work=lambda c: c.seeds * c.steps * c.batch * c.length * sum(c.heads),
     points=lambda config: config.heads,
     revision=2,
-    budget=40,
 )

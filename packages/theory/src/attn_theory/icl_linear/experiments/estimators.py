@@ -6,9 +6,11 @@ import numpy as np
 import torch
 
 from ... import montecarlo, plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, close, near
 from ...references import known
 from ...seeds import torch_generator
+from ...tables import Tidy
 from .. import theory
 from ..data import LinearRegression
 from ..predictors import gradient_step, ridge, softmax_heads
@@ -29,6 +31,7 @@ class Estimators(Config):
     tuned_at: int = 40
     prompts: int = 100_000
     batch: int = 500
+    device: str = "cpu"
 
 
 def measure(config: Estimators, length: int) -> Arrays:
@@ -118,15 +121,26 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "icl_linear.estimators",
-    "E1: risk of two heads, one head, gradient descent, debiased gradient descent and ridge "
-    "against context length, on common prompts, with closed forms.",
+    entry("icl_linear.estimators"),
     Estimators(),
     Estimators(lengths=(10, 20, 40), prompts=20_000),
     measure,
     checks,
     draw,
+    Tidy(
+        {
+            "length": "",
+            "risk": "predictor",
+            "error": "predictor",
+            "gd": "",
+            "dgd": "",
+            "bayes": "",
+            "bayes_error": "",
+            "bayes_limit": "",
+        },
+        {"predictor": NAMES},
+    ),
+    work=lambda c: c.prompts * sum(c.lengths),
     points=lambda config: config.lengths,
     revision=3,
-    budget=15,
 )

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
 from ...references import known
 from ...seeds import numpy_generator
+from ...tables import Tidy
 from .. import theory
 from ..references import REFERENCES
 
@@ -112,13 +114,15 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "icl_linear.flow",
-    "E4: gradient flow on the approximate loss for two heads: the signs split, the values sum to "
-    "zero, then omega drifts as t^(-1/6); runs whose heads start alike stay with one sign.",
+    entry("icl_linear.flow"),
     Flow(),
     Flow(steps=100_000, seeds=8),
     measure,
     checks,
     draw,
-    budget=15,
+    Tidy(
+        {"omega": "t seed head", "mu": "t seed head", "loss": "t seed", "two_sided": "seed"},
+        {"t": "t"},
+    ),
+    work=lambda c: c.steps * c.seeds * c.heads**2,
 )

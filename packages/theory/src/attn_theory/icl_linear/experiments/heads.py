@@ -6,9 +6,11 @@ import numpy as np
 import torch
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
 from ...references import known
 from ...seeds import torch_generator
+from ...tables import Tidy
 from .. import theory
 from ..analysis import analyse
 from ..data import LinearRegression, Prompts
@@ -32,6 +34,7 @@ class Heads(Config):
     batch: int = 256
     lr: float = 5e-3
     prompts: int = 20_000
+    device: str = "cpu"
 
 
 def measure(config: Heads, heads: int) -> Arrays:
@@ -151,15 +154,28 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "icl_linear.heads",
-    "E2: risk of trained models of 1, 2, 4 and 8 heads; all seeds, with the number of them that "
-    "found heads of both signs.",
+    entry("icl_linear.heads"),
     Heads(),
     Heads(heads=(1, 4), seeds=2, lengths=(40,), steps=700, batch=128, lr=1e-2, prompts=5_000),
     measure,
     checks,
     draw,
+    Tidy(
+        {
+            "heads": "",
+            "risk": "length seed",
+            "error": "length seed",
+            "two_sided": "seed",
+            "dgd": "length",
+            "bayes": "length",
+            "one_head": "",
+        },
+        {"length": "lengths"},
+    ),
+    more={"training": Tidy({"heads": "", "loss": "step seed"}, {"step": "steps"})},
+    work=lambda c: (
+        c.seeds * sum(c.heads) * (c.steps * c.batch * c.length + c.prompts * sum(c.lengths))
+    ),
     points=lambda config: config.heads,
     revision=4,
-    budget=70,
 )

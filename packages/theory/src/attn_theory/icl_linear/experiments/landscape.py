@@ -6,9 +6,11 @@ import numpy as np
 import torch
 
 from ... import montecarlo, plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, close, near
 from ...references import known
 from ...seeds import torch_generator
+from ...tables import Tidy
 from .. import theory
 from ..data import LinearRegression
 from ..predictors import smoothers
@@ -25,6 +27,7 @@ class Landscape(Config):
     g: tuple[float, ...] = (0.02, 0.05, 0.1, 0.13, 0.2, 0.25, 0.3, 0.35, 0.4)
     prompts: int = 200_000
     batch: int = 1_000
+    device: str = "cpu"
 
 
 def measure(config: Landscape, point: None) -> Arrays:
@@ -102,14 +105,13 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "icl_linear.landscape",
-    "E5: along the valley of the symmetric pair the risk hardly rises: gamma is where training "
-    "stopped, not a fixed point.",
+    entry("icl_linear.landscape"),
     Landscape(),
     Landscape(prompts=20_000),
     measure,
     checks,
     draw,
+    Tidy({"risk": "g", "rise_error": "g", "m": "g", "m_theory": "g"}, {"g": "g"}),
+    work=lambda c: c.prompts * c.length * len(c.g),
     revision=2,
-    budget=3,
 )

@@ -8,9 +8,11 @@ import torch
 from core_attn import bidirectional_linear_attention
 
 from ... import montecarlo, plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, close, near
 from ...references import known
 from ...seeds import torch_generator
+from ...tables import Tidy
 from .. import theory
 from ..data import LinearRegression
 from ..predictors import softmax_heads
@@ -30,6 +32,7 @@ class Length(Config):
     lengths: tuple[int, ...] = (20, 40, 80, 160, 320)
     prompts: int = 60_000
     batch: int = 1_000
+    device: str = "cpu"
 
 
 def measure(config: Length, length: int) -> Arrays:
@@ -102,15 +105,17 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "icl_linear.length",
-    "E6: tuned at length 40, softmax heads improve with longer contexts, unnormalised linear "
-    "attention fails away from it.",
+    entry("icl_linear.length"),
     Length(),
     Length(prompts=10_000, lengths=(20, 40, 80)),
     measure,
     checks,
     draw,
+    Tidy(
+        {"length": "", "risk": "predictor", "error": "predictor", "linear": "", "dgd": ""},
+        {"predictor": NAMES},
+    ),
+    work=lambda c: c.prompts * sum(c.lengths),
     points=lambda config: config.lengths,
     revision=2,
-    budget=5,
 )

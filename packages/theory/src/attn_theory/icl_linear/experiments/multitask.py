@@ -6,10 +6,12 @@ import numpy as np
 import torch
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
 from ...optimize import lbfgs
 from ...references import known
 from ...seeds import torch_generator
+from ...tables import Tidy
 from .. import theory
 from ..data import MultiTask
 from ..predictors import read_labels
@@ -32,6 +34,7 @@ class MultiTaskHeads(Config):
     support: int = 4
     prompts: int = 12_000
     iterations: int = 80
+    device: str = "cpu"
 
     @property
     def task(self) -> MultiTask:
@@ -138,15 +141,17 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "icl_linear.multitask",
-    "E8: two tasks on overlapping coordinates: one head smooths, two share one step, three keep "
-    "the tasks apart in superposition.",
+    entry("icl_linear.multitask"),
     MultiTaskHeads(),
     MultiTaskHeads(seeds=2, heads=(1, 3), prompts=3_000, iterations=60),
     measure,
     checks,
     draw,
+    Tidy({"heads": "", "loss": "seed"}),
+    more={
+        "weights": Tidy({"heads": "", "diagonal": "seed head coordinate", "mu": "seed task head"})
+    },
+    work=lambda c: c.seeds * sum(c.heads) * c.iterations * c.prompts * c.length,
     points=lambda config: config.heads,
     revision=3,
-    budget=45,
 )

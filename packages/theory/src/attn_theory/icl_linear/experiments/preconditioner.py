@@ -6,10 +6,12 @@ import numpy as np
 import torch
 
 from ... import montecarlo, plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
 from ...optimize import lbfgs
 from ...references import known
 from ...seeds import torch_generator
+from ...tables import Tidy
 from .. import theory
 from ..data import LinearRegression
 from ..predictors import read_labels
@@ -27,6 +29,7 @@ class Preconditioner(Config):
     prompts: int = 20_000
     iterations: int = 60
     test: int = 100_000
+    device: str = "cpu"
 
 
 def measure(config: Preconditioner, point: None) -> Arrays:
@@ -103,14 +106,17 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "icl_linear.preconditioner",
-    "E7: covariates correlated as rho^|i-j|: the learned KQ is the best preconditioner of a "
-    "debiased gradient step.",
+    entry("icl_linear.preconditioner"),
     Preconditioner(),
     Preconditioner(prompts=5_000, test=20_000, iterations=30),
     measure,
     checks,
     draw,
+    Tidy(
+        {"risk": "predictor", "error": "predictor", "distance": ""},
+        {"predictor": ("G", "best scalar step", "learned")},
+    ),
+    more={"matrices": Tidy({"learned": "row column", "best": "row column"})},
+    work=lambda c: (c.iterations * c.prompts + c.test) * c.length,
     revision=3,
-    budget=20,
 )

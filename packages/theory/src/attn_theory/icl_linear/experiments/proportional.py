@@ -6,9 +6,11 @@ import numpy as np
 import torch
 
 from ... import montecarlo, plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
 from ...references import known
 from ...seeds import torch_generator
+from ...tables import Tidy
 from .. import theory
 from ..data import LinearRegression
 from ..predictors import gradient_step, ridge
@@ -24,6 +26,7 @@ class Proportional(Config):
     noise: float = 3.0
     prompts: int = 20_000
     batch: int = 1_000
+    device: str = "cpu"
 
 
 def limit_step(xi: float, s2: float) -> float:
@@ -96,15 +99,17 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "icl_linear.proportional",
-    "E9: with d growing in proportion to the length, one gradient step stays within a constant "
-    "factor of the Bayes risk.",
+    entry("icl_linear.proportional"),
     Proportional(),
     Proportional(d=(10, 20), prompts=5_000),
     measure,
     checks,
     draw,
+    Tidy(
+        {"d": "", "xi": "", "risk": "predictor", "error": "predictor", "gd": "", "bayes": ""},
+        {"predictor": ("GD", "ridge", "Bayes, Rao-Blackwell")},
+    ),
+    work=lambda c: c.prompts * c.length * sum(c.d),
     points=lambda config: config.d,
     revision=2,
-    budget=20,
 )

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most
 from ...seeds import numpy_generator
+from ...tables import Tidy
 from .. import theory
 from ..dynamics import glauber
 from ..model import Network, draw_patterns
@@ -63,13 +65,12 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "multitask_hebbian.cost",
-    "F6: along Glauber trajectories energy and the product of the two quadratic losses lie on one "
-    "line exactly.",
+    entry("multitask_hebbian.cost"),
     Cost(),
     Cost(n=200),
     measure,
     checks,
     draw,
-    budget=3,
+    Tidy({"energy": "sweep seed", "products": "sweep seed", "constant": "seed"}),
+    work=lambda c: c.seeds * c.n * c.k * c.sweeps,
 )

@@ -7,8 +7,10 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_least
 from ...seeds import numpy_generator
+from ...tables import Tidy
 from ..dynamics import glauber
 from ..model import Network
 
@@ -94,12 +96,13 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "multitask_hebbian.digits",
-    "F10: scanned digits: class means with undecided pixels blank, and test images relaxed.",
+    entry("multitask_hebbian.digits"),
     Digits(),
     Digits(),
     measure,
     checks,
     draw,
-    budget=2,
+    Tidy({"truth": "image", "before": "image pattern", "after": "image pattern"}),
+    more={"pictures": Tidy({"archetypes": "pixel class", "example": "pixel", "relaxed": "pixel"})},
+    work=lambda c: c.tests,
 )

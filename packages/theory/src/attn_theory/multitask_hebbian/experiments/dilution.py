@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Experiment, Result, at_most, close, near
 from ...references import known
+from ...tables import Tidy
 from .. import theory
 from ..references import REFERENCES
 from .simulate import Chains, squares_against_limit, still_drifting, stored
@@ -84,15 +86,27 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "multitask_hebbian.dilution",
-    "F1: overlaps against dilution: hierarchical (1-d) d^(k-1) below d_c, then towards equal "
-    "amplitudes; self-consistency and Monte Carlo.",
+    entry("multitask_hebbian.dilution"),
     Dilution(),
     Dilution(patterns=(3,), dilutions=(0.3, 0.5, 0.8), curve=12, n=1500, seeds=24),
     measure,
     checks,
     draw,
+    Tidy(
+        {
+            "k": "",
+            "dilution": "",
+            "overlap": "seed pattern",
+            "finite": "seed pattern",
+            "infinite": "pattern",
+            "energy": "seed",
+            "drift": "",
+            "drift_error": "",
+            "sweeps": "",
+            "stationary": "",
+        }
+    ),
+    work=lambda c: c.seeds * c.n * sum(c.patterns) * len(c.dilutions),
     points=lambda config: [(k, d) for k in config.patterns for d in config.dilutions],
     revision=4,
-    budget=40,
 )

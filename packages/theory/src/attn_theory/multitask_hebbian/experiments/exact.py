@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import montecarlo, plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, close
 from ...seeds import numpy_generator
+from ...tables import Tidy
 from ..dynamics import glauber
 from ..exact import boltzmann
 from ..model import Network, draw_patterns, magnetisations
@@ -77,13 +79,21 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "multitask_hebbian.exact",
-    "Glauber chains of small networks have the energies and overlap products of the Boltzmann sum.",
+    entry("multitask_hebbian.exact"),
     Exact(),
     Exact(seeds=400, temperatures=(0.2, 0.8)),
     measure,
     checks,
     draw,
+    Tidy(
+        {
+            "temperature": "",
+            "energy": "seed",
+            "energy_law": "",
+            "products": "seed a b",
+            "products_law": "a b",
+        }
+    ),
+    work=lambda c: c.seeds * c.n * c.k * c.sweeps * len(c.temperatures),
     points=lambda config: config.temperatures,
-    budget=5,
 )

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import montecarlo, plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Experiment, Result, at_least, at_most, close
 from ...references import known
 from ...seeds import numpy_generator
+from ...tables import Tidy
 from .. import theory
 from ..model import (
     Network,
@@ -230,16 +232,31 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "multitask_hebbian.examples",
-    "F4, F5: overlaps with the archetypes against the number of examples, chains run until "
-    "stationary: with and without a teacher the same above the learning threshold; below it the "
-    "network without a teacher settles on examples, and apart once K M nears N.",
+    entry("multitask_hebbian.examples"),
     Examples(),
     Examples(qualities=(0.2,), ratios=(1.0, 4.0), sizes=(), small=(200,), n=1000, seeds=6),
     measure,
     checks,
     draw,
+    Tidy(
+        {
+            "quality": "",
+            "examples": "",
+            "n": "",
+            "rho": "",
+            "theory": "pattern",
+            "overlap": "protocol start seed pattern",
+            "nearest_example": "protocol start seed",
+            "energy": "protocol start seed",
+            "sweeps": "protocol start",
+            "stationary": "protocol start",
+        },
+        {
+            "protocol": ("supervised", "unsupervised"),
+            "start": ("archetypes", "example", "random"),
+        },
+    ),
+    work=lambda c: c.seeds * c.k * sum(count * n for _, count, n in points(c)),
     points=points,
     revision=3,
-    budget=150,
 )

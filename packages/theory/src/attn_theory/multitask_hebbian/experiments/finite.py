@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import montecarlo, plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Experiment, Result, close, near
 from ...references import known
+from ...tables import Tidy
 from .. import theory
 from ..references import REFERENCES
 from .simulate import Chains, still_drifting, stored
@@ -77,15 +79,27 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "multitask_hebbian.finite",
-    "Monte Carlo of every replica lies on the self-consistency of its own patterns; dotted: the "
-    "infinite network.",
+    entry("multitask_hebbian.finite"),
     Finite(),
     Finite(n=1500, seeds=32),
     measure,
     checks,
     draw,
+    Tidy(
+        {
+            "dilution": "",
+            "temperature": "",
+            "overlap": "seed pattern",
+            "finite": "seed pattern",
+            "infinite": "pattern",
+            "energy": "seed",
+            "drift": "",
+            "drift_error": "",
+            "sweeps": "",
+            "stationary": "",
+        }
+    ),
+    work=lambda c: c.seeds * c.n,
     points=lambda config: POINTS,
     revision=2,
-    budget=20,
 )

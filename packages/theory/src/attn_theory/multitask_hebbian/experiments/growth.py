@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Experiment, Result, at_most, close
+from ...tables import Tidy
 from .. import theory
 from .simulate import Chains, still_drifting, stored
 
@@ -85,15 +87,27 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "multitask_hebbian.growth",
-    "F8: with K growing as log N all patterns are still retrieved together; deviations are those "
-    "of the drawn patterns and fall as N^(-1/2).",
+    entry("multitask_hebbian.growth"),
     Growth(),
     Growth(sizes=(500, 1000, 4000), seeds=32),
     measure,
     checks,
     draw,
+    Tidy(
+        {
+            "n": "",
+            "k": "",
+            "overlap": "seed pattern",
+            "finite": "seed pattern",
+            "infinite": "pattern",
+            "energy": "seed",
+            "drift": "",
+            "drift_error": "",
+            "sweeps": "",
+            "stationary": "",
+        }
+    ),
+    work=lambda c: c.seeds * sum(c.sizes),
     points=lambda config: config.sizes,
     revision=2,
-    budget=30,
 )

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Experiment, Result, at_least, at_most
+from ...tables import Tidy
 from .simulate import Chains, still_drifting, stored
 
 
@@ -55,14 +57,25 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "multitask_hebbian.hopfield",
-    "F9: a standard Hopfield network (d = 0) retrieves one pattern; with blanks the others follow.",
+    entry("multitask_hebbian.hopfield"),
     Hopfield(),
     Hopfield(n=800),
     measure,
     checks,
     draw,
+    Tidy(
+        {
+            "dilution": "",
+            "overlap": "seed pattern",
+            "finite": "seed pattern",
+            "energy": "seed",
+            "drift": "",
+            "drift_error": "",
+            "sweeps": "",
+            "stationary": "",
+        }
+    ),
+    work=lambda c: c.seeds * c.n * c.k * len(c.dilutions),
     points=lambda config: config.dilutions,
     revision=2,
-    budget=5,
 )

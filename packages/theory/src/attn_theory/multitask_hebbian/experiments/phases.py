@@ -6,14 +6,16 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, close
+from ...catalog import entry
+from ...experiment import Arrays, Check, Experiment, Result, Settings, close
+from ...tables import Tidy
 from .. import theory
 
 NAMES = ("paramagnet", "parallel", "hierarchical", "single")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phases(Config):
+class Phases(Settings):
     """Size of the grid."""
 
     k: int = 3
@@ -76,13 +78,12 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "multitask_hebbian.phases",
-    "F3: phase diagram for three patterns, classified by the equality of the two largest overlaps "
-    "of the solution reached from the hierarchical state.",
+    entry("multitask_hebbian.phases"),
     Phases(),
     Phases(size=20, iterations=600),
     measure,
     checks,
     draw,
-    budget=40,
+    Tidy({"phase": "d t", "m": "d t pattern"}, {"d": "d", "t": "t"}),
+    work=lambda c: c.size**2 * 3**c.k * c.iterations,
 )

@@ -7,8 +7,10 @@ from scipy.special import erf
 from scipy.stats import binom
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, close
 from ...seeds import numpy_generator
+from ...tables import Tidy
 from ..dynamics import parallel_step
 from ..model import Network, draw_examples, draw_patterns, entropy
 
@@ -84,17 +86,16 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "multitask_hebbian.signal",
-    "F7: one synchronous step (linear attention over the patterns) from an archetype: share of "
-    "right spins against load, and against the entropy of the examples.",
+    entry("multitask_hebbian.signal"),
     Signal(),
     Signal(n=400, loads=(0.1, 0.8), examples=(5, 24)),
     measure,
     checks,
     draw,
+    Tidy({"examples": "", "value": "", "rho": "", "right": "seed", "law": ""}),
+    work=lambda c: c.seeds * c.n * (c.n * sum(c.loads) + sum(c.examples)),
     points=lambda config: [
         *(("load", x) for x in config.loads),
         *(("examples", x) for x in config.examples),
     ],
-    budget=15,
 )

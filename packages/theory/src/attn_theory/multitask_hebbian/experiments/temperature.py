@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Experiment, Result, at_most, close
+from ...tables import Tidy
 from .. import theory
 from .simulate import Chains, squares_against_limit, still_drifting, stored
 
@@ -67,15 +69,27 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "multitask_hebbian.temperature",
-    "F2: overlaps against temperature: the hierarchy merges into equal amplitudes and vanishes at "
-    "T_c = 1 - d.",
+    entry("multitask_hebbian.temperature"),
     Temperature(),
     Temperature(dilutions=(0.3, 0.7), temperatures=(0.05,), n=1500, seeds=24),
     measure,
     checks,
     draw,
+    Tidy(
+        {
+            "dilution": "",
+            "temperature": "",
+            "overlap": "seed pattern",
+            "finite": "seed pattern",
+            "infinite": "pattern",
+            "energy": "seed",
+            "drift": "",
+            "drift_error": "",
+            "sweeps": "",
+            "stationary": "",
+        }
+    ),
+    work=lambda c: c.seeds * c.n * c.k * len(c.dilutions) * len(c.temperatures),
     points=lambda config: [(d, t) for d in config.dilutions for t in config.temperatures],
     revision=4,
-    budget=40,
 )

@@ -6,9 +6,11 @@ import numpy as np
 import torch
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, close, near
 from ...references import known
 from ...seeds import torch_generator
+from ...tables import Tidy
 from .. import theory
 from ..references import REFERENCES
 from ..rules import unit
@@ -22,11 +24,7 @@ class Capacity(Config):
     tau: float = 0.25
     bits: int = 32
     repetitions: int = 400
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.tau <= 0:
-            raise ValueError(f"tau must be a positive error, got {self.tau}")
+    device: str = "cpu"
 
 
 def measure(config: Capacity, d: int) -> Arrays:
@@ -54,6 +52,7 @@ def measure(config: Capacity, d: int) -> Arrays:
         "d": d,
         "average": _average(config, d),
         "faultless": below[0] if len(below) else most,
+        "n": np.arange(1, most + 1),
         "share": share,
         "guaranteed": np.median(guaranteed),
     }
@@ -135,15 +134,15 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "pavlov_memory.capacity",
-    "P2: capacity grows as d at a fixed average error, as d/log when nothing may be wrong, as "
-    "sqrt(d) where coherence has to guarantee it: both statements of the paper's two versions.",
+    entry("pavlov_memory.capacity"),
     Capacity(),
     Capacity(widths=(16, 64, 256), repetitions=100),
     measure,
     checks,
     draw,
+    Tidy({"d": "", "average": "", "faultless": "", "guaranteed": ""}),
+    more={"share": Tidy({"d": "", "share": "n"}, {"n": "n"})},
+    work=lambda c: c.repetitions * c.bits * sum(d**2 for d in c.widths),
     points=lambda config: config.widths,
     revision=2,
-    budget=30,
 )

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most, close
+from ...catalog import entry
+from ...experiment import Arrays, Check, Experiment, Result, Settings, at_least, at_most, close
+from ...tables import Tidy
 from .. import theory
 from ..rules import delta, hebbian
 
@@ -14,7 +16,7 @@ A, B, AB = (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditioning(Config):
+class Conditioning(Settings):
     """Trials per phase and learning rate; stimuli A and B are indicator keys."""
 
     rate: float = 0.2
@@ -58,44 +60,47 @@ def strengths(
     return np.stack(curves, -1)
 
 
-def measure(config: Conditioning, point: None) -> Arrays:
-    """Strengths of A and B over all trials, both rules."""
-    return {
-        f"{rule} {name}": strengths(trials, rule, config.rate)
-        for name, trials in protocols(config.trials).items()
-        for rule in ("delta", "hebbian")
-    }
+def measure(config: Conditioning, point: tuple[str, str]) -> Arrays:
+    """Strengths of A and B over all trials, with one rule under one protocol."""
+    rule, protocol = point
+    trials = protocols(config.trials)[protocol]
+    return {"rule": rule, "protocol": protocol, "strength": strengths(trials, rule, config.rate)}
+
+
+def curves(result: Result) -> dict[tuple[str, str], np.ndarray]:
+    """Strengths (trials, stimuli) by rule and protocol."""
+    return {(str(p["rule"]), str(p["protocol"])): p["strength"] for p in result.parts}
 
 
 def checks(result: Result) -> list[Check]:
     """Closed forms of the delta rule, and the contrast."""
-    part, config = result.parts[0], result.config
+    part, config = curves(result), result.config
     n, rate = config.trials, config.rate
-    curve = part["delta acquisition"][:, 0]
+    curve = part["delta", "acquisition"][:, 0]
     t = np.arange(1, n + 1)
     gain = np.abs(curve[:n] - theory.acquisition(t, rate)).max()
     loss = np.abs(curve[n:] - curve[n - 1] * (1 - rate) ** t).max()
-    blocked = part["delta blocking"][-1, 1]
-    hebbian = part["hebbian blocking"][-1, 1]
+    blocked = part["delta", "blocking"][-1, 1]
+    hebbian = part["hebbian", "blocking"][-1, 1]
     return [
         at_most("acquisition v 1 - (1 - rate)^t", gain, 1e-14),
         at_most("extinction v V_0 (1 - rate)^t", loss, 1e-14),
         at_most("blocking: |V_B|", abs(blocked), 3.5e-9),
         at_least("no blocking in a Hebbian memory: V_B", hebbian, 1.0),
-        close("overshadowing: V_A", part["delta overshadowing"][-1, 0], 0.5, 1e-12),
-        close("overshadowing: V_B", part["delta overshadowing"][-1, 1], 0.5, 1e-12),
-        close("inhibition: V_A", part["delta inhibition"][-1, 0], 1.0, 1e-6),
-        close("inhibition: V_B", part["delta inhibition"][-1, 1], -1.0, 1e-6),
+        close("overshadowing: V_A", part["delta", "overshadowing"][-1, 0], 0.5, 1e-12),
+        close("overshadowing: V_B", part["delta", "overshadowing"][-1, 1], 0.5, 1e-12),
+        close("inhibition: V_A", part["delta", "inhibition"][-1, 0], 1.0, 1e-6),
+        close("inhibition: V_B", part["delta", "inhibition"][-1, 1], -1.0, 1e-6),
     ]
 
 
 def draw(result: Result):
     """Strengths over trials: delta above, Hebbian below."""
     figure, axes = plotting.panels(2, 4, width=3, height=2.4)
-    part, config = result.parts[0], result.config
+    part, config = curves(result), result.config
     for row, rule in zip(axes, ("delta", "hebbian"), strict=True):
         for ax, name in zip(row, protocols(1), strict=True):
-            curve = part[f"{rule} {name}"]
+            curve = part[rule, name]
             t = np.arange(1, len(curve) + 1)
             for i, stimulus in enumerate("AB"):
                 plotting.line(ax, t, curve[:, i], index=i, label=f"V_{stimulus}")
@@ -108,13 +113,14 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "pavlov_memory.conditioning",
-    "P6: acquisition and extinction, blocking, overshadowing and conditioned inhibition under the "
-    "delta rule; a Hebbian memory shows no blocking.",
+    entry("pavlov_memory.conditioning"),
     Conditioning(),
     Conditioning(),
     measure,
     checks,
     draw,
-    budget=1,
+    Tidy({"rule": "", "protocol": "", "strength": "trial stimulus"}, {"stimulus": ("A", "B")}),
+    work=lambda c: c.trials,
+    points=lambda config: [(rule, name) for name in protocols(1) for rule in ("delta", "hebbian")],
+    revision=2,
 )

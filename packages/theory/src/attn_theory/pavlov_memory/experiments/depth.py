@@ -8,8 +8,10 @@ import torch
 from core_attn import attention, bidirectional_linear_attention
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
 from ...seeds import torch_generator
+from ...tables import Tidy
 from .. import theory
 from ..rules import unit
 
@@ -33,6 +35,18 @@ class Depth(Config):
         *(64, 512, 4, 1),
     )
     sharpness: float = 12.0
+    device: str = "cpu"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.chains) % 4:
+            raise ValueError(f"chains must be groups of four (n, d, L, H), got {len(self.chains)}")
+
+
+def points(config: Depth) -> list[tuple[int, int, int, int]]:
+    """The chains, four numbers each."""
+    n, d, layers, heads = (config.chains[i::4] for i in range(4))
+    return list(zip(n, d, layers, heads, strict=True))
 
 
 def measure(config: Depth, chain: tuple[int, int, int, int]) -> Arrays:
@@ -55,7 +69,10 @@ def measure(config: Depth, chain: tuple[int, int, int, int]) -> Arrays:
         keys = following
     errors = [(x - keys).square().sum((1, 2, 3)) / (n * heads) for x in (linear, clean)]
     return {
-        "chain": np.array(chain),
+        "n": n,
+        "d": d,
+        "layers": layers,
+        "heads": heads,
         "linear": errors[0].double().cpu().numpy(),
         "clean": errors[1].double().cpu().numpy(),
         "law": theory.depth_error(n, d, layers, heads),
@@ -74,7 +91,7 @@ def checks(result: Result) -> list[Check]:
     """The law for every chain; the cleaned chain."""
     out = []
     for part in result.parts:
-        n, d, layers, heads = (int(x) for x in part["chain"])
+        n, d, layers, heads = (int(part[name]) for name in ("n", "d", "layers", "heads"))
         law = float(part["law"])
         se = part["linear"].std() / result.config.seeds**0.5
         tolerance = max(0.12 * law if layers > 1 else 0.02 * law, 3 * se)
@@ -96,7 +113,7 @@ def draw(result: Result):
     fine = np.geomspace(0.3, 6, 50)
     plotting.line(ax, fine, fine, index=6, label="law")
     for i, part in enumerate(result.parts):
-        n, d, layers, heads = (int(x) for x in part["chain"])
+        n, d, layers, heads = (int(part[name]) for name in ("n", "d", "layers", "heads"))
         same = np.flatnonzero(np.isclose(law, part["law"])).tolist()
         # Chains of one law lie on one point: their labels stand above it, one over the other.
         height = 6 + 9 * same.index(i) if len(same) > 1 else -9
@@ -109,16 +126,23 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "pavlov_memory.depth",
-    "P4: a chain of linear memories errs as (1 + (n-1)/(dH))^L - 1; softmax clean-up after each "
-    "layer removes the compounding.",
+    entry("pavlov_memory.depth"),
     Depth(),
     Depth(seeds=12),
     measure,
     checks,
     draw,
-    points=lambda config: [
-        tuple(config.chains[i : i + 4]) for i in range(0, len(config.chains), 4)
-    ],
-    budget=15,
+    Tidy(
+        {
+            "n": "",
+            "d": "",
+            "layers": "",
+            "heads": "",
+            "linear": "seed",
+            "clean": "seed",
+            "law": "",
+        }
+    ),
+    work=lambda c: c.seeds * sum(n * n * d * layers * heads for n, d, layers, heads in points(c)),
+    points=points,
 )

@@ -8,8 +8,10 @@ import torch
 from core_attn import bidirectional_linear_attention
 
 from ... import montecarlo, plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, close
 from ...seeds import torch_generator
+from ...tables import Tidy
 from .. import theory
 from ..rules import unit
 
@@ -24,6 +26,7 @@ class Errors(Config):
     loads: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 2.0)
     bits: int = 32
     repetitions: int = 64
+    device: str = "cpu"
 
 
 def measure(config: Errors, point: tuple[int, float]) -> Arrays:
@@ -89,13 +92,18 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "pavlov_memory.errors",
-    "P1: the error of Hebbian recall is (n-1)/d; its bits flip as Gaussian crosstalk predicts.",
+    entry("pavlov_memory.errors"),
     Errors(),
     Errors(widths=(16, 64, 256), repetitions=16),
     measure,
     checks,
     draw,
+    Tidy(
+        {"d": "", "n": "", "measured": "kind", "error": "kind", "law": "kind"},
+        {"kind": ("relative error", "bit error")},
+    ),
+    work=lambda c: (
+        c.repetitions * sum(load * max(1024, d) * d for d in c.widths for load in c.loads)
+    ),
     points=lambda config: [(d, load) for d in config.widths for load in config.loads],
-    budget=30,
 )

@@ -8,9 +8,11 @@ import torch
 from core_attn import bidirectional_linear_attention, delta_rule
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close, near
 from ...references import known
 from ...seeds import torch_generator
+from ...tables import Tidy
 from .. import theory
 from ..references import REFERENCES
 from ..rules import unit
@@ -24,6 +26,7 @@ class Passes(Config):
     d: int = 64
     pairs: tuple[int, ...] = (16, 32, 63, 64, 96)
     passes: int = 400
+    device: str = "cpu"
 
 
 def measure(config: Passes, n: int) -> Arrays:
@@ -51,6 +54,9 @@ def measure(config: Passes, n: int) -> Arrays:
     return {
         "n": n,
         "error": np.array(curves),
+        "mean": np.mean(curves, -1),
+        "mean_error": np.std(curves, -1, ddof=1) / config.seeds**0.5,
+        "one_pass": np.array(curves)[0, 0],
         "hebbian": hebbian,
         "floor": relative(k @ best),
         "law": theory.delta_floor(n, config.d),
@@ -111,14 +117,20 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "pavlov_memory.passes",
-    "P3: the delta rule beats the Hebbian one in a single pass, is exact after many up to n = d, "
-    "and needs a falling rate to reach the least-squares floor beyond.",
+    entry("pavlov_memory.passes"),
     Passes(),
     Passes(seeds=16, passes=200, pairs=(16, 63)),
     measure,
     checks,
     draw,
+    Tidy({"n": "", "one_pass": "seed", "hebbian": "seed", "floor": "seed", "law": ""}),
+    more={
+        "curves": Tidy(
+            {"n": "", "mean": "beta pass", "mean_error": "beta pass"},
+            {"beta": ("1", "1/(1+p/4)")},
+        )
+    },
+    work=lambda c: c.seeds * c.passes * c.d * sum(c.pairs),
     points=lambda config: config.pairs,
-    budget=55,
+    revision=2,
 )

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, close, near
 from ...references import known
 from ...seeds import numpy_generator
+from ...tables import Tidy
 from .. import theory
 from ..references import REFERENCES
 
@@ -81,14 +83,15 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "pavlov_memory.reliability",
-    "P5: with heads that fail independently, (1 - p^H)^L: heads need to grow only as the log of "
-    "the depth.",
+    entry("pavlov_memory.reliability"),
     Reliability(),
     Reliability(samples=40_000),
     measure,
     checks,
     draw,
+    Tidy(
+        {"heads": "", "works": "layers", "error": "layers", "law": "layers"}, {"layers": "layers"}
+    ),
+    work=lambda c: c.samples * sum(c.heads) * max(c.layers),
     points=lambda config: config.heads,
-    budget=5,
 )

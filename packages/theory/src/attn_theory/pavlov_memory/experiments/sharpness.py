@@ -8,8 +8,10 @@ import torch
 from core_attn import attention_weights
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, close
 from ...seeds import torch_generator
+from ...tables import Tidy
 from .. import theory
 from ..rules import unit
 
@@ -22,6 +24,7 @@ class Sharpness(Config):
     d: int = 256
     pairs: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512)
     sharpness: tuple[float, ...] = tuple(float(x) for x in np.linspace(0.5, 12, 47))
+    device: str = "cpu"
 
 
 def measure(config: Sharpness, n: int) -> Arrays:
@@ -73,13 +76,14 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "pavlov_memory.sharpness",
-    "P7: the softmax sharpness needed for clean retrieval grows as log n.",
+    entry("pavlov_memory.sharpness"),
     Sharpness(),
     Sharpness(seeds=4, pairs=(8, 32, 128)),
     measure,
     checks,
     draw,
+    Tidy({"n": "", "critical": "seed", "law": ""}),
+    more={"weight": Tidy({"n": "", "weight": "sharpness seed"}, {"sharpness": "sharpness"})},
+    work=lambda c: c.seeds * c.d * len(c.sharpness) * sum(n**2 for n in c.pairs),
     points=lambda config: config.pairs,
-    budget=15,
 )

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from core_attn import delta_rule, linear_attention
 
 from ... import montecarlo, plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
 from ...optimize import CosineAdam
 from ...seeds import torch_generator
+from ...tables import Tidy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class TrainedRecall(Config):
     batch: int = 32
     steps: int = 400
     lr: float = 0.02
+    device: str = "cpu"
 
 
 def measure(config: TrainedRecall, point: tuple[str, int]) -> Arrays:
@@ -122,15 +125,17 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "pavlov_memory.trained",
-    "P8: trained to recall pairs, a delta-rule layer errs less than a linear-attention layer at "
-    "every width, as the laws say; in accuracy of the nearest value the two are level.",
+    entry("pavlov_memory.trained"),
     TrainedRecall(),
     TrainedRecall(seeds=3, widths=(16, 32), steps=120, batch=16),
     measure,
     checks,
     draw,
+    Tidy(
+        {"delta": "", "width": "", "error": "seed", "accuracy": "seed", "beta": "seed"},
+        rename={"error": "relative_error"},
+    ),
+    work=lambda c: c.seeds * c.steps * c.batch * c.pairs * sum(c.widths),
     points=lambda config: [(rule, w) for rule in ("linear", "delta") for w in config.widths],
     revision=3,
-    budget=60,
 )

@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most
 from ...references import known
+from ...tables import Tidy
 from ..data import paper_targets
 from ..learning import test_errors
 from ..references import REFERENCES
@@ -29,6 +31,7 @@ class Curves(Config):
     sizes: tuple[int, ...] = (256, 1024, 4096)
     noise: float = 0.1
     kernel_up_to: int = 1024
+    device: str = "cpu"
 
 
 def points(config: Curves) -> list[tuple[int, str]]:
@@ -122,7 +125,7 @@ def draw(result: Result):
     figure, axes = plotting.panels(3, 3, width=3.2, height=2.6)
     for j, (ax, name) in enumerate(zip(axes.flat, names, strict=True)):
         for i, (model, values) in enumerate(errors.items()):
-            x = np.array(config.sizes)
+            x = np.array(config.sizes[: values.shape[1]])
             mean = values[..., j].mean(0)
             if model == "kernel":
                 label = "RFA, infinite heads"
@@ -141,30 +144,38 @@ def draw(result: Result):
     return figure
 
 
+TIDY = Tidy(
+    {"model": "", "seed": "", "error": "size target"},
+    {"size": "sizes", "target": target_names()},
+    {"error": "test_error"},
+)
+
+
+def _work(config: Curves) -> float:
+    return config.seeds * config.heads * config.d**2 * (max(config.sizes) + 1500)
+
+
 FAST = Experiment(
-    "random_feature_attention.fast",
-    "d = N = 8, 400 heads: test error of RFA, BRFA and a two-layer network of equal size on "
-    "permutation-invariant targets; with a rotation between query and keys as control. Stars: one "
-    "seed of an earlier run.",
+    entry("random_feature_attention.fast"),
     Curves(),
     Curves(seeds=1, sizes=(256, 512), heads=100, kernel_up_to=256),
     measure,
     checks,
     draw,
+    TIDY,
+    work=_work,
     points=points,
     revision=3,
-    budget=210,
 )
 LARGE = Experiment(
-    "random_feature_attention.large",
-    "d = N = 16, 1000 heads (17,000 parameters), the paper's size as recalled: the network has "
-    "learned nothing of even degrees where attention has; q = 4 is learned by nobody.",
+    entry("random_feature_attention.large"),
     Curves(d=16, heads=1000, sizes=(256, 1024, 2048), kernel_up_to=0),
     Curves(d=16, heads=150, sizes=(256, 1024), kernel_up_to=0, seeds=1),
     measure,
     checks,
     draw,
+    TIDY,
+    work=_work,
     points=points,
     revision=3,
-    budget=140,
 )

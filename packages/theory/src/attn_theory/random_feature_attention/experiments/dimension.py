@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, close
+from ...tables import Tidy
 from ..learning import test_errors
 
 
@@ -19,6 +21,7 @@ class Dimension(Config):
     level: float = 0.5
     noise: float = 0.1
     sizes: tuple[int, ...] = (32, 48, 72, 108, 162, 243, 364, 546, 820)
+    device: str = "cpu"
 
 
 def measure(config: Dimension, d: int) -> Arrays:
@@ -75,14 +78,18 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "random_feature_attention.dimension",
-    "Samples that RFA needs for a quadratic of a key grow as about d^2.",
+    entry("random_feature_attention.dimension"),
     Dimension(),
     Dimension(seeds=1, heads=150, sizes=(32, 72, 162, 364, 820)),
     measure,
     checks,
     draw,
+    Tidy(
+        {"d": "", "error": "seed size", "needed": "seed"},
+        {"size": "sizes"},
+        {"error": "test_error"},
+    ),
+    work=lambda c: c.seeds * c.heads * (max(c.sizes) + 1500) * sum(d**2 for d in c.d),
     points=lambda config: config.d,
     revision=2,
-    budget=60,
 )

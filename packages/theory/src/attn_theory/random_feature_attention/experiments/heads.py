@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most
+from ...tables import Tidy
 from ..learning import test_errors
 
 TARGETS = ("f1 p2", "f1 p3", "f1 p4", "f2 q1", "f2 q2", "f2 q4")
@@ -20,6 +22,7 @@ class Heads(Config):
     samples: int = 1024
     heads: tuple[int, ...] = (5, 20, 80, 320, 1280, 0)
     noise: float = 0.1
+    device: str = "cpu"
 
 
 def measure(config: Heads, heads: int) -> Arrays:
@@ -73,15 +76,14 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "random_feature_attention.heads",
-    "More heads at a fixed sample size: the error falls towards that of the infinite-head kernel; "
-    "with 1280 heads it is still up to a fifth above.",
+    entry("random_feature_attention.heads"),
     Heads(),
     Heads(seeds=1, samples=256, heads=(5, 320, 0)),
     measure,
     checks,
     draw,
+    Tidy({"heads": "", "error": "seed target"}, {"target": TARGETS}, {"error": "test_error"}),
+    work=lambda c: c.seeds * c.d**2 * (c.samples + 1500) * max(1, sum(c.heads)),
     points=lambda config: config.heads,
     revision=2,
-    budget=60,
 )

@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most, close
 from ...seeds import torch_generator
+from ...tables import Tidy
 from ..data import Inputs, sphere
 from ..kernel import infinite_kernel
 from ..model import RandomFeatureAttention, RandomFeatureMLP, RFAConfig, gram
@@ -98,13 +100,21 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "random_feature_attention.kernel",
-    "The closed form of the infinite-head kernel against finite heads; permuting or duplicating "
-    "keys changes nothing; scores have unit variance.",
+    entry("random_feature_attention.kernel"),
     Kernel(),
     Kernel(),
     measure,
     checks,
     draw,
-    budget=5,
+    Tidy(
+        {
+            "distance": "heads",
+            "shuffled": "",
+            "doubled": "",
+            "network shuffled": "",
+        },
+        {"heads": "heads"},
+    ),
+    more={"scores": Tidy({"plain": "sample", "biased": "sample"})},
+    work=lambda c: c.samples * c.d**2 * c.keys * sum(c.heads),
 )

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_most
+from ...catalog import entry
+from ...experiment import Arrays, Check, Experiment, Result, Settings, at_most
+from ...tables import Tidy
 from ..construction import approximate, evaluate, grid_points
 from ..targets import LIPSCHITZ, kinked
 
 
 @dataclass(frozen=True, kw_only=True)
-class Maps(Config):
+class Maps(Settings):
     """Degree, and the grid of the pictures."""
 
     degree: int = 8
@@ -24,6 +26,7 @@ def measure(config: Maps, point: None) -> Arrays:
     x = grid_points(2, config.per_axis)
     shape = (config.per_axis, config.per_axis, 2)
     return {
+        "grid": np.linspace(0, 1, config.per_axis),
         "target": kinked(x).reshape(shape),
         "output": evaluate(construction.transformer(), x).reshape(shape),
         "bound": construction.bound(),
@@ -54,12 +57,15 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "universal_approximation.maps",
-    "U2: the error of the construction sits on the kinks and the border.",
+    entry("universal_approximation.maps"),
     Maps(),
     Maps(per_axis=31),
     measure,
     checks,
     draw,
-    budget=3,
+    Tidy(
+        {"target": "x1 x2 component", "output": "x1 x2 component", "bound": "component"},
+        {"x1": "grid", "x2": "grid"},
+    ),
+    work=lambda c: c.per_axis**2 * c.degree**3,
 )

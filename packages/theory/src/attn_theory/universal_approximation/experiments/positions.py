@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most, close
+from ...tables import Tidy
 from ..construction import evaluate, grid_points
 from ..model import TransformerConfig
 from ..targets import kinked, position_bound, times_the_mean
@@ -23,6 +25,7 @@ class Positions(Config):
     steps: int = 1000
     batch: int = 512
     per_axis: int = 101
+    device: str = "cpu"
 
 
 def measure(config: Positions, point: tuple[str, int]) -> Arrays:
@@ -83,15 +86,14 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "universal_approximation.positions",
-    "U4: without positions no width goes below the certified 1/2 on a target that is not "
-    "equivariant; an equivariant target is learned.",
+    entry("universal_approximation.positions"),
     Positions(),
     Positions(widths=(4, 32), seeds=2, steps=300, per_axis=41),
     measure,
     checks,
     draw,
+    Tidy({"target": "", "width": "", "sup": "seed", "commutes": "", "bound": ""}),
+    work=lambda c: c.seeds * c.steps * c.batch * len(c.widths),
     points=lambda config: [(name, w) for name in TARGETS for w in config.widths],
     revision=2,
-    budget=40,
 )

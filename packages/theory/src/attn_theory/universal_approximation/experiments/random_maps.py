@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, near
 from ...references import known
 from ...seeds import numpy_generator
+from ...tables import Tidy
 from ..construction import approximate, grid_points
 from ..references import REFERENCES
 from ..targets import convex_pieces
@@ -27,7 +29,8 @@ def measure(config: RandomMaps, seed: int) -> Arrays:
     f, constants = convex_pieces(numpy_generator(seed, "convex pieces"))
     construction = approximate(f, 2, config.degree, lipschitz=constants)
     x = grid_points(2, config.per_axis)
-    return {"error": np.abs(construction(x) - f(x)).max(0), "bound": construction.bound()}
+    error = np.abs(construction(x) - f(x)).max(0)
+    return {"number": seed, "error": error, "bound": construction.bound()}
 
 
 def checks(result: Result) -> list[Check]:
@@ -51,13 +54,13 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "universal_approximation.random_maps",
-    "U1: random convex piecewise-linear maps, degree 8: no error exceeds its certificate.",
+    entry("universal_approximation.random_maps"),
     RandomMaps(),
     RandomMaps(per_axis=41),
     measure,
     checks,
     draw,
+    Tidy({"number": "", "error": "map", "bound": "map"}, rename={"error": "sup"}),
+    work=lambda c: c.seeds * c.per_axis**2 * c.degree**3,
     points=lambda config: config.streams,
-    budget=10,
 )

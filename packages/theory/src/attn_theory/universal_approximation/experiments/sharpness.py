@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_most, close
+from ...catalog import entry
+from ...experiment import Arrays, Check, Experiment, Result, Settings, at_most, close
+from ...tables import Tidy
 from ..construction import approximate, evaluate, grid_points
 from ..targets import LIPSCHITZ, kinked
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharpness(Config):
+class Sharpness(Settings):
     """Values of B at one degree."""
 
     degree: int = 8
@@ -61,13 +63,22 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "universal_approximation.sharpness",
-    "U5: the leak of the copying heads vanishes as e^-B, down to the floor of the other terms.",
+    entry("universal_approximation.sharpness"),
     Sharpness(),
     Sharpness(degree=4, per_axis=21),
     measure,
     checks,
     draw,
+    Tidy(
+        {
+            "sharpness": "",
+            "error": "output",
+            "bound": "output",
+            "from_copying": "",
+            "leak": "",
+        },
+        rename={"error": "sup"},
+    ),
+    work=lambda c: len(c.sharpness) * c.per_axis**2 * c.degree**3,
     points=lambda config: config.sharpness,
-    budget=10,
 )

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_most
+from ...catalog import entry
+from ...experiment import Arrays, Check, Experiment, Result, Settings, at_most
+from ...tables import Tidy
 from ..construction import approximate, grid_points
 from ..targets import LIPSCHITZ, kinked, smooth
 
 
 @dataclass(frozen=True, kw_only=True)
-class Smooth(Config):
+class Smooth(Settings):
     """Degrees for cos(pi x1) x2, beside the kinked target."""
 
     degrees: tuple[int, ...] = (2, 4, 8, 16)
@@ -65,14 +67,23 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "universal_approximation.smooth",
-    "U6: on the smooth cos(pi x1) x2 a degree of 4 is already close; the worst points lie on the "
-    "border, where the even extension has a kink.",
+    entry("universal_approximation.smooth"),
     Smooth(),
     Smooth(degrees=(2, 4), per_axis=41),
     measure,
     checks,
     draw,
+    Tidy(
+        {
+            "degree": "",
+            "hidden": "",
+            "sup": "",
+            "rms": "",
+            "inside": "",
+            "bound": "",
+            "kinked_rms": "",
+        }
+    ),
+    work=lambda c: c.per_axis**2 * sum(m**3 for m in c.degrees),
     points=lambda config: config.degrees,
-    budget=10,
 )

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import plotting
+from ...catalog import entry
 from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most
 from ...references import known
+from ...tables import Tidy
 from ..construction import approximate, evaluate, grid_points
 from ..model import TransformerConfig
 from ..references import REFERENCES
@@ -23,6 +25,7 @@ class Trained(Config):
     steps: int = 1500
     batch: int = 512
     per_axis: int = 101
+    device: str = "cpu"
 
 
 def measure(config: Trained, width: int) -> Arrays:
@@ -82,15 +85,14 @@ def draw(result: Result):
 
 
 EXPERIMENT = Experiment(
-    "universal_approximation.trained",
-    "U3: training finds far smaller networks than the construction, but only the construction "
-    "carries a certificate.",
+    entry("universal_approximation.trained"),
     Trained(),
     Trained(widths=(4, 16), seeds=2, steps=300),
     measure,
     checks,
     draw,
+    Tidy({"width": "", "sup": "seed", "rms": "seed"}),
+    work=lambda c: c.seeds * c.steps * c.batch * sum(16 + w for w in c.widths),
     points=lambda config: config.widths,
     revision=2,
-    budget=80,
 )
