@@ -1,9 +1,11 @@
 """Makes pages of every package's README and public names, and of the EVIDENCE.md files."""
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
+from latex2mathml.converter import convert
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
@@ -17,6 +19,16 @@ def on_config(config):
     handler = config.plugins["mkdocstrings"].config.handlers.setdefault("python", {})
     handler["paths"] = [str(package / "src") for package in PACKAGES]
     return config
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Formulas between dollars become MathML, which browsers draw; only pages on theory have any."""
+    if not page.file.src_uri.startswith("theory/"):
+        return markdown
+    markdown = re.sub(
+        r"\$\$\n(.+?)\n\$\$", lambda m: convert(m[1], display="block"), markdown, flags=re.DOTALL
+    )
+    return re.sub(r"\$([^$\n]+)\$", lambda m: convert(m[1]), markdown)
 
 
 def on_files(files, config):

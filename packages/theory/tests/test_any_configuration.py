@@ -85,7 +85,9 @@ SMALL = {
         "seeds": 2, "n": 60, "loads": (0.1,), "quality": 0.5, "examples": (3,)
     },
     "multitask_hebbian.growth": {"seeds": 2, "sizes": (64, 300), "dilution": 0.3, "sweeps": 200},
-    "multitask_hebbian.hopfield": {"seeds": 2, "n": 60, "k": 2, "dilutions": (0.0, 0.4), "sweeps": 200},
+    "multitask_hebbian.hopfield": {
+        "seeds": 2, "n": 60, "k": 2, "dilutions": (0.0, 0.4), "sweeps": 200
+    },
     "multitask_hebbian.digits": {"margin": 0.3, "first": 3, "second": 7, "tests": 5},
 }  # fmt: skip
 EXPERIMENTS = select("all")

@@ -14,13 +14,13 @@ from .glossary import quantities
 DPI = 80
 
 
-def write(paper: Paper, results: dict[str, Result], folder: Path) -> Path:
-    """Writes `<folder>/<paper>.md` and its pictures under `<folder>/img`.
+def introduction(paper: Paper) -> list[str]:
+    """What a page says before its figures: notes, laws, symbols, and what belongs to what.
 
-    Args:
-        paper: whose page.
-        results: complete results by experiment name.
-        folder: of the pages.
+    Example:
+        >>> from attn_theory.papers import paper
+        >>> introduction(paper("pavlov_memory"))[0]
+        '# Understanding Transformers through the Lens of Pavlovian Conditioning'
     """
     source = paper.source
     lines = [f"# {source.title}", ""]
@@ -31,10 +31,23 @@ def write(paper: Paper, results: dict[str, Result], folder: Path) -> Path:
         lines += [f"{name}:", "", f"$$\n{formula}\n$$", ""]
     lines += ["## Symbols", "", "| parameter | symbol | meaning | unit | allowed |"]
     lines += ["|---|---|---|---|---|", *_symbols(paper), ""]
-    lines += ["## Experiments", "", "| experiment | belongs to |", "|---|---|"]
+    lines += ["## Experiments", "", "The papers' figure and theorem numbers were not at hand: an "
+              "experiment is told by the claim or the figure of the authors' code that it belongs to.",
+              "", "| experiment | belongs to |", "|---|---|"]  # fmt: skip
     lines += [f"| [{e.entry.short}](#{e.entry.short}) | {e.entry.claim} |"
               for e in paper.experiments]  # fmt: skip
-    lines.append("")
+    return [*lines, ""]
+
+
+def write(paper: Paper, results: dict[str, Result], folder: Path) -> Path:
+    """Writes `<folder>/<paper>.md` and its pictures under `<folder>/img`.
+
+    Args:
+        paper: whose page.
+        results: complete results by experiment name.
+        folder: of the pages.
+    """
+    source, lines = paper.source, introduction(paper)
     for experiment in paper.experiments:
         result = results[experiment.name]
         name = experiment.entry.short

@@ -15,6 +15,7 @@ class Range:
     Attributes:
         low, high: the ends.
         open_low, open_high: whether the end itself does not belong.
+        even: whether odd numbers do not belong.
 
     Example:
         >>> str(Range(0, 1, open_high=True)), Range(0, 1, open_high=True).holds(1.0)
@@ -25,9 +26,12 @@ class Range:
     high: float = math.inf
     open_low: bool = False
     open_high: bool = False
+    even: bool = False
 
     def holds(self, x: float) -> bool:
         """Whether x belongs."""
+        if self.even and x % 2:
+            return False
         above = x > self.low if self.open_low else x >= self.low
         below = x < self.high if self.open_high else x <= self.high
         return math.isfinite(x) and above and below
@@ -39,7 +43,7 @@ class Range:
             ends.append(f"{'above' if self.open_low else 'at least'} {self.low:g}")
         if self.high < math.inf:
             ends.append(f"{'below' if self.open_high else 'at most'} {self.high:g}")
-        return " and ".join(ends) or "finite"
+        return ("even and " if self.even else "") + (" and ".join(ends) or "finite")
 
 
 COUNT = Range(1)
@@ -196,8 +200,8 @@ RANDOM_FEATURE_ATTENTION = {
 }  # fmt: skip
 
 UNIVERSAL_APPROXIMATION = {
-    "degree": Quantity("m", "degree of the trigonometric polynomial, even", "", Range(2)),
-    "degrees": Quantity("m", "degrees of the trigonometric polynomial, even", "", Range(2)),
+    "degree": Quantity("m", "degree of the trigonometric polynomial", "", Range(2, even=True)),
+    "degrees": Quantity("m", "degrees of the trigonometric polynomial", "", Range(2, even=True)),
     "per_axis": Quantity("", "grid points along each coordinate", "", Range(3)),
     "widths": Quantity("w", "hidden units of the feed-forward layer", "", COUNT),
     "width": Quantity("w", "hidden units of the feed-forward layer"),

@@ -86,7 +86,7 @@ def draw(result: Result):
         plotting.points(ax, result["mean"], result["risk"][:, i], result["error"], index=i,
                         label=name)  # fmt: skip
         plotting.stars(ax, references[name], index=i, label="earlier run" if i == 0 else None)
-    plotting.labels(ax, "mean c of every covariate", "risk at the best step")
+    plotting.labels(ax, "mean $c$ of every covariate", r"risk $\mathcal{R}$ at the best step")
     return figure
 
 

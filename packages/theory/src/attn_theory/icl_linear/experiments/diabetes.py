@@ -20,6 +20,7 @@ from ..references import REFERENCES
 
 NAMES = ("context mean", "two heads", "DGD", "one head", "ridge")
 COLUMNS = (2, 3, 8, 6, 1)  # bmi, bp, s5, s3, sex
+ROWS = 442
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,14 @@ class Diabetes(Config):
     lengths: tuple[int, ...] = (20, 40, 100)
     gamma: float = 0.05
     noise: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if max(self.lengths) >= ROWS:
+            raise ValueError(
+                f"lengths must be at most {ROWS - 1}, as one of the {ROWS} rows is asked for, "
+                f"got {max(self.lengths)}"
+            )
 
 
 def rows(whitened: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +119,7 @@ def draw(result: Result):
                             index=i, label=name)  # fmt: skip
             stars = {row[1]: value for row, value in references[name].items() if row[0] == kind}
             plotting.stars(ax, stars, index=i)
-        plotting.labels(ax, "context length L", "mean squared error", kind, legend=whitened)
+        plotting.labels(ax, "context length $L$", "mean squared error", kind, legend=whitened)
     return figure
 
 

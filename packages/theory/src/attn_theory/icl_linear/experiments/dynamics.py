@@ -143,16 +143,16 @@ def _trajectories(axes, part: Arrays, config: Dynamics) -> None:
     for h in range(int(part["heads"])):
         plotting.line(axes[0], steps, part["omega"][:, seed, h], index=h)
         plotting.line(axes[1], steps, part["mu"][:, seed, h], index=h)
-    plotting.labels(axes[0], "step", "omega", f"{tag} ({found.sum()}/{len(found)} two-sided)",
+    plotting.labels(axes[0], "step", r"$\omega$", f"{tag} ({found.sum()}/{len(found)} two-sided)",
                     legend=False)  # fmt: skip
-    plotting.labels(axes[1], "step", "mu", legend=False)
+    plotting.labels(axes[1], "step", r"$\mu$", legend=False)
     axes[2].plot(steps, part["mu"].sum(2))
     axes[2].axhline(0, color="black", lw=0.5)
-    plotting.labels(axes[2], "step", "sum of mu, every seed", legend=False)
+    plotting.labels(axes[2], "step", r"$\sum_h \mu_h$, every seed", legend=False)
     axes[3].plot(steps, (part["mu"] * part["omega"]).sum(2))
     eta = theory.dgd_step(config.d, config.length, config.noise)
     axes[3].axhline(eta, color="black", ls="--", label="DGD")
-    plotting.labels(axes[3], "step", "sum of mu omega")
+    plotting.labels(axes[3], "step", r"$\sum_h \mu_h \omega_h$")
     plotting.heatmap(axes[4], part["ov"][seed, :, 0], title="OV, a row per head")
     axes[4].axvline(config.d - 0.5, ls="--", c="k", lw=0.5)
     axes[4].set_yticks(range(int(part["heads"])))

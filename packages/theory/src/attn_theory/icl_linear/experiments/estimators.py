@@ -115,7 +115,7 @@ def draw(result: Result):
     for i, name in enumerate(NAMES[:5]):
         plotting.stars(ax, references[name], index=i, label="authors" if i == 0 else None)
     ax.set_yscale("log")
-    plotting.labels(ax, "context length L", "risk", legend=False)
+    plotting.labels(ax, "context length $L$", r"risk $\mathcal{R}$", legend=False)
     ax.legend(ncols=2)
     return figure
 

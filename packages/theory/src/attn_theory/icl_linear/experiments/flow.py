@@ -95,9 +95,11 @@ def draw(result: Result):
     axes[0].set_yscale("log")
     seed = int(np.argmax(found))
     for h in range(config.heads):
-        plotting.line(axes[1], t, part["mu"][:, seed, h], index=0, label="mu" if h == 0 else None)
+        plotting.line(
+            axes[1], t, part["mu"][:, seed, h], index=0, label=r"$\mu$" if h == 0 else None
+        )
         plotting.line(axes[1], t, part["omega"][:, seed, h], index=1,
-                      label="omega" if h == 0 else None)  # fmt: skip
+                      label=r"$\omega$" if h == 0 else None)  # fmt: skip
     axes[2].plot(t, part["loss"][:, found], color=plotting.COLOURS[0], lw=0.5)
     axes[2].plot(t, part["loss"][:, ~found], color=plotting.COLOURS[1], lw=0.5)
     _, _, alone = theory.single_head(config.d, config.length, config.noise)
@@ -107,7 +109,7 @@ def draw(result: Result):
     axes[2].axhline(pair, color="black", ls="--", lw=1, label="two heads, limit")
     for ax in axes:
         ax.set_xscale("log")
-    plotting.labels(axes[0], "Euler step", "gamma = mean |omega|")
+    plotting.labels(axes[0], "Euler step", r"$\gamma$ = mean $|\omega|$")
     plotting.labels(axes[1], "Euler step", f"run {seed}")
     plotting.labels(axes[2], "Euler step", f"loss; {found.sum()}/{len(found)} runs two-sided")
     return figure

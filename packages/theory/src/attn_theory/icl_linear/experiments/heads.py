@@ -36,6 +36,11 @@ class Heads(Config):
     prompts: int = 20_000
     device: str = "cpu"
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.length not in self.lengths:
+            raise ValueError(f"lengths must contain length = {self.length}, got {self.lengths}")
+
 
 def measure(config: Heads, heads: int) -> Arrays:
     """Trains all seeds with one number of heads and tests them on every length."""
@@ -138,7 +143,9 @@ def draw(result: Result):
     lengths, part = np.array(config.lengths), result.parts[0]
     plotting.line(left, lengths, part["dgd"], index=6, label=f"DGD, step of L={config.length}")
     plotting.line(left, lengths, part["bayes"], index=6, label="Bayes", style=":")
-    plotting.labels(left, "test length L", "risk (stars: authors)" if references else "risk")
+    plotting.labels(
+        left, "test length $L$", r"risk $\mathcal{R}$" + (" (stars: authors)" if references else "")
+    )
     eta = theory.dgd_step(config.d, config.length, config.noise)
     levels = {
         "one head": part["one_head"],

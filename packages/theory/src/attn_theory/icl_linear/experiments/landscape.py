@@ -87,10 +87,10 @@ def draw(result: Result):
     contour = left.contour(g, m, loss, levels, cmap="viridis", linewidths=0.8)
     left.clabel(contour, fontsize=7)
     fine = np.linspace(0.05, 0.5, 200)
-    left.plot(fine, theory.pair_value(fine, *problem), "k--", label="valley m*(g)")
+    left.plot(fine, theory.pair_value(fine, *problem), "k--", label="valley $m^*(g)$")
     plotting.points(left, part["g"][2:], part["m"][2:], label="best m, Monte Carlo")
     left.set_ylim(0.2, 8)
-    plotting.labels(left, "g", "m")
+    plotting.labels(left, "$g$", "$m$")
     plotting.points(right, part["g"], part["risk"] - part["risk"][0], part["rise_error"],
                     label="risk, Monte Carlo")  # fmt: skip
     valley = theory.pair_loss(theory.pair_value(fine, *problem), fine, *problem)
@@ -100,7 +100,7 @@ def draw(result: Result):
     if base is not None:
         rises = {g: r._replace(value=r.value - base.value) for g, r in references.items()}
         plotting.stars(right, rises, index=2, label="earlier run")
-    plotting.labels(right, "g", "rise along the valley")
+    plotting.labels(right, "$g$", "rise along the valley")
     return figure
 
 

@@ -100,7 +100,7 @@ def draw(result: Result):
     ax.axvline(config.tuned, color="black", lw=0.7, ls=":")
     ax.set(xscale="log", yscale="log")
     plotting.ticks(ax, config.lengths)
-    plotting.labels(ax, f"test length L (tuned at {config.tuned})", "risk")
+    plotting.labels(ax, f"test length $L$ (tuned at {config.tuned})", r"risk $\mathcal{R}$")
     return figure
 
 

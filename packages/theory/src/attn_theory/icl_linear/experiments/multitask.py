@@ -36,6 +36,11 @@ class MultiTaskHeads(Config):
     iterations: int = 80
     device: str = "cpu"
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.support > self.d:
+            raise ValueError(f"support must be at most d = {self.d}, got {self.support}")
+
     @property
     def task(self) -> MultiTask:
         """The problem that the prompts are drawn from."""
@@ -131,11 +136,11 @@ def draw(result: Result):
     )):  # fmt: skip
         axes[0].axhline(level, color="black", ls=("--", ":")[i], lw=1, label=name)
     axes[0].set_xticks(config.heads)
-    plotting.labels(axes[0], "heads H", "loss (every start)")
+    plotting.labels(axes[0], "heads $H$", r"loss $\mathcal{L}$ (every start)")
     for ax, part in zip(axes[1:], result.parts, strict=True):
         products, _ = geometry(part)
         image = plotting.heatmap(ax, products, title=f"mu_n . w_j, H={int(part['heads'])}", limit=1)
-        ax.set(yticks=(0, 1), xlabel="coordinate j", ylabel="task n")
+        ax.set(yticks=(0, 1), xlabel="coordinate $j$", ylabel="task $n$")
     figure.colorbar(image, ax=axes[-1], shrink=0.6)
     return figure
 

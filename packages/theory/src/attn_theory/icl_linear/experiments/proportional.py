@@ -94,7 +94,9 @@ def draw(result: Result):
     fine = np.geomspace(xi.min(), xi.max(), 100)
     plotting.line(ax, fine, theory.bayes_risk_limit(fine, result.config.noise), index=2,
                   label="Bayes, limit")  # fmt: skip
-    plotting.labels(ax, "xi = d / L", f"risk (noise {result.config.noise})")
+    plotting.labels(
+        ax, r"$\xi = d / L$", rf"risk $\mathcal{{R}}$ ($\sigma^2 = {result.config.noise}$)"
+    )
     return figure
 
 

@@ -60,7 +60,7 @@ def draw(result: Result):
         plotting.points(ax, part["products"][:, replica], shifted[:, replica], index=replica)
     x = np.array([part["products"].min(), part["products"].max()])
     plotting.line(ax, x, x / 2, index=6, label="slope 1/2")
-    plotting.labels(ax, "sum of L- L+", "H/N - const")
+    plotting.labels(ax, r"$\sum_\mu L^-_\mu L^+_\mu$", "$H/N$ - const")
     return figure
 
 

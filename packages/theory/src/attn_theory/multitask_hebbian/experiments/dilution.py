@@ -76,12 +76,14 @@ def draw(result: Result):
         parts = [part for part in result.parts if int(part["k"]) == k]
         curve = np.array([limit(k, d, config.t) for d in grid])
         for mu in range(k):
-            plotting.line(ax, grid, curve[:, mu], index=mu, label=f"m_{mu + 1}")
+            plotting.line(ax, grid, curve[:, mu], index=mu, label=f"$m_{mu + 1}$")
             # Sorted, as patterns change places: ties come out apart by about N^-1/2.
             values = [np.sort(np.abs(part["overlap"]), 1)[:, ::-1][:, mu] for part in parts]
             plotting.means(ax, config.dilutions, np.array(values), index=mu)
-        ax.axvline(theory.critical_dilution(k), color="black", ls=":", lw=1, label="d_c at T=0")
-        plotting.labels(ax, "dilution d", "overlap m (markers: sorted |m|)", f"K={k}, T={config.t}")
+        ax.axvline(theory.critical_dilution(k), color="black", ls=":", lw=1, label="$d_c$ at $T=0$")
+        plotting.labels(
+            ax, "dilution $d$", "overlap $m$ (markers: sorted $|m|$)", f"K={k}, T={config.t}"
+        )
     return figure
 
 

@@ -215,8 +215,10 @@ def draw(result: Result):
                   label="one pattern, T=0", style="--")  # fmt: skip
     for ax in (axes[0], axes[1], axes[3]):
         ax.set_xscale("log")
-    plotting.labels(axes[0], "examples M (dotted: rho = 1)", "largest |m| (from the archetypes)")
-    plotting.labels(axes[1], "data-set entropy rho", "largest |m| (from the archetypes)")
+    plotting.labels(
+        axes[0], r"examples $M$ (dotted: $\rho = 1$)", "largest $|m|$ (from the archetypes)"
+    )
+    plotting.labels(axes[1], r"data-set entropy $\rho$", "largest $|m|$ (from the archetypes)")
     odd = [p for p in result.parts if float(p["quality"]) == 0.1 and int(p["n"]) in config.small]
     load = [config.k * int(part["examples"]) / int(part["n"]) for part in odd]
     for j, name in enumerate(PROTOCOLS):
@@ -224,9 +226,9 @@ def draw(result: Result):
         errors = [montecarlo.standard_error(value) for value in values]
         plotting.points(axes[2], load, [v.mean() for v in values], errors, index=j, label=name)
     axes[2].axvline(0.1, color="black", ls=":", lw=1)
-    plotting.labels(axes[2], "K M / N at rho = 1, r = .1", "sum of |m|")
+    plotting.labels(axes[2], r"$K M / N$ at $\rho = 1$, $r = .1$", "sum of $|m|$")
     axes[3].axhline(0, color="black", lw=0.7)
-    plotting.labels(axes[3], "data-set entropy rho",
+    plotting.labels(axes[3], r"data-set entropy $\rho$",
                     "H/N without a teacher: own state - taught state")  # fmt: skip
     return figure
 

@@ -69,7 +69,7 @@ def draw(result: Result):
     for ax, part in zip(axes, result.parts, strict=True):
         for mu in range(2):
             plotting.points(ax, part["finite"][:, mu], part["overlap"][:, mu], index=mu,
-                            label=f"m_{mu + 1}")  # fmt: skip
+                            label=f"$m_{mu + 1}$")  # fmt: skip
             ax.axhline(part["infinite"][mu], color=plotting.COLOURS[mu], ls=":", lw=1)
         low, high = part["finite"].min() - 0.02, part["finite"].max() + 0.02
         plotting.line(ax, [low, high], [low, high], index=6)

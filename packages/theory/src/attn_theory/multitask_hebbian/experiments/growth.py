@@ -68,21 +68,21 @@ def draw(result: Result):
         has = [part for part in result.parts if int(part["k"]) > mu]
         size = [int(part["n"]) for part in has]
         values = np.array([part["overlap"][:, mu] for part in has])
-        plotting.means(left, size, values, index=mu, label=f"m_{mu + 1}")
+        plotting.means(left, size, values, index=mu, label=f"$m_{mu + 1}$")
         plotting.line(left, size, [part["infinite"][mu] for part in has], index=mu)
     left.set(xscale="log", ylim=(-0.05, 0.85))  # leaves room for the legend
     title = f"d={result.config.dilution}, K = floor(log2 N)/2"
-    plotting.labels(left, "spins N", "overlap", title, legend=False)
+    plotting.labels(left, "spins $N$", "overlap $m$", title, legend=False)
     left.legend(ncols=3, loc="upper right")
     distance = to_infinite(result)
     plotting.points(right, n, distance, label="from the infinite network")
     plotting.points(right, n, to_finite(result), index=1, label="from the drawn patterns (median)")
     guide = distance[0] * np.sqrt(n[0] / n)
-    plotting.line(right, n, guide, index=6, label="N^(-1/2)", style="--")
+    plotting.line(right, n, guide, index=6, label="$N^{-1/2}$", style="--")
     right.set(xscale="log", yscale="log")
     for ax in (left, right):
         plotting.ticks(ax, n)
-    plotting.labels(right, "spins N", "distance of the first overlap")
+    plotting.labels(right, "spins $N$", "distance of the first overlap")
     return figure
 
 

@@ -52,7 +52,7 @@ def draw(result: Result):
         plotting.means(ax, number, values.T, index=i, label=label)
         plotting.line(ax, number, (1 - d) * d ** (number - 1.0), index=i)
     ax.set_xticks(number)
-    plotting.labels(ax, "pattern k", "|overlap| (lines: (1-d) d^(k-1))")
+    plotting.labels(ax, "pattern $k$", "overlap $|m|$ (lines: $(1-d) d^{k-1}$)")
     return figure
 
 

@@ -71,9 +71,11 @@ def draw(result: Result):
     image = ax.pcolormesh(part["d"], part["t"], part["phase"].T, cmap=colours, vmin=-0.5, vmax=3.5)
     bar = figure.colorbar(image, ax=ax, ticks=range(4))
     bar.ax.set_yticklabels(NAMES)
-    plotting.line(ax, part["d"], 1 - part["d"], index=6, label="T = 1 - d", style="--")
-    ax.axvline(theory.critical_dilution(result.config.k), color="black", ls=":", label="d_c at T=0")
-    plotting.labels(ax, "dilution d", "temperature T", f"K={result.config.k}")
+    plotting.line(ax, part["d"], 1 - part["d"], index=6, label="$T = 1 - d$", style="--")
+    ax.axvline(
+        theory.critical_dilution(result.config.k), color="black", ls=":", label="$d_c$ at $T=0$"
+    )
+    plotting.labels(ax, "dilution $d$", "temperature $T$", f"K={result.config.k}")
     return figure
 
 

@@ -70,18 +70,20 @@ def draw(result: Result):
     share = result["right"]
     load = result["value"][~learned]
     plotting.means(left, load, share[~learned], label="one step")
-    plotting.line(left, load, result["law"][~learned], index=1, label="(1 + erf sqrt(N/2K)) / 2")
+    plotting.line(
+        left, load, result["law"][~learned], index=1, label=r"$(1 + \mathrm{erf}\sqrt{N/2K})/2$"
+    )
     left.set_xscale("log")
-    plotting.labels(left, "load K / N", "P(s' = xi)")
+    plotting.labels(left, "load $K / N$", r"$P(s' = \xi)$")
     rho = result["rho"][learned]
     plotting.means(right, rho, share[learned], label="one step")
     plotting.line(right, rho, result["law"][learned], index=1, label="binomial, ties kept")
     fine = np.geomspace(rho.min(), rho.max(), 100)
     plotting.line(right, fine, 0.5 * (1 + erf(1 / np.sqrt(2 * fine))), index=6,
-                  label="(1 + erf(1/sqrt(2 rho))) / 2", style="--")  # fmt: skip
+                  label=r"$(1 + \mathrm{erf}(1/\sqrt{2\rho}))/2$", style="--")  # fmt: skip
     right.axvline(1, color="black", lw=0.7, ls=":")
     right.set_xscale("log")
-    plotting.labels(right, "data-set entropy rho", "P(s' = xi)")
+    plotting.labels(right, r"data-set entropy $\rho$", r"$P(s' = \xi)$")
     return figure
 
 

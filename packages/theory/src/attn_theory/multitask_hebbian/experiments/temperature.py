@@ -58,13 +58,13 @@ def draw(result: Result):
         start = np.tile(theory.hierarchical(config.k, d), (len(grid), 1))
         curve = theory.solve(theory.entries(config.k, d), 1 / grid, start, iterations=4000)
         for mu in range(config.k):
-            plotting.line(ax, grid, curve[:, mu], index=mu, label=f"m_{mu + 1}")
+            plotting.line(ax, grid, curve[:, mu], index=mu, label=f"$m_{mu + 1}$")
             # Sorted, as patterns change places: ties come out apart by about N^-1/2.
             values = [np.sort(np.abs(part["overlap"]), 1)[:, ::-1][:, mu] for part in parts]
             plotting.means(ax, config.temperatures, np.array(values), index=mu)
         critical = theory.critical_temperature(config.k, d)
-        ax.axvline(critical, color="black", ls=":", lw=1, label="T_c")
-        plotting.labels(ax, "temperature T", "overlap m (markers: sorted |m|)", f"d={d}")
+        ax.axvline(critical, color="black", ls=":", lw=1, label="$T_c$")
+        plotting.labels(ax, "temperature $T$", "overlap $m$ (markers: sorted $|m|$)", f"d={d}")
     return figure
 
 

@@ -124,12 +124,18 @@ def draw(result: Result):
     for i, name in enumerate(labels):
         plotting.stars(ax, references[name], index=i, label="earlier run" if i == 1 else None)
     tau = result.config.tau
-    plotting.line(ax, fine, theory.average_capacity(tau, fine), index=0, label="1 + tau d")
+    plotting.line(ax, fine, theory.average_capacity(tau, fine), index=0, label=r"$1 + \tau d$")
     law = [theory.faultless_capacity(result.config.bits, x) for x in fine]
-    plotting.line(ax, fine, law, index=1, label="(1 - bit error)^(32 n) = 1/2")
-    plotting.line(ax, fine, np.sqrt(fine), index=6, label="sqrt(d)", style=":")
+    plotting.line(
+        ax,
+        fine,
+        law,
+        index=1,
+        label=rf"$(1 - \mathrm{{bit\ error}})^{{{result.config.bits} n}} = 1/2$",
+    )
+    plotting.line(ax, fine, np.sqrt(fine), index=6, label=r"$\sqrt{d}$", style=":")
     ax.set(xscale="log", yscale="log")
-    plotting.labels(ax, "key dimension d", "capacity n")
+    plotting.labels(ax, "key dimension $d_k$", "capacity $n$")
     return figure
 
 

@@ -103,12 +103,12 @@ def draw(result: Result):
             curve = part[rule, name]
             t = np.arange(1, len(curve) + 1)
             for i, stimulus in enumerate("AB"):
-                plotting.line(ax, t, curve[:, i], index=i, label=f"V_{stimulus}")
+                plotting.line(ax, t, curve[:, i], index=i, label=f"$V_{stimulus}$")
             if rule == "delta" and name == "acquisition":
                 law = theory.acquisition(t[: config.trials], config.rate)
                 plotting.points(ax, t[: config.trials : 8], law[::8], index=2, label="law")
             ax.axhline(0, color="black", lw=0.5)
-            plotting.labels(ax, "trial", "strength", f"{name}, {rule}")
+            plotting.labels(ax, "trial $t$", "strength $V$", f"{name}, {rule}")
     return figure
 
 

@@ -121,7 +121,7 @@ def draw(result: Result):
                     xytext=(4, height), textcoords="offset points")  # fmt: skip
     ax.set(xscale="log", yscale="log")
     plotting.ticks(ax, (0.3, 0.5, 1, 2, 4))
-    plotting.labels(ax, "(1 + (n-1)/(d H))^L - 1", "relative error (n, d, L, H)")
+    plotting.labels(ax, "$(1 + (n-1)/(d_k H))^L - 1$", "relative error ($n, d_k, L, H$)")
     return figure
 
 

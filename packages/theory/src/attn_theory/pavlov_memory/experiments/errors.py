@@ -86,8 +86,8 @@ def draw(result: Result):
         plotting.line(axes[1], load[n > 1.5], theory.bit_error(n[n > 1.5], d), **line)
     axes[0].set(xscale="log", yscale="log")
     axes[1].set(xscale="log", yscale="log", ylim=(1e-3, 0.5))
-    plotting.labels(axes[0], "load n / d", "relative error")
-    plotting.labels(axes[1], "load n / d", "bit error")
+    plotting.labels(axes[0], "load $n / d_k$", "relative error")
+    plotting.labels(axes[1], "load $n / d_k$", "bit error")
     return figure
 
 

@@ -100,19 +100,21 @@ def draw(result: Result):
             left.plot(steps, np.maximum(part["error"][j].mean(-1), 1e-6), style,
                       color=plotting.COLOURS[i], label=label)  # fmt: skip
         if part["law"] > 0:
-            left.axhline(float(part["law"]), color="black", ls=":", lw=1, label="floor 1 - d/n")
+            left.axhline(float(part["law"]), color="black", ls=":", lw=1, label="floor $1 - d_k/n$")
     left.set(xscale="log", yscale="log", ylim=(1e-6, 2))
-    plotting.labels(left, "pass", "error (dashed: falling beta)", f"d = {result.config.d}")
+    plotting.labels(
+        left, "pass $p$", r"error (dashed: falling $\beta$)", f"$d_k = {result.config.d}$"
+    )
     n = result["n"]
     first = np.array([part["error"][0, 0] for part in result.parts])
     plotting.means(right, n, first, index=0, label="delta, one pass")
     hebbian = result["hebbian"]
     plotting.means(right, n, hebbian, index=1, label="Hebbian")
-    plotting.line(right, n, theory.hebbian_error(n, result.config.d), index=1, label="(n-1)/d")
+    plotting.line(right, n, theory.hebbian_error(n, result.config.d), index=1, label="$(n-1)/d_k$")
     plotting.line(right, n, result["law"], index=6, label="floor", style=":")
     once = [theory.one_pass_error(int(x), result.config.d) for x in n]
     plotting.line(right, n, once, index=0, label="recursion")
-    plotting.labels(right, "pairs n", "error")
+    plotting.labels(right, "pairs $n$", "error")
     return figure
 
 

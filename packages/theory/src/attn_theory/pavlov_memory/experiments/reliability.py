@@ -69,7 +69,7 @@ def draw(result: Result):
         plotting.points(left, config.layers, part["works"], part["error"], index=i,
                         label=f"H={heads}")  # fmt: skip
         plotting.line(left, layers, theory.reliability(config.p, heads, layers), index=i)
-    plotting.labels(left, "layers L", f"every layer keeps a head, p={config.p}")
+    plotting.labels(left, "layers $L$", f"every layer keeps a head, $p={config.p}$")
     h, deep = np.meshgrid(np.arange(1, 11), layers)
     surface = right.pcolormesh(h, deep, theory.reliability(config.p, h, deep), cmap="viridis")
     figure.colorbar(surface, ax=right)
@@ -77,7 +77,7 @@ def draw(result: Result):
         need = np.log(layers / delta) / np.log(1 / config.p)
         right.plot(need, layers, style, label=f"bound, delta={delta}")
     right.set(xlim=(0.5, 10.5))
-    plotting.labels(right, "heads H", "layers L", "(1 - p^H)^L", legend=False)
+    plotting.labels(right, "heads $H$", "layers $L$", "$(1 - p^H)^L$", legend=False)
     right.legend(labelcolor="white")
     return figure
 

@@ -65,13 +65,13 @@ def draw(result: Result):
         plotting.line(left, result.config.sharpness, part["weight"].mean(1), index=i,
                       label=f"n={int(part['n'])}")  # fmt: skip
     left.axhline(0.5, color="black", lw=0.5)
-    plotting.labels(left, "sharpness B", "weight on the stored pair")
+    plotting.labels(left, "sharpness $B$", "weight on the stored pair")
     n, critical = result["n"], result["critical"]
     plotting.means(right, n, critical, label="measured")
-    plotting.line(right, n, result["law"], index=1, label="log(n-1) + B^2/2d = B")
-    plotting.line(right, n, np.log(n), index=6, label="log n", style=":")
+    plotting.line(right, n, result["law"], index=1, label=r"$\log(n-1) + B^2/2d_k = B$")
+    plotting.line(right, n, np.log(n), index=6, label=r"$\log n$", style=":")
     right.set_xscale("log")
-    plotting.labels(right, "pairs n", "critical B")
+    plotting.labels(right, "pairs $n$", "critical $B$")
     return figure
 
 

@@ -30,6 +30,13 @@ class TrainedRecall(Config):
     lr: float = 0.02
     device: str = "cpu"
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.pairs > self.vocabulary:
+            raise ValueError(
+                f"pairs must be at most vocabulary = {self.vocabulary}, got {self.pairs}"
+            )
+
 
 def measure(config: TrainedRecall, point: tuple[str, int]) -> Arrays:
     """Trains all seeds of one rule at one width; error and accuracy of recall on new sequences."""
@@ -119,7 +126,7 @@ def draw(result: Result):
             plotting.means(ax, width, values, index=i, label=label)
             plotting.line(ax, width, values.mean(1), index=i, style=":")
         ax.set_xscale("log", base=2)
-        plotting.labels(ax, "key dimension d_k", f"{name}, recall of {result.config.pairs} pairs")
+        plotting.labels(ax, "key dimension $d_k$", f"{name}, recall of {result.config.pairs} pairs")
     axes[1].axhline(1 / result.config.values, color="black", lw=0.7, ls="--")
     return figure
 

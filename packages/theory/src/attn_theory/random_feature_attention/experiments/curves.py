@@ -138,7 +138,7 @@ def draw(result: Result):
         ax.axhline(1, color="black", lw=0.6, ls=":")
         ax.set(xscale="log", yscale="log")
         plotting.ticks(ax, config.sizes)
-        plotting.labels(ax, "samples n", "test error", name, legend=False)
+        plotting.labels(ax, "samples $n$", "test error", name, legend=False)
     handles, models = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, models, loc="outside upper center", ncols=len(models))
     return figure

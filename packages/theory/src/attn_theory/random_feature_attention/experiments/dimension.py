@@ -64,16 +64,16 @@ def draw(result: Result):
     left.axhline(config.level, color="black", lw=0.7, ls="--")
     left.set_xscale("log")
     plotting.ticks(left, config.sizes[::2])
-    plotting.labels(left, "samples n", "test error, f1 p2")
+    plotting.labels(left, "samples $n$", "test error, f1 p2")
     d, needed = result["d"].astype(float), result["needed"]
-    plotting.means(right, d, needed, label=f"d^{slope(result):.2f}")
+    plotting.means(right, d, needed, label=f"$d^{{{slope(result):.2f}}}$")
     middle = needed.mean() / np.exp(np.log(d).mean() * 2)
     plotting.line(right, d, middle * d**2, index=6, label="slope 2 (attention)", style="--")
     start = needed[0].mean() / d[0] ** 4
     plotting.line(right, d[:3], start * d[:3] ** 4, index=6, label="slope 4 (network)", style=":")
     right.set(xscale="log", yscale="log")
     plotting.ticks(right, d)
-    plotting.labels(right, "dimension d = N", f"samples for an error of {config.level}")
+    plotting.labels(right, "dimension $d = N$", f"samples for an error of {config.level}")
     return figure
 
 

@@ -69,7 +69,7 @@ def draw(result: Result):
         ax.axhline(result["error"][~finite][..., j].mean(), color=plotting.COLOURS[j], ls="--")
     ax.set(xscale="log", yscale="log")
     plotting.labels(
-        ax, "heads M", f"test error, n = {result.config.samples} (dashed: infinite)", legend=False
+        ax, "heads $M$", f"test error, n = {result.config.samples} (dashed: infinite)", legend=False
     )
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

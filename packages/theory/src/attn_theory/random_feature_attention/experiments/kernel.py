@@ -84,11 +84,11 @@ def draw(result: Result):
     """Distance against heads, and histograms of scores."""
     figure, [[left, right]] = plotting.panels(1, 2)
     part, heads = result.parts[0], np.array(result.config.heads)
-    plotting.points(left, heads, part["distance"], label="Gram matrix of M heads")
+    plotting.points(left, heads, part["distance"], label="Gram matrix of $M$ heads")
     plotting.line(left, heads, part["distance"][0] * (heads / heads[0]) ** -0.5, index=6,
-                  label="M^(-1/2)", style="--")  # fmt: skip
+                  label="$M^{-1/2}$", style="--")  # fmt: skip
     left.set(xscale="log", yscale="log")
-    plotting.labels(left, "heads M", "relative distance from the formula")
+    plotting.labels(left, "heads $M$", "relative distance from the formula")
     for i, name in enumerate(("plain", "biased")):
         right.hist(part[name], 80, density=True, histtype="step", color=plotting.COLOURS[i],
                    label={"plain": "RFA", "biased": "BRFA"}[name])  # fmt: skip

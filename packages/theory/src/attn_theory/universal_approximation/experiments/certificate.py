@@ -71,14 +71,14 @@ def draw(result: Result):
     figure, [axes] = plotting.panels(1, 2)
     for ax, x in zip(axes, (result["degree"], result["hidden"]), strict=True):
         for i in range(2):
-            plotting.points(ax, x, result["error"][:, i], index=i, label=f"sup error, f{i + 1}")
-            plotting.line(ax, x, result["bound"][:, i], index=i, label=f"certified, f{i + 1}")
+            plotting.points(ax, x, result["error"][:, i], index=i, label=f"sup error, $f_{i + 1}$")
+            plotting.line(ax, x, result["bound"][:, i], index=i, label=f"certified, $f_{i + 1}$")
         ax.set(xscale="log", yscale="log")
     degree = result["degree"]
     plotting.ticks(axes[0], degree)
     plotting.line(axes[0], degree, 1.2 / degree, index=6, label="slope -1", style=":")
-    plotting.labels(axes[0], "degree", "error")
-    plotting.labels(axes[1], "hidden width", "error", legend=False)
+    plotting.labels(axes[0], "degree $m$", "error")
+    plotting.labels(axes[1], "hidden width $w$", "error", legend=False)
     return figure
 
 

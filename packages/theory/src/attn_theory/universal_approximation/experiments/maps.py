@@ -52,7 +52,7 @@ def draw(result: Result):
         for ax, picture, title in zip(row, pictures, titles, strict=True):
             image = ax.imshow(picture.T, origin="lower", extent=(0, 1, 0, 1), cmap="viridis")
             figure.colorbar(image, ax=ax, shrink=0.8)
-            ax.set(xlabel="x1", ylabel="x2", title=title)
+            ax.set(xlabel="$x_1$", ylabel="$x_2$", title=title)
     return figure
 
 

@@ -78,10 +78,10 @@ def draw(result: Result):
         sup = result["sup"][chosen]
         label = {"kinked": "f that needs positions", "equivariant": "equivariant f"}[name]
         plotting.means(ax, result["width"][chosen], sup, index=i, label=label)
-    ax.axhline(0.5, color="black", ls="--", label="certified lower bound")
+    ax.axhline(result["bound"].max(), color="black", ls="--", label="certified lower bound")
     ax.set(xscale="log", yscale="log")
     plotting.ticks(ax, result.config.widths)
-    plotting.labels(ax, "hidden width", "sup error without positions")
+    plotting.labels(ax, "hidden width $w$", "sup error without positions")
     return figure
 
 

@@ -55,10 +55,11 @@ def draw(result: Result):
     plotting.points(ax, b, result["error"].max(1), label="sup error")
     plotting.line(ax, b, result["bound"].max(1), label="certified")
     plotting.points(ax, b, result["from_copying"], index=1, label="distance from exact copying")
-    scale = result["from_copying"][3] / result["leak"][3]
+    middle = len(b) // 3
+    scale = result["from_copying"][middle] / result["leak"][middle]
     plotting.line(ax, b, scale * result["leak"], index=1, label="proportional to the leak")
     ax.set_yscale("log")
-    plotting.labels(ax, "sharpness B", "error")
+    plotting.labels(ax, "sharpness $B$", "error")
     return figure
 
 

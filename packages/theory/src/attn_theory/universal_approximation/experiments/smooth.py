@@ -62,7 +62,7 @@ def draw(result: Result):
     plotting.line(ax, degree, result["kinked_rms"], index=3, label="rms of the kinked target")
     ax.set(xscale="log", yscale="log")
     plotting.ticks(ax, degree)
-    plotting.labels(ax, "degree", "error, cos(pi x1) x2")
+    plotting.labels(ax, "degree $m$", r"error, $\cos(\pi x_1)\, x_2$")
     return figure
 
 

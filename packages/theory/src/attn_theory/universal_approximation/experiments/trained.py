@@ -80,7 +80,7 @@ def draw(result: Result):
         plotting.stars(ax, references[name], index=i, label="earlier seed" if i == 0 else None)
     ax.set(xscale="log", yscale="log")
     plotting.ticks(ax, width)
-    plotting.labels(ax, "hidden width", "error on the grid")
+    plotting.labels(ax, "hidden width $w$", "error on the grid")
     return figure
 
 
