@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .catalog import Entry, Source
-from .glossary import Range, quantities
+from .glossary import Quantity, quantities
 from .references import Reference
 from .tables import Tidy
 
@@ -36,16 +36,16 @@ class Settings:
         known = quantities(paper[0] if paper else "")
         for field_ in fields(self):
             if field_.name in known:
-                _check_field(field_.name, getattr(self, field_.name), known[field_.name].allowed)
+                _check_field(field_.name, getattr(self, field_.name), known[field_.name])
 
 
-def _check_field(name: str, value: Any, allowed: Range) -> None:
+def _check_field(name: str, value: Any, about: Quantity) -> None:
     numbers = value if isinstance(value, tuple) else (value,)
-    if not numbers:
+    if not numbers and not about.optional:
         raise ValueError(f"{name} needs at least one number")
     for number in numbers:
-        if isinstance(number, int | float) and not allowed.holds(number):
-            raise ValueError(f"{name} must be {allowed}, got {number}")
+        if isinstance(number, int | float) and not about.allowed.holds(number):
+            raise ValueError(f"{name} must be {about.allowed}, got {number}")
 
 
 @dataclass(frozen=True, kw_only=True)

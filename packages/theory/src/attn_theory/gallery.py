@@ -31,8 +31,8 @@ def introduction(paper: Paper) -> list[str]:
         lines += [f"{name}:", "", f"$$\n{formula}\n$$", ""]
     lines += ["## Symbols", "", "| parameter | symbol | meaning | unit | allowed |"]
     lines += ["|---|---|---|---|---|", *_symbols(paper), ""]
-    lines += ["## Experiments", "", "The papers' figure and theorem numbers were not at hand: an "
-              "experiment is told by the claim or the figure of the authors' code that it belongs to.",
+    lines += ["## Experiments", "", "The paper's figure and theorem numbers were not at hand: each "
+              "experiment stands beside the claim, or figure of the authors' code, it belongs to.",
               "", "| experiment | belongs to |", "|---|---|"]  # fmt: skip
     lines += [f"| [{e.entry.short}](#{e.entry.short}) | {e.entry.claim} |"
               for e in paper.experiments]  # fmt: skip

@@ -64,12 +64,14 @@ class Quantity:
         meaning: one phrase.
         unit: what it is counted in; empty for a pure number.
         allowed: of a parameter, or of each of its numbers where it has several.
+        optional: whether one that has several may have none.
     """
 
     symbol: str
     meaning: str
     unit: str = ""
     allowed: Range = FINITE
+    optional: bool = False
 
 
 COMMON = {
@@ -122,7 +124,7 @@ ICL_LINEAR = {
 
 MULTITASK_HEBBIAN = {
     "n": Quantity("N", "spins", "", Range(2)),
-    "sizes": Quantity("N", "spins of each network", "", Range(4)),
+    "sizes": Quantity("N", "spins of each network", "", Range(4), optional=True),
     "small": Quantity("N", "spins of the networks that are loaded up to K M ≈ N", "", Range(2)),
     "k": Quantity("K", "patterns", "", Range(1, 12)),
     "patterns": Quantity("K", "patterns", "", Range(1, 12)),
