@@ -22,7 +22,7 @@ def on_config(config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Formulas between dollars become MathML, which browsers draw; only pages on theory have any."""
+    """Formulas between dollars, which the pages on theory have, become MathML for the browser."""
     if not page.file.src_uri.startswith("theory/"):
         return markdown
     markdown = re.sub(

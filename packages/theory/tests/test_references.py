@@ -3,19 +3,20 @@ import importlib
 
 import pytest
 
-from attn_theory.papers import PAPERS, find
+from attn_theory.catalog import SOURCES
+from attn_theory.papers import find, paper
 from attn_theory.references import Printed, known
 
 TABLES = {
-    name: importlib.import_module(f"attn_theory.{name}.references").REFERENCES for name in PAPERS
+    name: importlib.import_module(f"attn_theory.{name}.references").REFERENCES for name in SOURCES
 }
 
 
-@pytest.mark.parametrize("paper", TABLES)
-def test_every_table_belongs_to_an_experiment_and_names_fields_of_its_configuration(paper):
-    experiments = {e.name.partition(".")[2]: e for e in PAPERS[paper].experiments}
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_belongs_to_an_experiment_and_names_fields_of_its_configuration(name):
+    experiments = {e.name.partition(".")[2]: e for e in paper(name).experiments}
     experiments |= {"curves": experiments["fast"]} if "fast" in experiments else {}
-    for table in TABLES[paper]:
+    for table in TABLES[name]:
         fields = {field.name for field in dataclasses.fields(experiments[table.experiment].config)}
         assert set(table.given) <= fields, table.experiment
         assert all(len(row) == len(table.columns) for row in table.rows.values())
