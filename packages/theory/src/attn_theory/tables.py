@@ -112,6 +112,8 @@ def summary(tidy: Tidy, table: "pl.DataFrame") -> "pl.DataFrame":
     keys = [name for name in table.columns if name != "seed" and not named.get(name)]
     out = [pl.len().alias("seeds")]
     for name, axes in named.items():
+        if table[name].dtype == pl.String and axes:
+            continue  # words have no mean
         if "seed" in axes and name != "error":
             mean = pl.col(name).mean()
             out += [mean, (pl.col(name).std() / pl.len().sqrt()).alias(f"{name} s.e.")]
