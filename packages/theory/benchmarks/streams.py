@@ -20,6 +20,8 @@ def main() -> None:
     rows = []
     for experiment in select(options.experiments):
         base = experiment.config if options.full else experiment.quick
+        if not hasattr(base, "base_seed"):
+            continue
         seen: dict[str, list] = {}
         for seed in range(options.streams):
             config = dataclasses.replace(base, base_seed=seed)

@@ -7,7 +7,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from attn_theory import store, verify
+from attn_theory.catalog import Entry
 from attn_theory.experiment import Check, Config, Experiment, at_most, close
+from attn_theory.tables import Tidy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Repeated(Config):
+    seeds: int = 1
 
 
 def known(measured: float) -> Check:
@@ -33,8 +40,8 @@ def test_a_check_is_told_as_it_came_out(check, passed, words):
 
 def test_no_check_at_all_is_an_error():
     empty = Experiment(
-        "test.empty", "Nothing.", Config(), Config(), lambda config, point: {},
-        lambda result: [], lambda result: Figure(),
+        Entry("test.empty", "Nothing.", "ours", 1.0), Config(), Config(),
+        lambda config, point: {}, lambda result: [], lambda result: Figure(), Tidy({}),
     )  # fmt: skip
     result = store.new(empty, Config())
     result.parts = [{}]
@@ -43,7 +50,7 @@ def test_no_check_at_all_is_an_error():
 
 
 def test_a_base_seed_moves_every_stream():
-    first, second = Config(seeds=3), Config(seeds=3, base_seed=1)
+    first, second = Repeated(seeds=3), Repeated(seeds=3, base_seed=1)
     assert list(first.streams) == [0, 1, 2] and list(second.streams) == [1000, 1001, 1002]
     assert not set(first.streams) & set(dataclasses.replace(second, seeds=1000).streams)
     with pytest.raises(ValueError, match="base_seed must be at least 0"):
