@@ -99,7 +99,7 @@ def _cell(text: str) -> str:
 
 
 def _picture(experiment: Experiment, result: Result, path: Path) -> None:
-    """A small PNG: a palette of 64 colours is enough for plots."""
+    """A small PNG: a palette of 64 colors is enough for plots."""
     path.parent.mkdir(parents=True, exist_ok=True)
     memory = BytesIO()
     with matplotlib.rc_context(plotting.STYLE):

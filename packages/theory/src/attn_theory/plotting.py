@@ -18,13 +18,13 @@ from . import montecarlo, tables
 from .experiment import Experiment, Result
 from .references import Reference
 
-# Okabe and Ito's palette: told apart by colour-blind readers and in print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
+# Okabe and Ito's palette: told apart by color-blind readers and in print.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
 MARKERS = "osD^vPX*"
 STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLORS),
     "axes.titlesize": 10,
     "axes.labelsize": 9,
     "font.size": 9,
@@ -53,7 +53,7 @@ def points(ax: Axes, x, y, error=None, *, index: int = 0, label: str | None = No
     """Simulated values: open markers, bars of one standard error where there are any."""
     ax.errorbar(
         x, y, yerr=error, fmt=MARKERS[index % len(MARKERS)], ms=4.5, mfc="white", capsize=2,
-        color=COLOURS[index % len(COLOURS)], label=label, lw=1.0, ls="none",
+        color=COLORS[index % len(COLORS)], label=label, lw=1.0, ls="none",
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def means(
 
 def line(ax: Axes, x, y, *, index: int = 0, label: str | None = None, style: str = "-") -> None:
     """A theory curve."""
-    ax.plot(x, y, style, color=COLOURS[index % len(COLOURS)], label=label)
+    ax.plot(x, y, style, color=COLORS[index % len(COLORS)], label=label)
 
 
 def stars(
@@ -82,7 +82,7 @@ def stars(
     """References by their abscissa, as filled stars; nothing where there are none."""
     if known:
         values = [reference.value for reference in known.values()]
-        color = COLOURS[index % len(COLOURS)]
+        color = COLORS[index % len(COLORS)]
         ax.plot(list(known), values, "*", ms=7, color=color, label=label, alpha=0.6)
 
 

@@ -31,10 +31,16 @@ class Dynamics(Config):
     snapshots: int = 5
     device: str = "cpu"
 
+    def __post_init__(self):
+        super().__post_init__()
+        most = min(self.steps, 60) + 1
+        if self.snapshots > most:
+            raise ValueError(f"snapshots must be at most {most}, got {self.snapshots}")
+
 
 def measure(config: Dynamics, heads: int) -> Arrays:
     """Trains and analyses all seeds."""
-    every, kept = config.steps // 60, []
+    every, kept = max(1, config.steps // 60), []
     wanted = np.linspace(0, config.steps // every, config.snapshots).round() * every
 
     @torch.no_grad()
@@ -114,14 +120,20 @@ def checks(result: Result) -> list[Check]:
 def draw(result: Result):
     """omega and mu over steps, KQ over steps, final OV."""
     rows = len(result.parts)
-    figure, axes = plotting.panels(2 * rows, 5, width=2.6, height=2.3)
+    columns = max(5, result.config.snapshots)
+    figure, axes = plotting.panels(2 * rows, columns, width=2.6, height=2.3)
     for i, part in enumerate(result.parts):
         seed = int(np.argmax(part["two_sided"]))
         _trajectories(axes[2 * i], part, result.config)
         limit = np.abs(part["snapshots"][-1, seed]).max()
-        image = None
+        image, used = None, len(part["snapshot_steps"])
+        for ax in (*axes[2 * i, 5:], *axes[2 * i + 1, used:]):
+            ax.set_axis_off()
         for ax, step, kq in zip(
-            axes[2 * i + 1], part["snapshot_steps"], part["snapshots"][:, seed], strict=True
+            axes[2 * i + 1, :used],
+            part["snapshot_steps"],
+            part["snapshots"][:, seed],
+            strict=True,
         ):
             # Heads side by side with a blank column between.
             gap = np.full((kq.shape[1], 1), np.nan)

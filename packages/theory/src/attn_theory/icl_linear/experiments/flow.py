@@ -88,7 +88,7 @@ def draw(result: Result):
     part, config = result.parts[0], result.config
     t = np.maximum(part["t"], 1)
     found = part["two_sided"]
-    axes[0].plot(t, np.abs(part["omega"][:, found]).mean(2), color=plotting.COLOURS[0], lw=0.5)
+    axes[0].plot(t, np.abs(part["omega"][:, found]).mean(2), color=plotting.COLORS[0], lw=0.5)
     law = theory.drift(config.step * t, config.d, config.length, config.noise)
     axes[0].plot(t[law < 0.5], law[law < 0.5], "k--", label="drift, derived")
     plotting.stars(axes[0], known(REFERENCES, "flow", config)["gamma"], label="earlier run")
@@ -100,8 +100,8 @@ def draw(result: Result):
         )
         plotting.line(axes[1], t, part["omega"][:, seed, h], index=1,
                       label=r"$\omega$" if h == 0 else None)  # fmt: skip
-    axes[2].plot(t, part["loss"][:, found], color=plotting.COLOURS[0], lw=0.5)
-    axes[2].plot(t, part["loss"][:, ~found], color=plotting.COLOURS[1], lw=0.5)
+    axes[2].plot(t, part["loss"][:, found], color=plotting.COLORS[0], lw=0.5)
+    axes[2].plot(t, part["loss"][:, ~found], color=plotting.COLORS[1], lw=0.5)
     _, _, alone = theory.single_head(config.d, config.length, config.noise)
     pair = theory.pair_loss(theory.pair_value(1e-3, config.d, config.length, config.noise), 1e-3,
                             config.d, config.length, config.noise)  # fmt: skip

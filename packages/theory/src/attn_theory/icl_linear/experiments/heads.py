@@ -139,7 +139,7 @@ def draw(result: Result):
         plotting.means(left, config.lengths, risk, index=i, label=label)
         stars = {length: rows[heads] for length, rows in references.items() if heads in rows}
         plotting.stars(left, stars, index=i)
-        right.plot(part["steps"], part["loss"], color=plotting.COLOURS[i], lw=0.6, alpha=0.6)
+        right.plot(part["steps"], part["loss"], color=plotting.COLORS[i], lw=0.6, alpha=0.6)
     lengths, part = np.array(config.lengths), result.parts[0]
     plotting.line(left, lengths, part["dgd"], index=6, label=f"DGD, step of L={config.length}")
     plotting.line(left, lengths, part["bayes"], index=6, label="Bayes", style=":")

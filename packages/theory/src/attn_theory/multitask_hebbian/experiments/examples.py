@@ -207,7 +207,7 @@ def draw(result: Result):
                 label = f"r={r}, {protocol}" if ax is axes[0] else None
                 plotting.means(ax, x * (1 + 0.04 * j), largest[:, j], index=2 * i + j, label=label)
             plotting.line(ax, x, expected, index=2 * i)
-        axes[0].axvline((1 - r**2) / r**2, color=plotting.COLOURS[2 * i], ls=":", lw=1)
+        axes[0].axvline((1 - r**2) / r**2, color=plotting.COLORS[2 * i], ls=":", lw=1)
         fall = np.stack([part["energy"][1, 0] - part["taught_energy"] for part in parts])
         plotting.means(axes[3], rho, fall, index=2 * i, label=f"r={r}")
     rho = np.geomspace(0.05, 6, 100)

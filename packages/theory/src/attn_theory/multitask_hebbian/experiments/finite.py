@@ -70,7 +70,7 @@ def draw(result: Result):
         for mu in range(2):
             plotting.points(ax, part["finite"][:, mu], part["overlap"][:, mu], index=mu,
                             label=f"$m_{mu + 1}$")  # fmt: skip
-            ax.axhline(part["infinite"][mu], color=plotting.COLOURS[mu], ls=":", lw=1)
+            ax.axhline(part["infinite"][mu], color=plotting.COLORS[mu], ls=":", lw=1)
         low, high = part["finite"].min() - 0.02, part["finite"].max() + 0.02
         plotting.line(ax, [low, high], [low, high], index=6)
         title = f"d={float(part['dilution'])}, T={float(part['temperature'])}"

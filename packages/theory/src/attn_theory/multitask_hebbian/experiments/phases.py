@@ -67,8 +67,8 @@ def draw(result: Result):
     """The map, with T = 1 - d and d_c."""
     figure, [[ax]] = plotting.panels(width=5.4, height=4)
     part = result.parts[0]
-    colours = ListedColormap(["#f0f0f0", *plotting.COLOURS[4:6], plotting.COLOURS[2]])
-    image = ax.pcolormesh(part["d"], part["t"], part["phase"].T, cmap=colours, vmin=-0.5, vmax=3.5)
+    colors = ListedColormap(["#f0f0f0", *plotting.COLORS[4:6], plotting.COLORS[2]])
+    image = ax.pcolormesh(part["d"], part["t"], part["phase"].T, cmap=colors, vmin=-0.5, vmax=3.5)
     bar = figure.colorbar(image, ax=ax, ticks=range(4))
     bar.ax.set_yticklabels(NAMES)
     plotting.line(ax, part["d"], 1 - part["d"], index=6, label="$T = 1 - d$", style="--")

@@ -98,7 +98,7 @@ def draw(result: Result):
         for j, style in enumerate(("-", "--")):
             label = f"n={int(part['n'])}" if j == 0 else None
             left.plot(steps, np.maximum(part["error"][j].mean(-1), 1e-6), style,
-                      color=plotting.COLOURS[i], label=label)  # fmt: skip
+                      color=plotting.COLORS[i], label=label)  # fmt: skip
         if part["law"] > 0:
             left.axhline(float(part["law"]), color="black", ls=":", lw=1, label="floor $1 - d_k/n$")
     left.set(xscale="log", yscale="log", ylim=(1e-6, 2))

@@ -66,7 +66,7 @@ def draw(result: Result):
         plotting.means(ax, result["heads"][finite], error, index=j,
                         label=name)  # fmt: skip
         plotting.line(ax, result["heads"][finite], error.mean(1), index=j)
-        ax.axhline(result["error"][~finite][..., j].mean(), color=plotting.COLOURS[j], ls="--")
+        ax.axhline(result["error"][~finite][..., j].mean(), color=plotting.COLORS[j], ls="--")
     ax.set(xscale="log", yscale="log")
     plotting.labels(
         ax, "heads $M$", f"test error, n = {result.config.samples} (dashed: infinite)", legend=False

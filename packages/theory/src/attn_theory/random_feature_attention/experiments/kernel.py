@@ -90,7 +90,7 @@ def draw(result: Result):
     left.set(xscale="log", yscale="log")
     plotting.labels(left, "heads $M$", "relative distance from the formula")
     for i, name in enumerate(("plain", "biased")):
-        right.hist(part[name], 80, density=True, histtype="step", color=plotting.COLOURS[i],
+        right.hist(part[name], 80, density=True, histtype="step", color=plotting.COLORS[i],
                    label={"plain": "RFA", "biased": "BRFA"}[name])  # fmt: skip
     x = np.linspace(-4, 4, 200)
     plotting.line(right, x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), index=6, label="N(0, 1)",
