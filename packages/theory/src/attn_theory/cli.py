@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words == ["list"] or words[-1] in ("-h", "--help"):
         try:
-            options = _parser().parse_args(words or ["--help"])
+            options = _parsed(words or ["--help"])
             return options.command(options)
         except SystemExit as stop:
             return int(stop.code or 0)
@@ -39,8 +39,19 @@ def main(arguments: list[str] | None = None) -> int:
     return exit_code("attn_theory", words, _run_command)
 
 
+def _parsed(words: list[str]) -> argparse.Namespace:
+    """The options; changes may stand before and after them, where argparse sees the first alone."""
+    options, rest = _parser().parse_known_args(words)
+    changes = [word for word in rest if not word.startswith("-")]
+    if len(changes) < len(rest) or (changes and not hasattr(options, "changes")):
+        raise argparse.ArgumentError(None, f"unrecognized arguments: {' '.join(rest)}")
+    if changes:
+        options.changes = [*options.changes, *changes]
+    return options
+
+
 def _run_command(words: list[str]) -> int:
-    options = _parser().parse_args(words)
+    options = _parsed(words)
     try:
         return options.command(options)
     except KeyboardInterrupt:
