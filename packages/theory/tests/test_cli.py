@@ -119,7 +119,7 @@ def test_two_processes_give_the_same_as_one(tmp_path):
     [
         (("run", "no.such"), "no experiment 'no.such'"),
         (("run", "icl_linear.nothing"), "icl_linear.estimators"),
-        (("run", "icl_linear.flow", "speed=3"), "icl_linear.flow takes no speed: there are seeds"),
+        (("run", "icl_linear.flow", "speed=3"), "icl_linear.flow takes no speed: there are"),
         (("run", "icl_linear.flow", "speed"), "'speed' is not key=value with a key of"),
         (("run", "icl_linear.flow", "d=3", "d=4"), "d is given twice"),
         (("run", "icl_linear.flow", "steps=many"), "steps must be int, got 'many'"),
