@@ -317,8 +317,8 @@ def _kv_heads(site: Site) -> int:
 
 
 def _head_maps(site: Site) -> tuple[Sequence[int], Sequence[int]] | None:
-    maps = tuple(getattr(site.layer, name, None) for name in ("k_map", "v_map"))
-    return None if None in maps else maps
+    keys, values = (getattr(site.layer, name, None) for name in ("k_map", "v_map"))
+    return None if keys is None or values is None else (keys, values)
 
 
 def _has_bias(site: Site) -> int:
