@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import distributed, nn
 
@@ -160,6 +160,23 @@ class Throughput(Callback):
             },
             rank_zero_only=True,
         )
+
+
+class Progress(RichProgressBar):
+    """A bar that is redrawn at most `a_second` times a second, however short the steps are."""
+
+    def __init__(self, a_second: float = 10.0):
+        super().__init__()
+        self._pause, self._drawn = 1 / a_second, float("-inf")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Redraws, if it is time or the epoch's end."""
+        now = time.perf_counter()
+        if now - self._drawn >= self._pause or batch_idx + 1 == trainer.num_training_batches:
+            self._drawn = now
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 class Compile(Callback):

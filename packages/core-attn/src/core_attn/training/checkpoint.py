@@ -1,17 +1,15 @@
-"""Checkpoint files: written atomically, self-describing, checked before they are loaded."""
+"""What a checkpoint holds, opened and checked before it is loaded."""
 
-import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
 from jsonargparse import ArgumentParser
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import LightningDataModule
 from torch import nn
 
+from .files import read_checkpoint, write_checkpoint
 from .task import Task
 
 
@@ -87,24 +85,6 @@ def _built(base: type, config: Mapping[str, Any]) -> Any:
     return parser.instantiate(parser.parse_object({"part": dict(config)})).part
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, its tensors mapped from the file; no code in it is run.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a checkpoint of this program.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {path}: no such file")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise ValueError(f"checkpoint {path} cannot be read: {error}".splitlines()[0]) from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "config"} <= checkpoint.keys():
-        raise ValueError(f"checkpoint {path} was not written by this program: it has no config")
-    return checkpoint
-
-
 def check_fits(task: nn.Module, checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """Requires that the weights in `checkpoint` are those of `task`, by name and shape.
 
@@ -135,28 +115,10 @@ def check_fits(task: nn.Module, checkpoint: Mapping[str, Any], path: str | Path)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, then renames: a file is either the old or the new one, whole.
-
-    What could not be written, as on a full disk, leaves the old file and no part of the new one.
-    """
+    """Writes as `write_checkpoint` does: a file is either the old or the new one, whole."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Saves `checkpoint` as `path`."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        try:
-            with part.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except BaseException as error:
-            part.unlink(missing_ok=True)
-            # torch hides what the system said behind an error about positions in its archive
-            said = error if isinstance(error, OSError) else error.__context__
-            if isinstance(said, OSError) and said.errno is not None:
-                raise OSError(said.errno, said.strerror, str(path)) from error
-            raise
+        write_checkpoint(checkpoint, path)

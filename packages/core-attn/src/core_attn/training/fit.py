@@ -16,14 +16,14 @@ from typing import Any, cast
 import torch
 import yaml
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from ..cli.errors import one_line
 from ..cli.hints import with_hint
-from .callbacks import Compile, LastCheckpoint, Throughput
+from .callbacks import Compile, LastCheckpoint, Progress, Throughput
 from .checkpoint import AtomicCheckpointIO, check_fits, read_checkpoint
 from .continuing import with_stored_config
 from .runs import find_checkpoint, loggers, new_run
@@ -35,7 +35,9 @@ def run(package: str, program: str, recipe: str | None, argv: list[str]) -> int:
     _be_quiet()
     for module in ("tasks", "data"):  # so that their classes are known by name
         if find_spec(f"{package}.{module}"):
-            import_module(f"{package}.{module}")
+            known = import_module(f"{package}.{module}")
+            for name in getattr(known, "__all__", ()):  # some are imported when they are read
+                getattr(known, name)
     words = [re.sub(r"^--ckpt(=|$)", r"--ckpt_path\1", word) for word in argv]
     recipe, words = with_stored_config(recipe, words)
     DomainCLI(package, program, recipe, words)
@@ -145,6 +147,9 @@ class DomainCLI(LightningCLI):
         if self.subcommand != "fit":
             return callbacks
         callbacks.append(Throughput())
+        own = any(isinstance(callback, ProgressBar) for callback in trainer.callbacks or [])
+        if trainer.enable_progress_bar is not False and not own:
+            callbacks.append(Progress())
         if trainer.enable_checkpointing is not False and self.folder is not None:
             every = self._get(self.config_init, "checkpoint_every_n_steps")
             self.last = LastCheckpoint(self.folder / "last.ckpt", every)
