@@ -1,12 +1,15 @@
-"""From a Parquet file to a trained epoch, beside the peers' own loaders and trainers.
+"""`attn-recsys fit` beside the peers' own loaders and trainers: python -m benchmarks.end_to_end
 
-python -m benchmarks.end_to_end
+39 integer columns of 25,641 ids and a label in a Parquet file, 3 blocks, 2 heads, one epoch of the
+same rows in CPU seconds, a process each, in turns, imports done. Ids are encoded on both sides: the
+peers read them as they are, ours reads prepared shards, whose making is shown apart. "fit" is the
+command with its progress bar, logs and checkpoint, "fit unsaved" that without the checkpoint, which
+DeepCTR-Torch and torch-rechub do not write either, and "bare" a loop of our model over our batches.
+No peer has an L2 on its embeddings, since ours has none. "fused": lent torch's fused Adam.
 
-39 integer columns of 25,641 ids and a label, 3 blocks, 2 heads, batch 1024, CPU seconds for one
-epoch of the same rows with the peer's documented way in, a process each, in turns. At width 16,
-which they force: `model.fit` on columns for DeepCTR-Torch, DataGenerator and CTRTrainer for
-torch-rechub. At width 64: FuxiCTR's Parquet loader and its base model's `fit`; RecBole's data set,
-from the text file it asks for, and its Trainer. Our two passes of preparation are shown apart.
+At width 16, which they force: `model.fit` on columns for DeepCTR-Torch, DataGenerator and
+CTRTrainer for torch-rechub. At width 64: FuxiCTR's Parquet loader and its base model's `fit`;
+RecBole's data set, from the text file it asks for and encodes, and its Trainer.
 """
 
 import argparse
@@ -36,17 +39,18 @@ def main():
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     runs = [run.__name__ for group in GROUPS for run in group]
     parser.add_argument("--only", nargs="*", default=runs, choices=runs)
-    parser.add_argument("--run", nargs=3, help="internal: name, file and threads of one run")
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--run", nargs=4, help="internal: name, file, threads, batch of one run")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     shape = peers.Shape()
     if args.run:
         import torch._dynamo  # seconds, which torch's optimisers would take later
 
-        name, path, threads = args.run
+        name, path, threads, batch = args.run
         torch.set_num_threads(int(threads))
         with contextlib.chdir(Path(path).parent):  # peers leave files where they run
-            print(json.dumps(globals()[name](shape, Path(path))))
+            print(json.dumps(globals()[name](shape, Path(path), int(batch))))
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clicks.parquet"
@@ -54,19 +58,22 @@ def main():
         ids = {name: random.integers(0, shape.size, args.rows) for name in shape.names}
         pl.DataFrame(ids | {"label": random.integers(0, 2, args.rows)}).write_parquet(path)
         for threads in args.threads:
-            print(f"\n{threads} thread(s), {args.rows:,} rows, median of {args.rounds} rounds")
+            print(f"\n{threads} thread(s), {args.rows:,} rows, batch {args.batch:,}")
             for group in GROUPS:
                 times = {run: [] for run in group if run.__name__ in args.only}
+                if not times:
+                    continue
                 for _ in range(args.rounds):
                     for run, found in times.items():
-                        found.extend(measure(run, path, threads))
+                        found.extend(measure(run, path, threads, args.batch))
+                        print(run.__name__, *found[-1:], file=sys.stderr, flush=True)
                 show(times, args.rows)
 
 
-def measure(run, path, threads):
+def measure(run, path, threads, batch):
     """(CPU, wall) or (preparation, CPU, wall) of a process; nothing where the peer is missing."""
     command = [sys.executable, "-m", "benchmarks.end_to_end"]
-    command += ["--run", run.__name__, str(path), str(threads)]
+    command += ["--run", run.__name__, str(path), str(threads), str(batch)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode and "ImportError" not in done.stderr + done.stdout:
         raise RuntimeError(f"{run.__name__}: {done.stderr[-2000:]}")
@@ -84,7 +91,7 @@ def show(times, rows):
         *prepared, cpu, wall = (statistics.median(column) for column in zip(*found, strict=True))
         more = f"   preparation {prepared[0]:.2f} s" if prepared else ""
         if base:
-            more = f"   peer / ours {cpu / base[0]:.2f} CPU, {wall / base[1]:.2f} wall"
+            more = f"   over fit: {cpu / base[0]:.2f} CPU, {wall / base[1]:.2f} wall"
         base = base or (cpu, wall)
         speed = f"{rows / cpu:,.0f} rows/s"
         print(f"{name:<16} CPU {cpu:.2f} s, wall {wall:.2f} s, {speed}{more}", flush=True)
@@ -100,66 +107,122 @@ class Watch:
         return time.process_time() - self.cpu, time.perf_counter() - self.wall
 
 
-def ours_16(shape, path):
-    return ours(shape, path, "autoint_paper", {"block_widths": (16,) * 3, "linear_term": True})
+LIKE_DEEPCTR = {"block_widths": [16] * 3, "linear_term": True}
+LIKE_RECBOLE = {"block_widths": [64] * 3} | peers.LIKE_RECBOLE
 
 
-def ours_64(shape, path):
-    return ours(shape, path, "autoint_fuxictr", {})
+def fit_16(shape, path, batch):
+    return fit(shape, path, batch, "autoint_paper", LIKE_DEEPCTR)
 
 
-def ours_recbole_64(shape, path):
-    return ours(shape, path, "autoint_paper", {"block_widths": (64,) * 3} | peers.LIKE_RECBOLE)
+def fit_unsaved_16(shape, path, batch):
+    return fit(shape, path, batch, "autoint_paper", LIKE_DEEPCTR, "--trainer.enable_checkpointing")
 
 
-def ours(shape, path, preset, changes):
+def bare_16(shape, path, batch):
+    return bare(shape, path, batch, "autoint_paper", LIKE_DEEPCTR)
+
+
+def fit_64(shape, path, batch):
+    return fit(shape, path, batch, "autoint_fuxictr", {})
+
+
+def fit_unsaved_64(shape, path, batch):
+    return fit(shape, path, batch, "autoint_fuxictr", {}, "--trainer.enable_checkpointing")
+
+
+def bare_64(shape, path, batch):
+    return bare(shape, path, batch, "autoint_fuxictr", {})
+
+
+def fit_recbole_64(shape, path, batch):
+    return fit(shape, path, batch, "autoint_paper", LIKE_RECBOLE)
+
+
+def table(shape, path, batch, folder):
+    """The prepared table, and the CPU seconds that it took."""
     from attn_recsys.data import TableData
-    from core_attn.allocator import keep_freed_memory
 
-    keep_freed_memory()
     schema = path.with_suffix(".yaml")
     fields = "".join(f"  {name}: categorical\n" for name in shape.names)
     schema.write_text(f"files: {path}\nlabel: label\nfields:\n{fields}split: [1, 0, 0]\n")
     watch = Watch()
+    data = TableData(str(schema), folder=str(Path(folder) / "shards"), batch_size=batch)
+    data.prepare_data()
+    data.setup()
+    return data, watch.read()[0]
+
+
+def fit(shape, path, batch, preset, changes, *off):
+    """The command; what is switched off has `false` after its flag."""
+    import dataclasses
+
+    import core_attn.training.fit  # noqa: F401 (seconds)
+    from attn_recsys import VARIANTS, tasks  # noqa: F401
+    from core_attn.cli import main as command
+
+    config = dataclasses.asdict(dataclasses.replace(VARIANTS[preset], **changes))
     with tempfile.TemporaryDirectory() as folder:
-        data = TableData(str(schema), folder=str(Path(folder) / "shards"), batch_size=1024)
-        data.prepare_data()
-        data.setup()
-        prepared, _ = watch.read()
-        return prepared, *epoch(data, preset, changes)
+        data, prepared = table(shape, path, batch, folder)
+        words = ["fit", "--config", "table-autoint", "--data.schema", data.schema]
+        words += ["--data.folder", data.folder, "--data.batch_size", str(batch)]
+        words += ["--model.config", json.dumps(config), "--model.rare_rate", "0"]
+        words += ["--trainer.max_epochs", "1", "--trainer.default_root_dir", folder]
+        watch = Watch()
+        code = command("attn_recsys", [*words, *(x for flag in off for x in (flag, "false"))])
+        took = watch.read()
+        if code:
+            raise RuntimeError(f"fit: exit code {code}")
+        return prepared, *took
 
 
-def epoch(data, preset, changes):
+def bare(shape, path, batch, preset, changes):
+    """A loop over the same batches."""
     from attn_recsys.models import create
     from attn_recsys.optim import make_optimizer
+    from core_attn.allocator import keep_freed_memory
 
-    watch = Watch()
-    model = create(preset, data.prepared.layout, sparse=True, **changes)
-    update = make_optimizer(model, "deferred_adam")
-    for batch in data.loader("train", shuffle=True):
-        logits = model(batch["index"], batch["value"])
-        loss = F.binary_cross_entropy_with_logits(logits, batch["label"])
-        update.zero_grad()
-        loss.backward()
-        update.step()
-    return watch.read()
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        data, prepared = table(shape, path, batch, folder)
+        watch = Watch()
+        model = create(preset, data.prepared.layout, sparse=True, **changes)
+        update = make_optimizer(model, "deferred_adam")
+        for part in data.loader("train", shuffle=True):
+            logits = model(part["index"], part["value"])
+            loss = F.binary_cross_entropy_with_logits(logits, part["label"])
+            update.zero_grad()
+            loss.backward()
+            update.step()
+        return prepared, *watch.read()
 
 
-def deepctr(shape, path):
+def fused(parameters):
+    return torch.optim.Adam(parameters, lr=1e-3, fused=True)
+
+
+def deepctr(shape, path, batch, lent=None):
     from deepctr_torch.inputs import SparseFeat
     from deepctr_torch.models import AutoInt
 
     watch = Watch()
     frame = pandas.read_parquet(path)
     columns = [SparseFeat(name, shape.size, embedding_dim=shape.dim) for name in shape.names]
-    model = AutoInt(columns, columns, att_layer_num=3, att_head_num=2, dnn_hidden_units=())
-    model.compile("adam", "binary_crossentropy")
+    model = AutoInt(
+        columns, columns, att_layer_num=3, att_head_num=2, dnn_hidden_units=(),
+        l2_reg_embedding=0,
+    )  # fmt: skip
+    model.compile("adam" if lent is None else lent(model.parameters()), "binary_crossentropy")
     inputs = {name: frame[name].to_numpy() for name in shape.names}
-    model.fit(inputs, frame[["label"]].to_numpy(), batch_size=1024, epochs=1, verbose=0)
+    model.fit(inputs, frame[["label"]].to_numpy(), batch_size=batch, epochs=1, verbose=0)
     return watch.read()
 
 
-def rechub(shape, path):
+def deepctr_fused(shape, path, batch):
+    return deepctr(shape, path, batch, fused)
+
+
+def rechub(shape, path, batch, **lent):
     from torch_rechub.basic.features import SparseFeature
     from torch_rechub.models.ranking import AutoInt
     from torch_rechub.trainers import CTRTrainer
@@ -173,23 +236,34 @@ def rechub(shape, path):
     model = AutoInt(features, [], num_layers=3, num_heads=2, mlp_params=None)
     generator = DataGenerator(inputs, labels)
     few = {name: x[:2] for name, x in inputs.items()}
-    train, _, _ = generator.generate_dataloader(few, labels[:2], few, labels[:2], batch_size=1024)
-    trainer = CTRTrainer(model, optimizer_params={"lr": 1e-3}, n_epoch=1)
+    train, _, _ = generator.generate_dataloader(few, labels[:2], few, labels[:2], batch_size=batch)
+    trainer = CTRTrainer(model, optimizer_params={"lr": 1e-3} | lent, n_epoch=1)
     trainer.fit(train)
     return watch.read()
 
 
-def fuxictr(shape, path):
+def rechub_fused(shape, path, batch):
+    return rechub(shape, path, batch, fused=True)
+
+
+def fuxictr(shape, path, batch, lent=None):
     from fuxictr.pytorch.dataloaders.parquet_dataloader import ParquetDataLoader
 
     features = peers.fuxictr_features(shape)
-    loader = ParquetDataLoader(features, str(path), batch_size=1024, shuffle=True)
+    loader = ParquetDataLoader(features, str(path), batch_size=batch, shuffle=True)
     watch = Watch()  # its cluster is up
-    peers.fuxictr_model(shape).fit(loader)
+    model = peers.fuxictr_model(shape)
+    if lent is not None:
+        model.optimizer = lent(model.parameters())
+    model.fit(loader)
     return watch.read()
 
 
-def recbole(shape, path):
+def fuxictr_fused(shape, path, batch):
+    return fuxictr(shape, path, batch, fused)
+
+
+def recbole(shape, path, batch):
     for old, new in {"float_": "float64", "complex_": "complex128", "unicode_": "str_"}.items():
         setattr(np, old, getattr(np, new))  # as in numpy 1, for which recbole 1.2 was written
     from recbole.config import Config
@@ -207,7 +281,7 @@ def recbole(shape, path):
         "data_path": str(path.parent), "load_col": {"inter": [*shape.names, "label"]},
         "USER_ID_FIELD": "f0", "ITEM_ID_FIELD": "f1", "LABEL_FIELD": "label", "threshold": None,
         "embedding_size": shape.dim, "attention_size": 64, "n_layers": shape.blocks,
-        "num_heads": shape.heads, "dropout_probs": [0.0, 0.0, 0.0], "train_batch_size": 1024,
+        "num_heads": shape.heads, "dropout_probs": [0.0, 0.0, 0.0], "train_batch_size": batch,
         "train_neg_sample_args": None, "epochs": 1, "use_gpu": False, "state": "ERROR",
         "eval_args": {"split": {"RS": [1, 0, 0]}, "order": "RO", "mode": "labeled"},
     }  # fmt: skip
@@ -219,9 +293,9 @@ def recbole(shape, path):
 
 
 GROUPS = (
-    (ours_16, deepctr, rechub),
-    (ours_64, fuxictr),
-    (ours_recbole_64, recbole),
+    (fit_16, fit_unsaved_16, bare_16, deepctr, deepctr_fused, rechub, rechub_fused),
+    (fit_64, fit_unsaved_64, bare_64, fuxictr, fuxictr_fused),
+    (fit_recbole_64, recbole),
 )
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ ImportError where the peer is not installed.
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +74,11 @@ LIKE_RECBOLE = {
 }  # fmt: skip
 
 
+def adam(parameters: Iterable[nn.Parameter], lend: bool = False) -> torch.optim.Adam:
+    """torch's Adam as it comes, or the fused one lent to a peer."""
+    return torch.optim.Adam(parameters, lr=1e-3, fused=lend or None)
+
+
 def plain_step(model: Callable[[Tensor], Tensor], update: torch.optim.Optimizer) -> Step:
     def step(ids: Tensor, labels: Tensor) -> Tensor:
         loss = F.binary_cross_entropy(model(ids).reshape(-1), labels)
@@ -85,9 +90,11 @@ def plain_step(model: Callable[[Tensor], Tensor], update: torch.optim.Optimizer)
     return step
 
 
-def fuxictr(shape: Shape, width: int = 64, *, clip: bool = True) -> Step:
+def fuxictr(shape: Shape, width: int = 64, *, clip: bool = True, lend: bool = False) -> Step:
     """FuxiCTR's train_step, which clips the gradient; or its layers without that."""
     model = fuxictr_model(shape, width)
+    if lend:
+        model.optimizer = adam(model.parameters(), lend)
     if not clip:
 
         def forward(ids: Tensor) -> Tensor:
@@ -162,7 +169,7 @@ def fuxictr_features(shape: Shape):
     return fields
 
 
-def deepctr(shape: Shape) -> Step:
+def deepctr(shape: Shape, *, lend: bool = False) -> Step:
     """DeepCTR-Torch's AutoInt without a deep part; its width must equal the embeddings'."""
     from deepctr_torch.inputs import SparseFeat
     from deepctr_torch.models import AutoInt
@@ -172,11 +179,11 @@ def deepctr(shape: Shape) -> Step:
         columns, columns, att_layer_num=shape.blocks, att_head_num=shape.heads,
         dnn_hidden_units=(), l2_reg_embedding=0, device="cpu",
     )  # fmt: skip
-    inner = plain_step(model, torch.optim.Adam(model.parameters(), lr=1e-3))
+    inner = plain_step(model, adam(model.parameters(), lend))
     return lambda ids, labels: inner(ids.float(), labels)
 
 
-def rechub(shape: Shape) -> Step:
+def rechub(shape: Shape, *, lend: bool = False) -> Step:
     """torch-rechub's AutoInt without a deep part; its width must equal the embeddings'."""
     from torch_rechub.basic.features import SparseFeature
     from torch_rechub.models.ranking import AutoInt
@@ -190,7 +197,7 @@ def rechub(shape: Shape) -> Step:
     def forward(ids: Tensor) -> Tensor:
         return model({name: ids[:, i] for i, name in enumerate(shape.names)})
 
-    return plain_step(forward, torch.optim.Adam(model.parameters(), lr=1e-3))
+    return plain_step(forward, adam(model.parameters(), lend))
 
 
 def recbole(shape: Shape, width: int = 64) -> Step:
@@ -225,11 +232,11 @@ def recbole(shape: Shape, width: int = 64) -> Step:
             return torch.sigmoid(out + self.first(ids).sum((1, 2)))
 
     model = Model()
-    return plain_step(model, torch.optim.Adam(model.parameters(), lr=1e-3))
+    return plain_step(model, adam(model.parameters()))
 
 
 class PlainBlock(nn.Module):
-    """The official block in plain PyTorch, for peers that bring tables only."""
+    """The official block in plain PyTorch, on torch's fused attention, for peers of tables only."""
 
     def __init__(self, before: int, width: int, heads: int):
         super().__init__()
@@ -240,12 +247,11 @@ class PlainBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v, r = (layer(x).relu() for layer in self.maps)
         q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))
-        scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-        y = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self.norm((y + r).relu())
 
 
-def torchrec(shape: Shape, width: int = 64, *, fused: bool = False) -> Step:
+def torchrec(shape: Shape, width: int = 64, *, fused: bool = False, lend: bool = False) -> Step:
     """torchrec's tables, one per field, under the official blocks in plain PyTorch."""
     from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
 
@@ -290,4 +296,4 @@ def torchrec(shape: Shape, width: int = 64, *, fused: bool = False) -> Step:
     dense = [*blocks.parameters(), *out.parameters()]
     if not fused:
         dense += list(collection.parameters())
-    return plain_step(forward, torch.optim.Adam(dense, lr=1e-3))
+    return plain_step(forward, adam(dense, lend))

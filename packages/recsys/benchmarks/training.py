@@ -22,11 +22,18 @@ FACTS = {
     # name: (maker, ours of the same variant)
     "fuxictr": (lambda s: peers.fuxictr(s), "ours fuxictr 64"),
     "fuxictr unclipped": (lambda s: peers.fuxictr(s, clip=False), "ours fuxictr 64"),
+    "fuxictr, fused Adam": (lambda s: peers.fuxictr(s, lend=True), "ours fuxictr 64"),
     "recbole": (lambda s: peers.recbole(s), "ours recbole 64"),
     "torchrec": (lambda s: peers.torchrec(s), "ours official 64"),
-    "torchrec fused": (lambda s: peers.torchrec(s, fused=True), "ours official 64 rowwise"),
+    "torchrec, fused Adam": (lambda s: peers.torchrec(s, lend=True), "ours official 64"),
+    "torchrec fused": (
+        lambda s: peers.torchrec(s, fused=True, lend=True),
+        "ours official 64 rowwise",
+    ),
     "deepctr-torch": (lambda s: peers.deepctr(s), "ours deepctr 16"),
+    "deepctr-torch, fused Adam": (lambda s: peers.deepctr(s, lend=True), "ours deepctr 16"),
     "torch-rechub": (lambda s: peers.rechub(s), "ours rechub 16"),
+    "torch-rechub, fused Adam": (lambda s: peers.rechub(s, lend=True), "ours rechub 16"),
 }
 OURS = {
     "ours official 64": lambda s: peers.ours(s, "autoint", 64),
