@@ -10,7 +10,8 @@ from core_attn.cli import main as run
 def main() -> int:
     """Runs attn-recsys and returns its exit code."""
     words = sys.argv[1:]
-    if words[:1] == ["test"] and any(word.partition("=")[0] == "--input" for word in words):
+    of_files = {"--input", "--group", "--slice", "--at"}
+    if words[:1] == ["test"] and of_files & {word.partition("=")[0] for word in words}:
         words = ["evaluate", *words[1:]]  # rows of a file need no trainer
     if words[:1] == ["fit"] and "--continue" in words:
         return exit_code("attn_recsys", words, next_day)
@@ -42,7 +43,7 @@ def next_day(words: list[str]) -> int:
 
     import yaml
 
-    from core_attn.training.checkpoint import read_checkpoint
+    from core_attn.training.files import read_checkpoint
 
     rest, path = [], None
     pending = iter(word for word in words if word != "--continue")
@@ -123,7 +124,14 @@ def predict(
         print(line)
 
 
-def evaluate(ckpt: str, input: str, separator: str | None = None) -> None:
+def evaluate(
+    ckpt: str,
+    input: str,
+    separator: str | None = None,
+    group: str | None = None,
+    slice: str | None = None,
+    at: list[int] = [5, 10],  # noqa: B006 (the parser copies it)
+) -> None:
     """Measure a checkpoint on a new labelled file.
 
     Args:
@@ -131,15 +139,29 @@ def evaluate(ckpt: str, input: str, separator: str | None = None) -> None:
         input: a file, a folder, or a pattern of several, with the columns of the schema and the
             label.
         separator: between cells of text files; by default that of the training files.
+        group: a column, as the user: adds AUC and calibration within its groups, and NDCG and
+            reciprocal rank of each group's first rows; by default the schema's group.
+        slice: a column, for whose most frequent values the metrics are shown apart.
+        at: how many of a group's first rows count for NDCG and reciprocal rank.
     """
+    import polars as pl
+
     from .serving import evaluate as measured
 
-    rows, found, notes = measured(ckpt, input, separator)
+    rows, found, slices, notes = measured(
+        ckpt, input, separator, group=group, slice_by=slice, cutoffs=at
+    )
     print(f"{rows:,} rows")
     for name, value in found.items():
         print(f"{name:<20} {value:.5f}")
     if "auc" not in found:
         print("auc                  undefined: all rows have one label")
+    if slices:
+        with pl.Config(
+            tbl_rows=-1, tbl_cols=-1, tbl_hide_dataframe_shape=True, tbl_width_chars=120,
+            tbl_hide_column_data_types=True, float_precision=4,
+        ):  # fmt: skip
+            print(pl.DataFrame(slices, infer_schema_length=None))
     for line in notes:
         print(line)
 

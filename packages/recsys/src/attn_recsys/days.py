@@ -49,7 +49,7 @@ def prequential(
             if code:
                 raise ValueError(f"training on {', '.join(trained_on)} failed")
             best = _best(root, recipe, number)
-            count, found, _ = evaluate(best, files[number + 1])
+            count, found, *_ = evaluate(best, files[number + 1])
             rows.append({"tested on": files[number + 1], "model": name, "rows": count} | found)
     out.mkdir(parents=True, exist_ok=True)
     with (out / "days.csv").open("w", newline="") as file:

@@ -21,6 +21,8 @@ class Layout:
         sizes: table rows of each field.
         rows: rows of the table; row 0 is the padding of multi-valued fields and unused otherwise.
         numerical: the fields whose value is a number; the others have value 1, or 0 where missing.
+        attends: pairs of a field that is a history and the field that it is attended with, both of
+            the same table rows.
 
     Example:
         >>> Layout(("user", "age"), (1, 1), (1, 5), (4, 1), 6, ("age",)).fields
@@ -33,10 +35,12 @@ class Layout:
     sizes: tuple[int, ...]
     rows: int
     numerical: tuple[str, ...] = ()
+    attends: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self):
         for name in ("names", "widths", "firsts", "sizes", "numerical"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # lists, when read from JSON
+        object.__setattr__(self, "attends", tuple((a, b) for a, b in self.attends))
         lengths = {len(part) for part in (self.names, self.widths, self.firsts, self.sizes)}
         if lengths != {len(self.names)} or not self.names:
             raise ValueError(
@@ -54,6 +58,9 @@ class Layout:
         unknown = set(self.numerical) - set(self.names)
         if unknown:
             raise ValueError(f"numerical names unknown fields {sorted(unknown)}")
+        for pair in self.attends:
+            if set(pair) - set(self.names):
+                raise ValueError(f"attends names unknown fields, got {pair}")
 
     @classmethod
     def plain(cls, fields: int, rows: int, widths: tuple[int, ...] | None = None) -> "Layout":

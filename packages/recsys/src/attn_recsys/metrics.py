@@ -1,5 +1,6 @@
 """How good probabilities are: ranking, likelihood and calibration."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -134,6 +135,50 @@ def grouped_auc(
             total += len(part) * auc(labels[part], scores[part])
             weight += len(part)
     return total / weight if weight else None
+
+
+def grouped_calibration_error(
+    labels: Real[np.ndarray, " rows"],
+    p: Real[np.ndarray, " rows"],
+    groups: Int[np.ndarray, " rows"],
+) -> float:
+    """Mean over groups, weighted by their rows, of |mean prediction - share of ones|.
+
+    Source: Pan et al., 2020, "Field-aware Calibration", arXiv 1905.10713, eq. (5), Field-ECE.
+
+    Example:
+        >>> grouped_calibration_error(np.ones(2), np.array([0.5, 0.75]), np.array([0, 1]))
+        0.375
+    """
+    _, place = np.unique(groups, return_inverse=True)
+    gaps = np.bincount(place, np.asarray(p, np.float64) - np.asarray(labels, np.float64))
+    return float(np.abs(gaps).sum() / len(place))
+
+
+def by_group(
+    labels: Real[np.ndarray, " rows"],
+    p: Real[np.ndarray, " rows"],
+    groups: Int[np.ndarray, " rows"],
+    cutoffs: Sequence[int] = (10,),
+) -> dict[str, float]:
+    """What is measured within groups; the AUC is left out where no group has both labels.
+
+    Args:
+        labels: 0 or 1.
+        p: probabilities.
+        groups: equal numbers are equal groups.
+        cutoffs: rows of each group that count for NDCG and reciprocal rank.
+
+    Example:
+        >>> sorted(by_group(np.array([0, 1]), np.array([0.2, 0.9]), np.array([7, 7]), (5,)))
+        ['grouped_auc', 'grouped_ece', 'mrr@5', 'ndcg@5']
+    """
+    found = {"grouped_ece": grouped_calibration_error(labels, p, groups)}
+    if (within := grouped_auc(labels, p, groups)) is not None:
+        found["grouped_auc"] = within
+    for k in cutoffs:
+        found |= ranking(labels, p, groups, k)
+    return found
 
 
 def average_precision(

@@ -21,7 +21,8 @@ class Field:
 
     Attributes:
         name: the column.
-        kind: "categorical", "numerical", or "multi" (several categories in one cell).
+        kind: "categorical", "numerical", "multi" (several categories in one cell, of which the mean
+            is taken), or "sequence" (likewise, as a history, attended with the field `target`).
         min_count: how often a value must be seen in training for a row of its own; rarer and
             unseen values share the field's rare row.
         buckets: if > 0, values are hashed into so many rows instead, without a vocabulary; for
@@ -34,13 +35,15 @@ class Field:
             bins, learned like a category. But for "log2", later values are clipped to the range of
             the training rows.
         bins: bins of "quantiles".
-        separator: between the categories of a "multi" cell.
+        separator: between the categories of a "multi" or "sequence" cell.
         max_values: how many of them are kept.
         keep: which of them where there are more: the "first" or the "last".
+        target: of a "sequence" the categorical field that it is a history of, as the item: its
+            values are that field's, counted there, and what is read of it depends on the row's.
     """
 
     name: str
-    kind: Literal["categorical", "numerical", "multi"] = "categorical"
+    kind: Literal["categorical", "numerical", "multi", "sequence"] = "categorical"
     min_count: int = 1
     buckets: int = 0
     missing: Literal["empty", "zero", "learned"] = "empty"
@@ -49,10 +52,11 @@ class Field:
     separator: str = "|"
     max_values: int = 6
     keep: Literal["first", "last"] = "first"
+    target: str | None = None
 
     def __post_init__(self):
         allowed = {
-            "kind": ("categorical", "numerical", "multi"),
+            "kind": ("categorical", "numerical", "multi", "sequence"),
             "missing": ("empty", "zero", "learned"),
             "transform": TRANSFORMS,
             "keep": ("first", "last"),
@@ -75,8 +79,15 @@ class Field:
             raise ValueError(f"field {self.name}: transform is for numerical fields")
         if self.buckets and self.kind == "numerical":
             raise ValueError(f"field {self.name}: buckets are for categories, not for numbers")
-        if self.kind == "multi" and self.missing == "learned":
+        if self.is_list and self.missing == "learned":
             raise ValueError(f"field {self.name}: a multi-valued field has no learned missing row")
+        if (self.kind == "sequence") != (self.target is not None):
+            raise ValueError(
+                f"field {self.name}: a sequence, and nothing else, needs target: the field that it "
+                "is a history of"
+            )
+        if self.kind == "sequence" and (self.buckets or self.min_count != 1):
+            raise ValueError(f"field {self.name}: buckets and min_count are the target's to have")
 
     @property
     def is_number(self) -> bool:
@@ -84,9 +95,19 @@ class Field:
         return self.kind == "numerical" and self.transform != "quantiles"
 
     @property
+    def is_list(self) -> bool:
+        """Whether a cell holds several categories."""
+        return self.kind in ("multi", "sequence")
+
+    @property
+    def vocabulary(self) -> str:
+        """The field whose table rows its values have: its own, or its target's."""
+        return self.target or self.name
+
+    @property
     def width(self) -> int:
         """Its slots."""
-        return self.max_values if self.kind == "multi" else 1
+        return self.max_values if self.is_list else 1
 
 
 @dataclass(frozen=True)
@@ -130,6 +151,14 @@ class Schema:
             raise ValueError("schema: fields is empty")
         if len(set(names)) < len(names) or self.label in names:
             raise ValueError(f"schema: label and fields must differ, got {self.label}, {names}")
+        for field in self.fields:
+            if field.target is not None and (
+                field.target not in names or self.field(field.target).kind != "categorical"
+            ):
+                raise ValueError(
+                    f"field {field.name}: target {field.target!r} is no categorical field of the "
+                    "schema"
+                )
         if (self.above is None) != (self.below is None):
             raise ValueError("schema: above and below belong together")
         if self.above is not None and self.positive is not None:

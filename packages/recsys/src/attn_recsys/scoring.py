@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from core_attn.training.files import read_checkpoint
+
 from .calibration import Probability, calibrator_from
 from .data.batches import Batch, to_batch
-from .data.encode import as_numbers, encoded, labels
+from .data.encode import as_numbers, encoded
 from .data.numbering import Vocabulary
 from .data.prepare import load_vocabulary, vocabulary_file
 from .models import AutoIntConfig, BaselineConfig
-from .schema import LABEL, PreparedSchema
+from .schema import PreparedSchema
 
 INSIDE = 64 * 2**20  # bytes of vocabularies that travel inside a checkpoint
 CONFIGS = {config.__name__: config for config in (AutoIntConfig, BaselineConfig)}
@@ -35,6 +37,23 @@ def packed(folder: Path, prepared: PreparedSchema) -> dict[str, Tensor] | None:
     return {
         name: torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
         for name, path in files.items()
+    }
+
+
+def described(model: nn.Module, probability: Probability) -> dict[str, Any]:
+    """What a model is built again from, as plain data: the class and fields of its configuration.
+
+    Example:
+        >>> from attn_recsys.layout import Layout
+        >>> model = BaselineConfig("lr").build(Layout.plain(2, rows=5))
+        >>> described(model, Probability())["class"]
+        'BaselineConfig'
+    """
+    config: Any = model.config
+    return {
+        "class": type(config).__name__,
+        "fields": dataclasses.asdict(config),
+        "of_logits": probability.of_logits,
     }
 
 
@@ -73,17 +92,13 @@ class Scorer:
             FileNotFoundError: it is not there, or its tables are not.
             ValueError: it is not a checkpoint of this package.
         """
-        from core_attn.training import trained
-
-        from .tasks import ClickTask
-
-        file, task, content = trained(path)
-        if not isinstance(task, ClickTask):
-            raise ValueError(f"{path} holds a {type(task).__name__}, not a click task")
+        content = read_checkpoint(path)
+        if "network" not in content:
+            raise ValueError(f"{path} holds no click model of this package")
         prepared = PreparedSchema.from_dict(json.loads(content["prepared"]))
         inside = content.get("vocabulary")
         if inside is None:
-            folder = tables_beside(file.parent, prepared)
+            folder = tables_beside(Path(path).parent, prepared)
             if not folder.is_dir():
                 raise FileNotFoundError(f"{path} needs its vocabularies, {folder}, beside it")
             vocabulary = load_vocabulary(folder, prepared)
@@ -93,7 +108,33 @@ class Scorer:
                 for name, data in inside.items()
             }
             vocabulary = _vocabulary(tables, prepared)
-        return cls(task.network_model(), task.probability, prepared, vocabulary)
+        network = json.loads(content["network"])
+        calibration = json.loads(content.get("calibration", "null"))
+        prefix = "model."
+        state = {
+            key.removeprefix(prefix): x
+            for key, x in content["state_dict"].items()
+            if key.startswith(prefix)
+        }
+        return cls._of(network, state, calibration, prepared, vocabulary)
+
+    @classmethod
+    def _of(
+        cls,
+        network: Mapping[str, Any],
+        state: Mapping[str, Tensor],
+        calibration: dict[str, Any] | None,
+        prepared: PreparedSchema,
+        vocabulary: Vocabulary,
+    ) -> "Scorer":
+        """One of what a file holds."""
+        config = CONFIGS[network["class"]](**network["fields"])
+        model = config.build(prepared.layout)
+        model.load_state_dict(state)
+        probability = Probability(prepared.negative_rate, of_logits=network["of_logits"])
+        if calibration is not None:
+            probability.calibrator = calibrator_from(calibration)
+        return cls(model, probability, prepared, vocabulary)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "Scorer":
@@ -105,24 +146,18 @@ class Scorer:
         folder = Path(folder)
         content = json.loads((folder / "scorer.json").read_text("utf-8"))
         prepared = PreparedSchema.from_dict(content["prepared"])
-        config = CONFIGS[content["config"]["class"]](**content["config"]["fields"])
-        model = config.build(prepared.layout)
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-        probability = Probability(prepared.negative_rate, of_logits=content["of_logits"])
-        if content["calibration"] is not None:
-            probability.calibrator = calibrator_from(content["calibration"])
-        return cls(model, probability, prepared, load_vocabulary(folder, prepared))
+        state = load_file(folder / "model.safetensors")
+        vocabulary = load_vocabulary(folder, prepared)
+        return cls._of(content["network"], state, content["calibration"], prepared, vocabulary)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes weights, configuration, schema, calibration and vocabularies into a folder."""
         folder = Path(folder)
         self.write_tables(folder)
         calibrator = self.probability.calibrator
-        config: Any = self.model.config
         content = {
-            "config": {"class": type(config).__name__, "fields": dataclasses.asdict(config)},
+            "network": described(self.model, self.probability),
             "prepared": self.prepared.to_dict(),
-            "of_logits": self.probability.of_logits,
             "calibration": None if calibrator is None else calibrator.to_dict(),
         }
         (folder / "scorer.json").write_text(json.dumps(content, indent=1), "utf-8")
@@ -174,15 +209,6 @@ class Scorer:
     def batch(self, coded: pl.DataFrame) -> Batch:
         """Ids and values of encoded rows."""
         return to_batch(coded.to_arrow(), self.prepared)
-
-    def labelled(self, frames: Iterator[pl.DataFrame]) -> Iterator[Batch]:
-        """Batches with labels of frames that have the label column; rows without are dropped."""
-        start = 0
-        for frame in frames:
-            label = labels(frame, self.prepared.schema, start)
-            coded = self.coded(frame, start).with_columns(pl.Series(LABEL, label))
-            start += len(frame)
-            yield self.batch(coded.filter(pl.Series(label >= 0)))
 
     def logits(self, batch: Batch, batch_size: int = 8192) -> Tensor:
         """Log odds among all rows, before calibration."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,10 +15,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from core_attn.training.files import read_checkpoint, write_checkpoint
+
 from . import metrics
 from .calibration import Isotonic, Platt, fit_calibrator
+from .data import encode
 from .data.batches import Batch
 from .data.blocks import PARQUET, find_files, read_blocks
+from .data.encode import plain_text
 from .layout import Layout
 from .models import create
 from .scoring import Met, Scorer
@@ -137,19 +141,69 @@ def predict_files(
     return start, time.perf_counter() - began, met.notes()
 
 
+class Measured(NamedTuple):
+    """What a checkpoint does on labelled rows.
+
+    Attributes:
+        rows: how many.
+        found: metrics of all of them.
+        slices: for each value of a column, the most frequent first, its rows and their metrics.
+        notes: what in the rows is not as it was in training.
+    """
+
+    rows: int
+    found: dict[str, float]
+    slices: list[dict[str, Any]]
+    notes: list[str]
+
+
 def evaluate(
-    ckpt: str | Path, files: str | Sequence[str], separator: str | None = None
-) -> tuple[int, dict[str, float], list[str]]:
-    """Rows and metrics of labelled files, and what in them is not as it was in training.
+    ckpt: str | Path,
+    files: str | Sequence[str],
+    separator: str | None = None,
+    *,
+    group: str | None = None,
+    slice_by: str | None = None,
+    cutoffs: Sequence[int] = (5, 10),
+    most: int = 20,
+) -> Measured:
+    """Measures a checkpoint on labelled files.
+
+    Args:
+        ckpt: the checkpoint.
+        files: files, folders or patterns with the schema's columns and its label.
+        separator: between cells of text files; that of the training files if None.
+        group: a column, within whose groups is measured too; the schema's if None.
+        slice_by: a column, for each of whose values is measured apart.
+        cutoffs: rows of each group that count for NDCG and reciprocal rank.
+        most: so many slices at most.
 
     Raises:
         ValueError: a cell or label that does not fit, or no rows.
     """
     scorer = Scorer.load(ckpt)
-    labels, logits, met = _label_and_logits(scorer, files, separator)
+    group = group or scorer.prepared.schema.group
+    columns = [name for name in (group, slice_by) if name is not None]
+    labels, logits, met, beside = _label_and_logits(scorer, files, separator, columns)
     calibrator = scorer.probability.calibrator
-    p = logits.sigmoid() if calibrator is None else calibrator(logits)
-    return len(labels), metrics.summary(labels, p.double().numpy()), met.notes()
+    p = (logits.sigmoid() if calibrator is None else calibrator(logits)).double().numpy()
+    found = metrics.summary(labels, p)
+    if group is not None:
+        codes = plain_text(beside[group]).fill_null("").rank("dense").to_numpy()
+        found |= metrics.by_group(labels, p, codes.astype(np.int64), cutoffs)
+    slices = []
+    if slice_by is not None:
+        values = plain_text(beside[slice_by]).fill_null("(empty)")
+        counts = values.value_counts(sort=True, name="rows of a slice")
+        for value, count in counts.head(most).rows():
+            own = (values == value).to_numpy()
+            slices.append({slice_by: value, "rows": count} | metrics.summary(labels[own], p[own]))
+        rest = ~values.is_in(counts[slice_by].head(most).implode()).to_numpy()
+        if rest.any():
+            name = f"({len(counts) - most:,} others)"
+            row = {slice_by: name, "rows": int(rest.sum())}
+            slices.append(row | metrics.summary(labels[rest], p[rest]))
+    return Measured(len(labels), found, slices, met.notes())
 
 
 def calibrate(
@@ -173,8 +227,6 @@ def calibrate(
     Raises:
         ValueError: there are no such rows, or all have the same label.
     """
-    from core_attn.training.checkpoint import AtomicCheckpointIO, read_checkpoint
-
     content = read_checkpoint(ckpt)
     rows: list[dict[str, Any]] = []
     if method != "none":
@@ -186,7 +238,7 @@ def calibrate(
             rows += _before_and_after(part, labels, logits, fitted)
     else:
         content.pop("calibration", None)
-    AtomicCheckpointIO().save_checkpoint(content, out or ckpt)
+    write_checkpoint(content, out or ckpt)
     return rows
 
 
@@ -194,7 +246,7 @@ def _held_out(
     ckpt: str, files: str | Sequence[str] | None
 ) -> Iterable[tuple[str, np.ndarray, Tensor]]:
     if files is not None:
-        labels, logits, _ = _label_and_logits(Scorer.load(ckpt), files, None)
+        labels, logits, *_ = _label_and_logits(Scorer.load(ckpt), files, None)
         yield "held out", labels, logits
         return
     from core_attn.training import opened
@@ -219,28 +271,32 @@ def _held_out(
 
 
 def _label_and_logits(
-    scorer: Scorer, files: str | Sequence[str], separator: str | None
-) -> tuple[np.ndarray, Tensor, Met]:
+    scorer: Scorer,
+    files: str | Sequence[str],
+    separator: str | None,
+    beside: Sequence[str] = (),
+) -> tuple[np.ndarray, Tensor, Met, pl.DataFrame]:
+    """Labels and log odds of the labelled rows, and their columns `beside`."""
     prepared, met = scorer.prepared, Met(scorer)
-    frames = read_blocks(
+    schema, start = prepared.schema, 0
+    labels, logits, kept = [], [], []
+    for frame in read_blocks(
         files,
-        list(dict.fromkeys([*prepared.schema.names, prepared.schema.label])),
+        list(dict.fromkeys([*schema.names, schema.label, *beside])),
         separator=separator or prepared.separator,
-        null_values=prepared.schema.null_values,
-    )
-
-    def watched() -> Iterable[pl.DataFrame]:
-        for frame in frames:
-            met.update(frame, scorer.coded(frame))
-            yield frame
-
-    labels, logits = [], []
-    for batch in scorer.labelled(iter(watched())):
-        labels.append(batch["label"].numpy())
-        logits.append(scorer.logits(batch))
+        null_values=schema.null_values,
+    ):
+        label = encode.labels(frame, schema, start)
+        coded = scorer.coded(frame, start)
+        met.update(frame, coded)
+        start += len(frame)
+        mask = pl.Series(label >= 0)
+        labels.append(label[label >= 0].astype(np.float32))
+        logits.append(scorer.logits(scorer.batch(coded.filter(mask))))
+        kept.append(frame.filter(mask).select(list(dict.fromkeys(beside))))
     if not labels or not sum(map(len, labels)):
         raise ValueError(f"{', '.join(map(str, find_files(files)))}: no labelled rows")
-    return np.concatenate(labels), torch.cat(logits), met
+    return np.concatenate(labels), torch.cat(logits), met, pl.concat(kept)
 
 
 def _before_and_after(

@@ -36,6 +36,10 @@ def extended(
     missing: dict[str, int] = {}
     firsts, sizes, start = [], [], 1
     for field, old, size in zip(schema.fields, base.layout.firsts, base.layout.sizes, strict=True):
+        if field.target is not None:  # it has its target's rows
+            firsts.append(0)
+            sizes.append(1)
+            continue
         if field.name in base.tables:
             known = base.tables[field.name]
             new = counters[field.name].passed().join(known, on="value", how="anti")
@@ -69,7 +73,10 @@ def rows_before(old: PreparedSchema, new: PreparedSchema) -> Int[Tensor, " rows"
         new.layout.names, new.layout.firsts, new.layout.sizes, old.layout.firsts, old.layout.sizes,
         strict=True,
     )  # fmt: skip
+    histories = dict(new.layout.attends)
     for name, first, size, old_first, old_size in places:
+        if name in histories:
+            continue
         learned = name in new.missing
         kept = old_size - learned
         source[first : first + kept] = torch.arange(old_first, old_first + kept)
@@ -82,9 +89,12 @@ def rows_before(old: PreparedSchema, new: PreparedSchema) -> Int[Tensor, " rows"
 def is_new(old: PreparedSchema, new: PreparedSchema) -> Tensor:
     """Which rows of the new table stand for values that are new."""
     fresh = torch.zeros(new.layout.rows, dtype=torch.bool)
+    histories = dict(new.layout.attends)
     for name, first, size, old_size in zip(
         new.layout.names, new.layout.firsts, new.layout.sizes, old.layout.sizes, strict=True
     ):
+        if name in histories:
+            continue
         learned = name in new.missing
         fresh[first + old_size - learned : first + size - learned] = True
     return fresh

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
-from sklearn.model_selection import StratifiedKFold
 
 from ..schema import Field, Schema
 from .blocks import find_files, read_blocks
@@ -190,6 +189,8 @@ def official_parts(label: np.ndarray) -> np.ndarray:
         >>> np.bincount(official_parts(np.arange(1000) % 2)).tolist()
         [800, 100, 100]
     """
+    from sklearn.model_selection import StratifiedKFold  # half a second to import
+
     folds = StratifiedKFold(n_splits=10, shuffle=True, random_state=2018)
     split = np.zeros(len(label), np.uint8)
     for part, (_, held_out) in enumerate(folds.split(np.zeros(len(label)), label)):

@@ -194,12 +194,11 @@ def to_batch(table: pa.Table, prepared: PreparedSchema) -> Batch:
             _fill_numbers(column, prepared, name, first, index[:, slot], value[:, slot])
         else:
             if column.null_count:
-                value[:, slot] = column.is_valid().to_numpy(zero_copy_only=False)
-                column = column.fill_null(first)
-            index[:, slot] = column.to_numpy()
+                value[:, slot] = _as_numpy(column.is_valid().cast(pa.uint8()))
+            index[:, slot] = _as_numpy(column, first)
         slot += width
     label = (
-        table.column(LABEL).to_numpy().astype(np.float32)
+        _as_numpy(table.column(LABEL).combine_chunks()).astype(np.float32)
         if LABEL in table.column_names
         else np.full(size, -1, np.float32)
     )
@@ -209,7 +208,8 @@ def to_batch(table: pa.Table, prepared: PreparedSchema) -> Batch:
         "label": torch.from_numpy(label),
     }
     if WEIGHT in table.column_names:
-        batch["weight"] = torch.from_numpy(table.column(WEIGHT).to_numpy().astype(np.float32))
+        weight = _as_numpy(table.column(WEIGHT).combine_chunks())
+        batch["weight"] = torch.from_numpy(weight.astype(np.float32))
     if GROUP in table.column_names:
         codes = pl.Series(table.column(GROUP).combine_chunks()).hash(seed=0)
         batch["group"] = torch.from_numpy(codes.to_numpy().astype(np.int64))
@@ -225,24 +225,38 @@ def _fill_numbers(
     value: np.ndarray,
 ) -> None:
     index[:] = first
-    if not column.null_count:
-        value[:] = column.to_numpy()
-        return
-    value[:] = column.fill_null(0).to_numpy(zero_copy_only=False)
-    if name in prepared.missing:
-        absent = column.is_null().to_numpy(zero_copy_only=False)
+    value[:] = _as_numpy(column)
+    if column.null_count and name in prepared.missing:
+        absent = _as_numpy(column.is_null().cast(pa.uint8())).astype(bool)
         index[absent], value[absent] = prepared.missing[name], 1
 
 
 def _fill_lists(column: pa.ListArray, index: np.ndarray, value: np.ndarray) -> None:
     """Writes each list from the left; the rest is padding, id 0 with value 0."""
     index[:], value[:] = 0, 0
-    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    lengths = _as_numpy(column.value_lengths())
     rows = np.repeat(np.arange(len(lengths)), lengths)
     starts = np.cumsum(lengths) - lengths
     places = np.arange(len(rows)) - np.repeat(starts, lengths)
-    index[rows, places] = column.flatten().to_numpy(zero_copy_only=False)
+    index[rows, places] = _as_numpy(column.flatten())
     value[rows, places] = 1
+
+
+def _as_numpy(column: pa.Array, fill: int = 0) -> np.ndarray:
+    """Numbers, with `fill` for nulls; pyarrow's own `to_numpy` and `fill_null` import pandas.
+
+    Not through polars, whose threads do not live on in a forked worker.
+    """
+    if not len(column):
+        return np.empty(0, np.int64)
+    bare = pa.Array.from_buffers(
+        column.type, len(column), [None, column.buffers()[1]], offset=column.offset
+    )
+    numbers = np.from_dlpack(bare)
+    if not column.null_count:
+        return numbers
+    valid = np.from_dlpack(column.is_valid().cast(pa.uint8()))
+    return np.where(valid, numbers, numbers.dtype.type(fill))
 
 
 def _rows(batch: Batch, which: slice | Tensor) -> Batch:

@@ -268,7 +268,7 @@ def encoded(
     """
     columns = {}
     for field, first in zip(schema.fields, vocabulary.layout.firsts, strict=True):
-        cells, kind = frame[field.name], kinds.get(field.name)
+        cells, kind = frame[field.name], kinds.get(field.vocabulary)
         if field.kind == "numerical":
             numbers = as_numbers(cells, field, rows, schema=schema)
             numbers = transformed(numbers, field, ranges.get(field.name))
@@ -276,7 +276,7 @@ def encoded(
                 columns[field.name] = numbers.cast(pl.Float32)
                 continue
             ids = numbers.cast(pl.Int32) + first
-        elif field.kind == "multi":
+        elif field.is_list:
             lists = as_lists(cells, field, kind)
             columns[field.name] = _looked_up_lists(lists, rows, field, vocabulary, seed)
             continue
@@ -291,18 +291,20 @@ def encoded(
 def _looked_up(
     values: pl.Series, rows: pl.Series, field: Field, vocabulary: Vocabulary, seed: int
 ) -> pl.Series:
-    if field.buckets:
-        first = vocabulary.layout.firsts[vocabulary.layout.names.index(field.name)]
-        return stable_hash(values, field.buckets, seed) + first
-    table = vocabulary.tables[field.name]
+    if field.vocabulary not in vocabulary.tables:  # hashed
+        at = vocabulary.layout.names.index(field.vocabulary)
+        first, size = vocabulary.layout.firsts[at], vocabulary.layout.sizes[at]
+        buckets = size - (field.vocabulary in vocabulary.missing)
+        return stable_hash(values, buckets, seed) + first
+    table = vocabulary.tables[field.vocabulary]
     found = pl.DataFrame({"value": values, "row": rows}).join(
         table, on="value", how="left", maintain_order="left"
     )
     ids = pl.col("id")
     if vocabulary.warm_up:
         ids = pl.when(pl.col("row") >= pl.col("passed")).then(ids)
-    if field.name in vocabulary.rare:
-        ids = ids.fill_null(vocabulary.rare[field.name])
+    if field.vocabulary in vocabulary.rare:
+        ids = ids.fill_null(vocabulary.rare[field.vocabulary])
     return found.select(pl.when(pl.col("value").is_not_null()).then(ids).alias("id"))["id"]
 
 

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+import torch
 from pytorch_lightning import LightningDataModule
 
 from core_attn.training.data import StreamLoader
 
 from ..schema import PreparedSchema, Schema, read_yaml
-from .batches import ShardDataset
+from .batches import Batch, ShardDataset
 from .blocks import find_files, read_blocks
 from .encode import plain_text
 from .prepare import load_prepared, prepare
@@ -128,6 +129,14 @@ class ClickData(LightningDataModule, ABC):
         """Test batches."""
         return self.loader("test", shuffle=False)
 
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Moves a batch to an accelerator; on a CPU it is there already."""
+        if device.type == "cpu":
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
 
 @dataclass(eq=False)
 class TableData(ClickData):
@@ -190,7 +199,7 @@ class TableData(ClickData):
         ]
         base = {} if self.extends is None else {"extends": Scorer.load(self.extends).prepared.hash}
         return base | {
-            "schema": self.table.to_dict(), "files": stats, "split": self.shares, "version": 2,
+            "schema": self.table.to_dict(), "files": stats, "split": self.shares, "version": 3,
             "seed": self.seed, "separator": self.between, "by": [self.dealt_by, self.when],
         }  # fmt: skip
 

@@ -42,6 +42,10 @@ def number_by_field(schema: Schema, counters: Mapping[str, Counter]) -> Vocabula
     firsts, sizes = [], []
     start = 1
     for field in schema.fields:
+        if field.target is not None:  # it has its target's rows
+            firsts.append(0)
+            sizes.append(1)
+            continue
         size = 1
         if field.transform == "quantiles":
             size = field.bins
@@ -115,8 +119,12 @@ def _table(passed: pl.DataFrame, start: int) -> pl.DataFrame:
 
 
 def layout_of(schema: Schema, firsts: list[int], sizes: list[int], rows: int) -> Layout:
-    """The places of the fields of a schema."""
+    """The places of the fields of a schema; a history has its target's."""
     fields: tuple[Field, ...] = schema.fields
+    for i, field in enumerate(fields):
+        if field.target is not None:
+            at = schema.names.index(field.target)
+            firsts[i], sizes[i] = firsts[at], sizes[at]
     return Layout(
         names=tuple(schema.names),
         widths=tuple(field.width for field in fields),
@@ -124,4 +132,5 @@ def layout_of(schema: Schema, firsts: list[int], sizes: list[int], rows: int) ->
         sizes=tuple(sizes),
         rows=rows,
         numerical=tuple(field.name for field in fields if field.is_number),
+        attends=tuple((f.name, f.target) for f in fields if f.target is not None),
     )

@@ -129,12 +129,12 @@ def _count(
     counters = {
         field.name: Counter(field.min_count)
         for field in schema.fields
-        if field.kind != "numerical" and not field.buckets
+        if field.kind in ("categorical", "multi") and not field.buckets
     }
     samples = {field.name: _Sample(field) for field in schema.fields if field.kind == "numerical"}
     filled = dict.fromkeys(schema.names, False)
-    kinds = {f.name: set(KINDS) for f in schema.fields if f.kind != "numerical"}
-    longer = {f.name: 0 for f in schema.fields if f.kind == "multi"}
+    kinds = {f.name: set(KINDS) for f in schema.fields if f.kind in ("categorical", "multi")}
+    longer = {f.name: 0 for f in schema.fields if f.is_list}
     total = read = 0
     for block in kept():
         chosen = np.isin(block.split, list(counted))
@@ -151,7 +151,7 @@ def _count(
                 samples[field.name].update(numbers.to_numpy())
                 filled[field.name] |= len(numbers) > 0
                 continue
-            if field.kind == "multi":
+            if field.is_list:
                 whole = encode.whole_lists(cells, field)
                 longer[field.name] += int((whole.list.len() > field.max_values).sum() or 0)
                 lists = (
@@ -162,7 +162,7 @@ def _count(
             else:
                 values, places = encode.as_text(cells, field), rows
             filled[field.name] |= values.null_count() < len(values)
-            if kinds[field.name]:
+            if kinds.get(field.name):
                 kinds[field.name] &= encode.kind_of(values)
             if field.name in counters:
                 values = values.fill_null("") if count_empty else values

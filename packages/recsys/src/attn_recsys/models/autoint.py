@@ -139,7 +139,7 @@ class AutoInt(nn.Module, PyTorchModelHubMixin):
         self.attended = [i for i, name in enumerate(layout.names) if name not in raw]
         self.raw_slots = [i for i, name in enumerate(layout.slot_names()) if name in raw]
         fields = len(self.attended)
-        self.embedding = FieldEmbedding(layout, config.dim, sparse=sparse)
+        self.embedding = FieldEmbedding(layout, config.dim, sparse=sparse, attend=True)
         self.blocks = interacting_stack(config.dim, config.block_widths, config)
         width = config.block_widths[-1] if config.block_widths else config.dim
         self.deep = (

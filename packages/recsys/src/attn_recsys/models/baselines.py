@@ -76,7 +76,7 @@ class ClickModel(nn.Module):
             self.linear = FieldEmbedding(layout, 1, sparse=sparse)
             self.bias = nn.Parameter(torch.zeros(()))
         if self.embeds:
-            self.embedding = FieldEmbedding(layout, config.dim, sparse=sparse)
+            self.embedding = FieldEmbedding(layout, config.dim, sparse=sparse, attend=True)
 
     @property
     def embeddings(self) -> list[FieldEmbedding]:

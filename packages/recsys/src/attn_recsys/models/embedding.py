@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layout import Layout
+from .history import TargetAttention
 
 
 def lookup(
@@ -31,13 +32,15 @@ class FieldEmbedding(nn.Module):
     """Looks up every field in one shared table and scales it by its value.
 
     A missing field has value 0 and becomes the zero vector. A multi-valued field is the weighted
-    mean of its values, the zero vector where it has none.
+    mean of its values, the zero vector where it has none; so is a history, unless `attend` weighs
+    its values by the row's target (`TargetAttention`).
 
     Args:
         layout: the fields.
         dim: features of a field.
         sparse: whether the table's gradient is sparse, for the optimisers that touch only the
             rows of the batch.
+        attend: whether the layout's histories are attended with their targets.
 
     Its attributes `lookup(weight, index, value)`, which reads the rows of a batch, and
     `present(weight)`, which gives the whole table to a state dict, are for an optimiser that moves
@@ -51,9 +54,12 @@ class FieldEmbedding(nn.Module):
         0.0
     """
 
-    def __init__(self, layout: Layout, dim: int, *, sparse: bool = False):
+    def __init__(self, layout: Layout, dim: int, *, sparse: bool = False, attend: bool = False):
         super().__init__()
         self.layout = layout
+        places = {name: i for i, name in enumerate(layout.names)}
+        self.targets = {places[a]: places[b] for a, b in layout.attends} if attend else {}
+        self.readers = nn.ModuleDict({str(i): TargetAttention(dim) for i in self.targets})
         self.sparse = sparse
         self.lookup: Callable[[Tensor, Tensor, Tensor], Tensor] = partial(lookup, sparse=sparse)
         self.present: Callable[[Tensor], Tensor] = torch.detach
@@ -85,18 +91,15 @@ class FieldEmbedding(nn.Module):
         slots = self.lookup(self.weight, index, value)
         if self.layout.fields == self.layout.slots:
             return slots
-        return torch.stack(
-            [
-                part[:, 0] if width == 1 else _weighted_mean(part, weight)
-                for width, part, weight in zip(
-                    self.layout.widths,
-                    slots.split(self.layout.widths, 1),
-                    value.split(self.layout.widths, 1),
-                    strict=True,
-                )
-            ],
-            dim=1,
-        )
+        widths = self.layout.widths
+        parts, weights = slots.split(widths, 1), value.split(widths, 1)
+        fields = [
+            part[:, 0] if width == 1 else _weighted_mean(part, weight)
+            for width, part, weight in zip(widths, parts, weights, strict=True)
+        ]
+        for i, target in self.targets.items():
+            fields[i] = self.readers[str(i)](fields[target], parts[i], weights[i] != 0)
+        return torch.stack(fields, 1)
 
 
 def _weighted_mean(scaled: Tensor, weight: Tensor) -> Tensor:

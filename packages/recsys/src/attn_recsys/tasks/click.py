@@ -20,15 +20,17 @@ from .. import metrics
 from ..calibration import Probability, Served, calibrator_from
 from ..data.batches import Batch
 from ..data.module import ClickData
+from ..data.prepare import load_vocabulary
 from ..layout import Layout
 from ..losses import official_log_loss, official_mse
 from ..models import AutoInt, AutoIntConfig, BaselineConfig, Model
 from ..notes import note
 from ..optim import SPARSE, for_processes, make_optimizer
 from ..optim.pair import Name as OptimizerName
+from ..pretrained import start_from_vectors
 from ..report import exhibits
 from ..schema import PreparedSchema
-from ..scoring import packed, tables_beside
+from ..scoring import described, packed, tables_beside
 from ..warm import is_new, rows_before, warm_moments, warm_weights
 
 
@@ -50,6 +52,8 @@ class ClickTask(Task, ABC):
             None for the share of such cells among the validation rows, at most a tenth.
         start: a checkpoint whose weights and moments a new run begins with; its data must extend
             that checkpoint's vocabularies (`extends` of `TableData`).
+        pretrained: for a field, a Parquet file with the columns `id` and `vector`, from which the
+            table rows of its values start in a new run; longer vectors are reduced to `dim`.
     """
 
     monitor = "val/logloss"
@@ -66,9 +70,10 @@ class ClickTask(Task, ABC):
         start_at_base_rate: bool = True,
         rare_rate: float | None = 0.0,
         start: str | None = None,
+        pretrained: dict[str, str] | None = None,
     ):
         super().__init__()
-        self.start = start
+        self.start, self.pretrained = start, pretrained
         self._moments: list[dict[str, Any]] = []
         if rare_rate is not None and not 0 <= rare_rate < 1:
             raise ValueError(f"rare_rate must be in [0, 1), got {rare_rate}")
@@ -107,6 +112,11 @@ class ClickTask(Task, ABC):
         if isinstance(self.model, Unbuilt):
             self._build(self.trainer.datamodule.prepared)  # type: ignore[attr-defined]
             fits = self.trainer.training and self.trainer.ckpt_path is None
+            if self.pretrained and fits and self.start is None:
+                assert self.prepared is not None and isinstance(self.model, Model)
+                folder = self.trainer.datamodule.prepared_folder  # type: ignore[attr-defined]
+                vocabulary = load_vocabulary(folder, self.prepared)
+                start_from_vectors(self.model, self.pretrained, vocabulary, self.prepared)
             if self.start is not None and fits:
                 self._start_warm(self.start)
 
@@ -114,6 +124,7 @@ class ClickTask(Task, ABC):
         """Adds the schema, from which the network is built again, and the calibration if any."""
         assert self.prepared is not None
         checkpoint["prepared"] = json.dumps(self.prepared.to_dict())
+        checkpoint["network"] = json.dumps(described(self.model, self.probability))
         if (tables := self._tables()) is not None:
             checkpoint["vocabulary"] = tables
         if self.probability.calibrator is not None:
@@ -161,7 +172,7 @@ class ClickTask(Task, ABC):
 
     def _start_warm(self, path: str) -> None:
         """Takes over the weights and moments of a checkpoint, for vocabularies that have grown."""
-        from core_attn.training.checkpoint import read_checkpoint
+        from core_attn.training.files import read_checkpoint
 
         assert self.prepared is not None
         content, new = read_checkpoint(path), self.prepared
@@ -239,6 +250,10 @@ class ClickTask(Task, ABC):
         chosen = torch.rand(index.shape, device=index.device) < rates
         return torch.where(chosen & (index != 0), rows, index)
 
+    def samples(self, batch: Batch) -> int:
+        """Its rows."""
+        return len(batch["label"])
+
     # ---- evaluation ----
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -289,13 +304,10 @@ class ClickTask(Task, ABC):
                 "base rate; are fields or probabilities far out of their training range?"
             )
         if "group" in joined:
-            grouped = metrics.grouped_auc(labels, p, joined["group"])
-            if grouped is None:
+            cutoffs = (5, 10) if stage == "test" else ()
+            found |= metrics.by_group(labels, p, joined["group"], cutoffs)
+            if "grouped_auc" not in found:
                 self._note(f"{stage}/grouped_auc is undefined: no group has both labels")
-            else:
-                found["grouped_auc"] = grouped
-                if stage == "test":
-                    found |= metrics.ranking(labels, p, joined["group"])
         self.log_dict({f"{stage}/{name}": value for name, value in found.items()})
 
     def _note(self, line: str) -> None:
@@ -333,7 +345,7 @@ class AutoIntTask(ClickTask):
     Args:
         config: the network's switches.
         optimizer, lr, table_lr, table_weight_decay, loss, l2_deep, start_at_base_rate, rare_rate,
-            start: as in `ClickTask`.
+            start, pretrained: as in `ClickTask`.
     """
 
     def __init__(
@@ -348,10 +360,11 @@ class AutoIntTask(ClickTask):
         start_at_base_rate: bool = True,
         rare_rate: float | None = 0.0,
         start: str | None = None,
+        pretrained: dict[str, str] | None = None,
     ):
         super().__init__(
             optimizer, lr, table_lr, table_weight_decay, loss, l2_deep,
-            start_at_base_rate and config.init == "zero", rare_rate, start,
+            start_at_base_rate and config.init == "zero", rare_rate, start, pretrained,
         )  # fmt: skip
         self.config = config
 
@@ -366,7 +379,7 @@ class BaselineTask(ClickTask):
     Args:
         config: which, and its sizes.
         optimizer, lr, table_lr, table_weight_decay, loss, l2_deep, start_at_base_rate, rare_rate,
-            start: as in `ClickTask`.
+            start, pretrained: as in `ClickTask`.
     """
 
     def __init__(
@@ -381,11 +394,11 @@ class BaselineTask(ClickTask):
         start_at_base_rate: bool = True,
         rare_rate: float | None = 0.0,
         start: str | None = None,
+        pretrained: dict[str, str] | None = None,
     ):
         super().__init__(
             optimizer, lr, table_lr, table_weight_decay, loss, l2_deep, start_at_base_rate,
-            rare_rate,
-            start,
+            rare_rate, start, pretrained,
         )  # fmt: skip
         self.config = config
 
