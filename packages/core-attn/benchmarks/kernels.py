@@ -134,6 +134,7 @@ head dims and aligned sizes.
   `neighborhood_attention` blocks of 8 x 8 with a halo of 3 and relative logits, and the kernels of
   clusters; *full* adds a bias, keys beside the list, dropout and weights after the softmax.
   Recurrences have their *state* in and out, in float32; *sums* is the first pass of the backward.
+  They wait for the state of the token before, which is in none of the figures.
 - **tile**: queries x keys, warps, pipeline stages. On sm80 shared memory is held under the 99 KiB
   of sm_86, sm_89 and sm_120, which take the same tiles.
 - **registers** per thread; on AMD vector + scalar ones. **spills**: bytes a thread of a stack, of
