@@ -85,7 +85,7 @@ SMALL = {shrunk(config): name for name, config in VARIANTS.items()}
 EVERY = pytest.mark.parametrize("config", SMALL, ids=SMALL.get)
 # Compilers are slow: one small model of each class.
 ONE_OF_EACH = {type(config): config for config in reversed(SMALL)}
-NOT_AS_ONNX_YET = {"SparsifinerConfig", "MoHViTConfig"}
+NOT_AS_ONNX_YET = {"MoHViTConfig"}
 EACH = pytest.mark.parametrize("config", ONE_OF_EACH.values(), ids=SMALL.get)
 
 
