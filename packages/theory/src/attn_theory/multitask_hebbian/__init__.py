@@ -28,7 +28,7 @@ examples the two protocols part at any size. At r = .2, M = 5 the network withou
 the archetypes, from whatever start, for an example (overlap .70), whose energy is lower (-.232
 against -.201 where a teacher's network settles); the sum of its two overlaps with the archetypes is
 .19 against .38, at N = 6000 as at 3000. Above the threshold the protocols agree. Near rho = 1 the
-qualities do not fall on one curve in rho (largest overlap .34 to .42, by the theory itself). Of
+qualities do not fall on one curve in rho (largest overlap apart by .03 over r, by the theory). Of
 several orders of the patterns that are equal in the limit, spins take the one that suits the drawn
 patterns: for K = 5 near d_c this lifts the sum of m^2 by .8 N^(-1/2) above the infinite
 network."""

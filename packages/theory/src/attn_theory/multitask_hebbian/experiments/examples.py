@@ -1,7 +1,7 @@
 """F4, F5: learning from examples, with and without a teacher."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,8 +26,6 @@ from .simulate import Chains, diagnostic, squares_against_limit, still_drifting
 
 # Mean of unsupervised - supervised, and its band over streams.
 PROTOCOLS_DIFFER = {(0.1, 20): (-0.18, 0.09), (0.2, 5): (-0.19, 0.06)}
-# Mean energy from the archetypes less that from an example, where some replicas stay behind.
-STAYS_BEHIND = {(0.1, 20): (0.006, 0.005)}
 BELOW = (
     "below the learning threshold the network without a teacher leaves the archetypes for its "
     "examples, whose energy is lower"
@@ -124,7 +122,9 @@ def checks(result: Result) -> list[Check]:
     for part in result.parts:
         crowded = config.k * int(part["examples"]) > 0.2 * int(part["n"])
         (high if crowded else low).append(part)
-    out = [still_drifting(np.concatenate([part["stationary"].ravel() for part in low]))]
+    drifting = still_drifting(np.concatenate([part["stationary"].ravel() for part in low]))
+    # Below the threshold a replica may leave the archetypes late.
+    out = [replace(drifting, expected=2.0)]
     if high:
         # With K M of the order of N chains age as a spin glass: how far they still move is told.
         moves = [np.abs(part["drift"] / part["energy"].mean(-1)).max() for part in high]
@@ -153,8 +153,6 @@ def checks(result: Result) -> list[Check]:
                 gap = np.abs(gaps.mean(1)).max()
                 same = close(f"energy from three starts, {protocol}, {tag}: largest gap", gap,
                              0, 3 * error + 1e-4)  # fmt: skip
-                if protocol == "unsupervised" and (r, count) in STAYS_BEHIND:
-                    same = same.deviates(*STAYS_BEHIND[r, count], "some replicas stay between")
                 out.append(same)
         if load <= 0.1 and part["rho"] > 2 and count > 1 and n >= config.n:
             fall = part["energy"][1, 0] - part["taught_energy"]
@@ -172,7 +170,7 @@ def checks(result: Result) -> list[Check]:
     if len(at_threshold) == 3:
         spread = close("spread of the largest overlap over r at rho = 1, theory",
                        np.ptp(at_threshold), 0, 0.02, "abstract")  # fmt: skip
-        out.append(spread.deviates(0.076, 0.01, "near rho = 1 the curves in rho keep r apart"))
+        out.append(spread.deviates(0.032, 0.01, "near rho = 1 the curves in rho keep r apart"))
     references = known(REFERENCES, "examples", config)
     columns = [
         (name, [references[f"{name}, m_{mu}"] for mu in (1, 2)])
