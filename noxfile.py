@@ -19,6 +19,7 @@ import nox
 
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles torch's sources anew
 ROOT = Path(__file__).parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
 nox.options.sessions = ["lint", "types", "kernels", "docs"]
