@@ -88,8 +88,9 @@ class SoftKNN:
         center = torch.cat([itself, pairs.i, pairs.j])
         distances = torch.cat([distance.new_zeros(atoms), distance, distance])
 
-        order = torch.argsort(distances.detach())
-        order = order[torch.argsort(center[order], stable=True)]
+        # by center, then by distance, in one sort
+        farthest = float(distance.detach().max()) if count else 0.0
+        order = torch.argsort(center * (farthest + 1) + distances.detach())
         counts = torch.bincount(center, minlength=atoms)
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)
