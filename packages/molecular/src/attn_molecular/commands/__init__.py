@@ -5,6 +5,7 @@ from .md import md
 from .neb import neb
 from .phonons import phonons
 from .predict import predict
+from .program import export
 from .relax import relax
 
 COMMANDS = {
@@ -15,6 +16,7 @@ COMMANDS = {
     "eos": eos,
     "elastic": elastic,
     "predict": predict,
+    "export": export,
 }
 
 __all__ = ["COMMANDS"]

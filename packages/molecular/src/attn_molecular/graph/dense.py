@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .graph import Graph
 from .pairs import Pairs
-from .soft_knn import SoftKNN, safe_norm, sine_ranks
+from .soft_knn import SPARE, SoftKNN, safe_norm, sine_ranks
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,17 @@ def dense_graph(
     distances = torch.cat([zero, distance, distance, ends])
     nothing = positions.new_zeros(1, 3)
     units = torch.cat([positions.new_zeros(atoms, 3), unit, -unit, nothing])
+    count, last = i.shape[0], distances.shape[0] - 1
     itself = torch.arange(atoms, device=table.device)
     neighbors = torch.cat([itself, j, i, itself[:1]])
     sorted_distance, order = distances[table].sort(1)
     table = table.gather(1, order)
-    kept = min(knn.k + 20, slots)
-    ranks = sine_ranks(sorted_distance[:, :kept], knn.sigmoid_scale)
-    ranks = torch.cat([ranks, ranks.new_full((atoms, slots - kept), torch.inf)], 1)
-    place = torch.where(table < 0, len(distances) - 1, table).flatten()
+    ranks = sine_ranks(sorted_distance, knn.sigmoid_scale, knn.k + SPARE)
+    listed = torch.arange(slots, device=table.device) < knn.k + SPARE
+    ranks = torch.where(listed, ranks, torch.inf)
+    place = torch.where(table < 0, last, table).flatten()
     by_edge = torch.zeros_like(distances).index_put((place,), ranks.flatten())
-    ahead, back = by_edge[atoms : atoms + len(i)], by_edge[atoms + len(i) : atoms + 2 * len(i)]
+    ahead, back = by_edge[atoms : atoms + count], by_edge[atoms + count : last]
     scaled = torch.stack([ahead / knn.k, back / knn.k, distance / knn.cutoff])
     inside = (scaled < 1).all(0)
     # what is outside anyway is kept out of the exponentials, whose gradients would be NaN
