@@ -18,6 +18,7 @@ from ase.io.trajectory import Trajectory
 
 from attn_molecular import AttnCalculator, predict
 from attn_molecular.testing import untrained
+from core_attn import record
 
 
 def with_calc(atoms, *args, **options):
@@ -276,3 +277,23 @@ def test_a_potential_is_saved_and_read_back(molecular, tmp_path):
     assert a.get_potential_energy() == b.get_potential_energy()
     assert b.calc.potentials[0].card == {"name": "random"}
     assert b.calc.potentials[0].symbols == ["H", "C", "O"]
+
+
+@pytest.mark.parametrize("kind", ["gradient", "direct"])
+def test_pieces_within_a_memory_bound_give_the_same(kind):
+    potential = untrained((14,), neighbors=16, cutoff=5.0, forces=kind)
+    crystal = bulk("Si", cubic=True) * (2, 2, 1)
+    crystal.rattle(0.1, seed=0)
+    whole, pieces = crystal.copy(), crystal.copy()
+    whole.calc = AttnCalculator(potential, dtype="float64")
+    pieces.calc = AttnCalculator(potential, dtype="float64", memory=4.0)
+    with record(pieces.calc.potentials[0].network, "pattern") as seen:
+        pieces.get_potential_energy()
+    assert len(seen["blocks.0.attention.attend"]) < len(crystal)  # the last piece of several
+    assert whole.get_potential_energy() == pytest.approx(pieces.get_potential_energy(), abs=1e-10)
+    assert np.abs(whole.get_forces() - pieces.get_forces()).max() < 1e-10
+    if kind == "gradient":
+        assert np.abs(whole.get_stress() - pieces.get_stress()).max() < 1e-10
+    crystal.calc = AttnCalculator(potential, memory=0.1)
+    with pytest.raises(ValueError, match=r"memory = 0.1 MiB is too little for 32 atoms"):
+        crystal.get_potential_energy()

@@ -40,6 +40,8 @@ class AttnCalculator(Calculator):
         device: of the network.
         dtype: "float32", or "float64" for phonons and tight relaxations.
         skin: in A; the list of neighbors serves until an atom has moved by half of it.
+        memory: about the most MiB that intermediate results may take: large structures are then
+            computed in pieces, with the same result. As many as needed by default.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -60,6 +62,7 @@ class AttnCalculator(Calculator):
         device: str = "cpu",
         dtype: str = "float32",
         skin: float = 0.4,
+        memory: float | None = None,
     ):
         super().__init__()
         if dtype not in DTYPES:
@@ -70,7 +73,7 @@ class AttnCalculator(Calculator):
         if not sources:
             raise ValueError("source is an empty list")
         self.potentials = [_ready(item, device, dtype) for item in sources]  # pyright: ignore[reportArgumentType]
-        self.device, self.skin = device, skin
+        self.device, self.skin, self.memory = device, skin, memory
         self._lists: list[VerletList] = [VerletList(p, skin) for p in self.potentials]
         self._warned: set[str] = set()
         self._gradient = all(p.network.gives_stress for p in self.potentials)
@@ -100,7 +103,13 @@ class AttnCalculator(Calculator):
         learning = any(name in properties for name in ("forces", "stress"))
         batch = Batch.from_atoms([atoms], self.device)
         seen = [
-            potential(batch, forces=learning, stress=learning and has_stress, pairs=known(batch))
+            potential(
+                batch,
+                forces=learning,
+                stress=learning and has_stress,
+                pairs=known(batch),
+                memory=self.memory,
+            )
             for potential, known in zip(self.potentials, self._lists, strict=True)
         ]
         self.results = _results(seen)

@@ -99,6 +99,7 @@ class Potential(nn.Module):
         stress: bool = False,
         pairs: Pairs | None = None,
         create_graph: bool = False,
+        memory: float | None = None,
     ) -> Result:
         """Predicts; arguments are those of the network.
 
@@ -107,8 +108,9 @@ class Potential(nn.Module):
         """
         self.check(batch.numbers)
         seen = self.network(
-            batch, forces=forces, stress=stress, pairs=pairs, create_graph=create_graph
-        )
+            batch, forces=forces, stress=stress, pairs=pairs, create_graph=create_graph,
+            memory=memory,
+        )  # fmt: skip
         energies = self.scale * seen.energies.double() + self.references[batch.numbers]
         energy = energies.new_zeros(len(batch)).index_add(0, batch.system, energies)
         return Result(

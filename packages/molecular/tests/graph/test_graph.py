@@ -112,3 +112,15 @@ def test_the_nearest_are_kept_strictly_or_with_ties():
     assert NearestNeighbors(3.0, 2, strict=False)(batch).counts[0] == 3
     alone = NearestNeighbors(3.0, 2)(Batch.from_atoms([Atoms("O")]))
     assert alone.neighbor.tolist() == [0] and alone.featureless.tolist() == [True]
+
+
+@pytest.mark.parametrize("most", [1, 40, 10_000])
+def test_pieces_hold_the_same_edges(most):
+    graph = SoftKNN(5.0, 8)(Batch.from_atoms(list(STRUCTURES.values())))
+    pieces = graph.pieces(most)
+    assert sum(piece.atoms for piece in pieces) == graph.atoms
+    assert all(len(piece.center) <= most or piece.atoms == 1 for piece in pieces)
+    whole = torch.cat([piece.center + piece.begin for piece in pieces])
+    assert torch.equal(whole, graph.center)
+    assert torch.equal(torch.cat([piece.distance for piece in pieces]), graph.distance)
+    assert all(piece.counts.sum() == len(piece.center) for piece in pieces)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +23,8 @@ class Graph:
             edge leaves the graph.
         featureless: (edges) edges whose distance expansion is zero; None for none.
         outside: (edges) which of them do not belong to the graph; None for none.
+        begin: of a piece of a graph, the first of its atoms in the whole; centers count from it,
+            neighbors do not.
     """
 
     center: Int[Tensor, " edges"]
@@ -32,6 +35,31 @@ class Graph:
     log_envelope: Float[Tensor, " edges"]
     featureless: Bool[Tensor, " edges"] | None = None
     outside: Bool[Tensor, " edges"] | None = None
+    begin: int | None = None
+
+    def own(self, x: Tensor) -> Tensor:
+        """The rows of (all atoms, ...) that are this piece's."""
+        return x if self.begin is None else x.narrow(0, self.begin, self.atoms)
+
+    def pieces(self, most: int) -> "list[Graph]":
+        """The same atoms in pieces of at most `most` edges, or of one atom."""
+        offsets, cuts = self.offsets.tolist(), [0]
+        for atom in range(1, self.atoms):
+            if offsets[atom + 1] - offsets[cuts[-1]] > most:
+                cuts.append(atom)
+        cuts.append(self.atoms)
+        found = []
+        for begin, end in pairwise(cuts):
+            a, b = offsets[begin], offsets[end]
+            fields = {
+                name: None if (x := getattr(self, name)) is None else x[a:b]
+                for name in ("neighbor", "direction", "distance", "log_envelope", "featureless")
+            }
+            found.append(Graph(
+                self.center[a:b] - begin, offsets=self.offsets[begin : end + 1] - a, begin=begin,
+                **fields,
+            ))  # fmt: skip
+        return found
 
     @property
     def atoms(self) -> int:

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from core_attn import angle_legendre
 
 from ..attention import EdgeAttention
-from ..graph import Batch, Graph, SoftKNN
+from ..graph import Graph, SoftKNN
 from .config import BaseConfig
 from .features import BondOrder, DistanceLinear
-from .layers import EdgeAttributes, NodePair, Residual, Surroundings, branch_keep
+from .layers import EdgeAttributes, NodePair, Residual, Surroundings
 from .network import Network
 from .parts import Activated, FeedForward, make_norm
 
@@ -136,20 +136,6 @@ class EScAIP(Network):
                 if isinstance(layer, nn.Linear):
                     nn.init.xavier_uniform_(layer.weight)
 
-    def features(self, graph: Graph, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Nodes and edges after all blocks."""
-        return self.hidden(Surroundings(graph, batch.numbers, batch.system, self.order(graph)))
-
-    def hidden(self, s: Surroundings) -> tuple[Tensor, Tensor | None]:
-        """The same, of a graph however it was made."""
-        keep = branch_keep(self.config.drop_path, self.training, s.system)
-        nodes, edges = self.input(s)
-        readouts = [self.readouts[0](nodes, edges)]
-        for block, readout in zip(self.blocks, list(self.readouts)[1:], strict=True):
-            nodes, edges = block(nodes, edges, s, keep)
-            readouts.append(readout(nodes, edges))
-        return self.projection(readouts)
-
 
 class InputBlock(nn.Module):
     """First features: h = norm(attributes), edges h + FFN(h), nodes those of the self edges."""
@@ -196,7 +182,7 @@ class Block(nn.Module):
             edge_keep = keep[s.graph.center]
             update = update * keep
             edge_update = None if edge_update is None else edge_update * edge_keep
-        nodes = self.node_ffn(nodes + update, keep)
+        nodes = self.node_ffn(s.graph.own(nodes) + update, keep)
         if self.edge_ffn is not None and edge_update is not None:
             edges = self.edge_ffn(edges + edge_update, edge_keep)
         return nodes, edges

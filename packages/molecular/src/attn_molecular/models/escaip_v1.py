@@ -11,7 +11,7 @@ from ..graph import Batch, Graph, NearestNeighbors
 from .config import BaseConfig
 from .escaip import AngleScalar
 from .features import BondOrder
-from .layers import EdgeAttributes, NodePair, Residual, Surroundings, branch_keep
+from .layers import EdgeAttributes, NodePair, Residual, Surroundings
 from .network import Network
 from .parts import Activated, FeedForward, make_norm
 
@@ -87,17 +87,6 @@ class EScAIPV1(Network):
         """The official gradient head always averages."""
         return self.config.energy_reduce if self.config.forces == "direct" else "mean"
 
-    def features(self, graph: Graph, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Nodes and edges after all blocks."""
-        s = Surroundings(graph, batch.numbers, batch.system, self.order(graph))
-        keep = branch_keep(self.config.drop_path, self.training, batch.system)
-        nodes, edges = self.input(s)
-        readouts = [self.readouts[0](nodes, edges)]
-        for block, readout in zip(self.blocks, list(self.readouts)[1:], strict=True):
-            nodes, edges = block(nodes, edges, s, keep)
-            readouts.append(readout(nodes, edges))
-        return self.projection(readouts)
-
 
 def edge_mean(edges: Tensor, graph: Graph) -> Tensor:
     """Sums over edges divided by their number plus 1e-5."""
@@ -157,7 +146,7 @@ class Block(nn.Module):
         if keep is not None:
             edge_keep = keep[graph.center]
             node_update, update = node_update * keep, update * edge_keep
-        nodes = self.node_ffn(nodes + node_update, keep)
+        nodes = self.node_ffn(graph.own(nodes) + node_update, keep)
         return nodes, edges if self.nodes_only else self.edge_ffn(edges + update, edge_keep)
 
 

@@ -1,5 +1,7 @@
 """The layers of EScAIP that stand around its attention."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -11,18 +13,19 @@ from .features import DistanceLinear
 from .parts import Activated, FeedForward, make_norm
 
 
+@dataclass(frozen=True)
 class Surroundings:
     """What every layer reads of a batch besides nodes and edges.
 
-    Args:
-        graph: the neighborhoods.
-        numbers: (atoms) atomic numbers.
-        system: (atoms) the structure of each atom.
-        order: (atoms, degrees) bond-orientational order.
+    Attributes:
+        graph: the neighborhoods, or a piece of them.
+        numbers: (atoms) atomic numbers, of all atoms.
+        order: (atoms, degrees) bond-orientational order, of all atoms.
     """
 
-    def __init__(self, graph: Graph, numbers: Tensor, system: Tensor, order: Tensor):
-        self.graph, self.numbers, self.system, self.order = graph, numbers, system, order
+    graph: Graph
+    numbers: Tensor
+    order: Tensor
 
 
 class EdgeAttributes(nn.Module):
@@ -50,8 +53,9 @@ class EdgeAttributes(nn.Module):
         distance = F.linear(self.act(self.distance(s.graph)), weights[0])
         source = F.linear(self.act(self.source_order(s.order)), weights[1])
         source = source + F.linear(self.source_atom.weight, weights[2])[s.numbers]
-        target = F.linear(self.act(self.target_order(s.order)), weights[3], self.linear.bias)
-        target = target + F.linear(self.target_atom.weight, weights[4])[s.numbers]
+        order, numbers = s.graph.own(s.order), s.graph.own(s.numbers)
+        target = F.linear(self.act(self.target_order(order)), weights[3], self.linear.bias)
+        target = target + F.linear(self.target_atom.weight, weights[4])[numbers]
         return self.act(distance + source[s.graph.neighbor] + target[s.graph.center])
 
 
@@ -67,7 +71,8 @@ class NodePair(nn.Module):
         """The features of all edges."""
         of_neighbor, of_center = self.linear.weight.chunk(2, 1)
         neighbor = F.linear(nodes, of_neighbor)[graph.neighbor]
-        return self.act(neighbor + F.linear(nodes, of_center, self.linear.bias)[graph.center])
+        center = F.linear(graph.own(nodes), of_center, self.linear.bias)[graph.center]
+        return self.act(neighbor + center)
 
 
 class Residual(nn.Module):

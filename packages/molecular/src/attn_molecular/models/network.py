@@ -1,13 +1,21 @@
 """What turns atoms' energies into energies, forces and stress; shared by both releases."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..graph import Batch, Graph, NearestNeighbors, Pairs, SoftKNN
 from .config import BaseConfig
+from .layers import Surroundings, branch_keep
+
+KEPT_OF_GRAPH = 600  # bytes of an edge: candidates in float64 and what their gradient needs
+WORK = 60  # numbers of an edge and channel in one block
 
 
 @dataclass(frozen=True)
@@ -32,18 +40,53 @@ class Prediction:
 class Network(nn.Module):
     """An attention network over the neighborhoods of atoms.
 
-    A subclass sets `graph` and the heads, None where it has none, and implements `features`.
+    A subclass sets its parts: `input` makes nodes and edges of the surroundings, each of `blocks`
+    better ones, `readouts` reads them, before the first and after each, `projection` puts together
+    what they read, and the heads, None where it has none, say what it means.
     """
 
     config: BaseConfig
     graph: SoftKNN | NearestNeighbors
+    order: nn.Module
+    input: nn.Module
+    blocks: nn.ModuleList
+    readouts: nn.ModuleList
+    projection: nn.Module
     energy_head: nn.Module
     force_head: nn.Module | None
     stress_head: nn.Module | None
 
-    def features(self, graph: Graph, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Final features of nodes and, for direct forces, edges."""
-        raise NotImplementedError
+    def features(
+        self, graph: Graph, numbers: Tensor, system: Tensor, most: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Final features of nodes and, for direct forces, edges.
+
+        Args:
+            graph: the neighborhoods.
+            numbers: (atoms) atomic numbers.
+            system: (atoms) the structure of each atom.
+            most: edges that are looked at at a time; what a layer computes of them is computed
+                again for gradients instead of kept.
+        """
+        keep = branch_keep(self.config.drop_path, self.training, system)
+        if most is None or keep is not None or len(graph.center) <= most:
+            pieces, run = [graph], _called
+        else:
+            pieces, run = graph.pieces(most), partial(checkpoint, use_reentrant=False)
+        order = _together([run(self.order, piece) for piece in pieces])
+        around = [Surroundings(piece, numbers, order) for piece in pieces]
+        states = [run(self.input, s) for s in around]
+        readouts = [[run(self.readouts[0], *state)] for state in states]
+        for block, readout in zip(self.blocks, list(self.readouts)[1:], strict=True):
+            nodes = _together([own for own, _ in states])
+            states = [
+                run(block, nodes, edges, s, keep)
+                for (_, edges), s in zip(states, around, strict=True)
+            ]
+            for kept, state in zip(readouts, states, strict=True):
+                kept.append(run(readout, *state))
+        nodes, edges = zip(*(self.projection(kept) for kept in readouts), strict=True)
+        return _together(nodes), None if edges[0] is None else _together(edges)
 
     def forward(
         self,
@@ -53,6 +96,7 @@ class Network(nn.Module):
         stress: bool = False,
         pairs: Pairs | None = None,
         create_graph: bool | None = None,
+        memory: float | None = None,
     ) -> Prediction:
         """Predicts.
 
@@ -63,15 +107,19 @@ class Network(nn.Module):
             pairs: candidates from `self.graph.pairs`, so that one list serves several calls.
             create_graph: whether gradient forces can be differentiated again; by default while
                 training.
+            memory: the most MiB that intermediate results may take, about; as many as needed by
+                default. Where it binds, atoms are taken in pieces, and gradients compute again
+                what a layer made of a piece: the result is the same, the time a third longer.
 
         Raises:
-            ValueError: an element is unknown, or stress is asked where there is none.
+            ValueError: an element is unknown, stress is asked where there is none, or the memory
+                is too little for what has to be kept.
         """
         self.check(batch)
         if stress and not self.gives_stress:
             raise ValueError("this model has direct forces and no stress head: it gives no stress")
         if self.config.forces == "direct" or not (forces or stress):
-            return self._predict(batch, pairs, forces, stress)
+            return self._predict(batch, pairs, forces, stress, memory)
         again = self.training and torch.is_grad_enabled() if create_graph is None else create_graph
         with torch.enable_grad():
             x = batch.positions
@@ -80,7 +128,7 @@ class Network(nn.Module):
             moved = batch.strained(x, strain) if stress else Batch(
                 batch.numbers, x, batch.cell, batch.pbc, batch.system, batch.counts
             )  # fmt: skip
-            seen = self._predict(moved, pairs, False, False)
+            seen = self._predict(moved, pairs, False, False, memory)
             wanted = [x, strain] if stress else [x]
             found = torch.autograd.grad(seen.energy.sum(), wanted, create_graph=again)
         energy, energies = (seen.energy, seen.energies) if again else (
@@ -116,9 +164,12 @@ class Network(nn.Module):
                 f"{self.config.elements - 1}"
             )
 
-    def _predict(self, batch: Batch, pairs: Pairs | None, forces: bool, stress: bool) -> Prediction:
+    def _predict(
+        self, batch: Batch, pairs: Pairs | None, forces: bool, stress: bool, memory: float | None
+    ) -> Prediction:
         graph = self.graph(batch, pairs, self.dtype)
-        nodes, edges = self.features(graph, batch)
+        most = None if memory is None else self._edges_within(memory, graph)
+        nodes, edges = self.features(graph, batch.numbers, batch.system, most)
         energies = self.energy_head(nodes)[:, 0]
         if self.reduce == "mean":
             energies = energies / batch.counts[batch.system].to(energies.dtype)
@@ -130,7 +181,30 @@ class Network(nn.Module):
             seen[1], seen[2] = self.stress_head(nodes, edges, graph, batch)
         return Prediction(energy, energies, *seen)
 
+    def _edges_within(self, memory: float, graph: Graph) -> int:
+        """How many edges a piece may have.
+
+        The graph and the edges after each block are kept, of a piece what a block makes of it.
+        """
+        c, size = self.config, torch.finfo(self.dtype).bits // 8
+        kept = len(graph.center) * (KEPT_OF_GRAPH + size * c.dim * (c.depth + 3)) / 2**20
+        work = size * (WORK * c.dim + 4 * c.distance_dim + 4 * c.order_size * graph.longest) / 2**20
+        if kept + work * graph.longest > memory:
+            raise ValueError(
+                f"memory = {memory} MiB is too little for {graph.atoms} atoms with "
+                f"{len(graph.center)} edges: at least {kept + work * graph.longest:.0f} are needed"
+            )
+        return int((memory - kept) / work)
+
     @property
     def reduce(self) -> str:
         """How atoms' energies make a structure's."""
         return self.config.energy_reduce
+
+
+def _called(layer: Callable, *arguments: Any) -> Any:
+    return layer(*arguments)
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
