@@ -17,6 +17,7 @@ from ase.calculators.mixing import SumCalculator
 from ase.io.trajectory import Trajectory
 
 from attn_molecular import AttnCalculator, predict
+from attn_molecular.potential import shipped
 from attn_molecular.testing import untrained
 from core_attn import record
 
@@ -297,3 +298,17 @@ def test_pieces_within_a_memory_bound_give_the_same(kind):
     crystal.calc = AttnCalculator(potential, memory=0.1)
     with pytest.raises(ValueError, match=r"memory = 0.1 MiB is too little for 32 atoms"):
         crystal.get_potential_energy()
+
+
+def test_shipped_potentials_are_small_have_cards_and_know_their_substances():
+    assert sorted(shipped()) == ["hco", "si"]
+    for path in shipped().values():
+        assert path.stat().st_size <= 2_000_000
+        card = path.with_suffix(".md").read_text()
+        for word in ("data", "licence", "must not be used for", "forces, meV/A"):
+            assert word in card
+    ethanol = with_calc(molecule("CH3CH2OH"))  # hco
+    assert ethanol.get_potential_energy() == pytest.approx(-4210.2, abs=0.3)  # by PBE/def2-SVP
+    silicon = with_calc(bulk("Si"), "si")
+    assert silicon.get_potential_energy() / 2 == pytest.approx(-5.42, abs=0.1)  # by PBE
+    assert np.abs(silicon.get_forces()).max() < 1e-3  # by symmetry

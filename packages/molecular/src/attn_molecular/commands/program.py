@@ -27,6 +27,9 @@ class EnergyProgram(nn.Module):
         ValueError: it is another kind.
     """
 
+    references: Tensor
+    scale: Tensor
+
     def __init__(self, potential: Potential):
         super().__init__()
         network = potential.network

@@ -51,14 +51,18 @@ class Graph:
         found = []
         for begin, end in pairwise(cuts):
             a, b = offsets[begin], offsets[end]
-            fields = {
-                name: None if (x := getattr(self, name)) is None else x[a:b]
-                for name in ("neighbor", "direction", "distance", "log_envelope", "featureless")
-            }
-            found.append(Graph(
-                self.center[a:b] - begin, offsets=self.offsets[begin : end + 1] - a, begin=begin,
-                **fields,
-            ))  # fmt: skip
+            found.append(
+                Graph(
+                    self.center[a:b] - begin,
+                    self.neighbor[a:b],
+                    self.offsets[begin : end + 1] - a,
+                    self.direction[a:b],
+                    self.distance[a:b],
+                    self.log_envelope[a:b],
+                    None if self.featureless is None else self.featureless[a:b],
+                    begin=begin,
+                )
+            )
         return found
 
     @property
