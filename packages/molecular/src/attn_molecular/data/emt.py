@@ -54,7 +54,7 @@ class EmtMetals(StructureData):
         return made[: self.frames], made[self.frames :]
 
     def _make(self, random: np.random.Generator, index: int) -> Frame:
-        atoms = bulk(self.symbols[index % len(self.symbols)], cubic=True) * (self.cells,) * 3
+        atoms = bulk(self.symbols[index % len(self.symbols)], cubic=True).repeat(self.cells)
         strain = random.normal(scale=self.strain, size=(3, 3))
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + (strain + strain.T) / 2), scale_atoms=True)
         atoms.positions += random.normal(scale=self.rattle, size=atoms.positions.shape)
