@@ -28,7 +28,7 @@ def structures() -> dict[str, Atoms]:
     large.positions[12:24] += [0, 0, 4.0]
     found = {"molecule": large}
     for name, cells in (("Si64", 2), ("Si512", 4)):
-        crystal = bulk("Si", cubic=True) * (cells,) * 3
+        crystal = bulk("Si", cubic=True).repeat(cells)
         crystal.rattle(0.05, seed=0)
         found[name] = crystal
     water = Atoms(cell=[12.4] * 3, pbc=True)

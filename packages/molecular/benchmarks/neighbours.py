@@ -17,7 +17,7 @@ def main() -> None:
     knn = SoftKNN()
     print("atoms  pairs, ms  graph, ms")
     for cells in (2, 3, 5, 8, 11):
-        atoms = bulk("Si", cubic=True) * (cells,) * 3
+        atoms = bulk("Si", cubic=True).repeat(cells)
         atoms.rattle(0.05, seed=0)
         batch = Batch.from_atoms([atoms])
         pairs = knn.pairs(batch)
