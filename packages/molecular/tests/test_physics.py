@@ -13,16 +13,8 @@ from ase.optimize import BFGS
 
 from attn_molecular import AttnCalculator, Batch
 from attn_molecular.data.labelled import random_rotations
-from attn_molecular.potential import shipped
 from attn_molecular.testing import untrained
 from core_attn import use_backend
-
-
-def trained(name):
-    """A shipped checkpoint; skips where it is not there."""
-    if name not in shipped():
-        pytest.skip(f"the checkpoint {name} is not in this checkout")
-    return name
 
 
 def with_calc(atoms, potential, dtype="float64", **options):
@@ -249,7 +241,7 @@ def drift(energies, step):
 
 @pytest.fixture(scope="module")
 def relaxed_ethanol():
-    atoms = with_calc(molecule("CH3CH2OH"), trained("hco"))
+    atoms = with_calc(molecule("CH3CH2OH"), "hco")
     BFGS(atoms, logfile=None).run(fmax=0.05, steps=100)
     return atoms
 
@@ -273,13 +265,13 @@ def test_direct_forces_drift(direct, relaxed_ethanol):
 
 def test_silicon_keeps_its_energy():
     crystal = bulk("Si", cubic=True)
-    assert abs(drift(nve(trained("si"), crystal, 1.0, 300), 1.0)) < 1.0
+    assert abs(drift(nve("si", crystal, 1.0, 300), 1.0)) < 1.0
 
 
 @pytest.mark.parametrize("backend", [None, "reference"])
 def test_bonds_stretch_without_kinks(backend):
     """Work of the force beside the energy's change, 0.7 to 1.5 times the length, in 0.01 A."""
-    atoms = with_calc(molecule("CH3CH2OH"), trained("hco"), "float32", skin=0.0)
+    atoms = with_calc(molecule("CH3CH2OH"), "hco", "float32", skin=0.0)
     oxygen = next(a.index for a in atoms if a.symbol == "O")
     lengths = atoms.get_distances(oxygen, range(len(atoms)))
     hydrogen = min((a.index for a in atoms if a.symbol == "H"), key=lambda index: lengths[index])
