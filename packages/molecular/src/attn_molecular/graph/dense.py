@@ -130,5 +130,5 @@ def dense_graph(
         torch.where(out, -torch.inf, logs[flat]).to(dtype),
         None,
         out,
-        slots,
+        slots=slots,
     )
