@@ -152,9 +152,10 @@ def _save_forward(ctx, inputs, output):
 
 
 def _forward_backward(ctx, grad):
-    found = _Backward.apply(grad.contiguous(), *ctx.saved_tensors, ctx.scale, ctx.first_only)
+    saved = ctx.saved_tensors  # once: a checkpoint gives them only once
+    found = _Backward.apply(grad.contiguous(), *saved, ctx.scale, ctx.first_only)
     dq, dk, dv, du, dbias = found
-    bias = ctx.saved_tensors[4]
+    bias = saved[4]
     return dq, dk, dv, du, None if bias is None else dbias, None, None, None, None
 
 
@@ -165,8 +166,9 @@ def _save_backward(ctx, inputs, output):
 
 def _backward_backward(ctx, *tangents):
     tangents = [x.contiguous() for x in tangents]
-    dgrad, dq, dk, dv, du, dbias = twice(*tangents, *ctx.saved_tensors, ctx.scale, ctx.first_only)
-    bias = ctx.saved_tensors[5]
+    saved = ctx.saved_tensors
+    dgrad, dq, dk, dv, du, dbias = twice(*tangents, *saved, ctx.scale, ctx.first_only)
+    bias = saved[5]
     return dgrad, dq, dk, dv, du, None if bias is None else dbias, None, None, None, None
 
 
