@@ -134,9 +134,9 @@ def test_errors(
     task: LinearRegression | MultiTask,
     prompts: int,
     generator: torch.Generator,
-    baseline: Callable[[Prompts], Float[Tensor, " prompts"]] | None = None,
+    baseline: Callable[[Prompts], Float[Tensor, " prompts"]],
     chunk: int = 2000,
-) -> tuple[Float[Tensor, "seeds prompts"], Float[Tensor, " prompts"] | None]:
+) -> tuple[Float[Tensor, "seeds prompts"], Float[Tensor, " prompts"]]:
     """Squared errors of every seed, and of a baseline, on prompts that all share.
 
     Args:
@@ -150,6 +150,5 @@ def test_errors(
         batch = task.sample(min(chunk, prompts - start), generator=generator)
         z, z_q = (t.expand(seeds, *t.shape) for t in (batch.context, batch.query))
         ours.append((layers(z, z_q).squeeze(2) - batch.y_query).square().mean(-1))
-        if baseline is not None:
-            theirs.append((baseline(batch) - batch.y_query[:, 0]).square())
-    return torch.cat(ours, 1).double(), torch.cat(theirs).double() if theirs else None
+        theirs.append((baseline(batch) - batch.y_query[:, 0]).square())
+    return torch.cat(ours, 1).double(), torch.cat(theirs).double()
