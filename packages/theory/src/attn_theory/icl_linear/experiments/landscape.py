@@ -44,7 +44,7 @@ def measure(config: Landscape, point: None) -> Arrays:
         read, y = plus - minus, prompts.y_query
         loss = (m * read - y).square()
         rise = loss - loss[:, :1]
-        return torch.cat((rise, read * y, read**2, y**2), -1).cpu().numpy()
+        return torch.cat((rise, read * y, read**2, loss, y**2), -1).cpu().numpy()
 
     mean, error = montecarlo.average(draw, config.prompts, config.batch)
     count = len(g)
@@ -53,6 +53,7 @@ def measure(config: Landscape, point: None) -> Arrays:
         "g": np.array(config.g),
         "m": cross / square,
         "risk": power - cross**2 / square,
+        "risk_error": error[3 * count : 4 * count],
         "rise_error": error[:count],
         "m_theory": m_theory,
     }
@@ -64,7 +65,8 @@ def checks(result: Result) -> list[Check]:
     risk = dict(zip(part["g"].tolist(), part["risk"], strict=True))
     references = known(REFERENCES, "landscape", result.config)["risk"]
     base, *others = [g for g in risk if g in references]
-    out = [near(f"risk at g={base}", risk[base], references[base])]
+    own = dict(zip(part["g"].tolist(), part["risk_error"], strict=True))
+    out = [near(f"risk at g={base}", risk[base], references[base], error=own[base])]
     # Differences on common prompts: theirs came from 60,000 and carry an error of their own.
     theirs = 1 + result.config.prompts / 60_000
     errors = dict(zip(part["g"].tolist(), part["rise_error"], strict=True))
@@ -111,7 +113,9 @@ EXPERIMENT = Experiment(
     measure,
     checks,
     draw,
-    Tidy({"risk": "g", "rise_error": "g", "m": "g", "m_theory": "g"}, {"g": "g"}),
+    Tidy(
+        {"risk": "g", "risk_error": "g", "rise_error": "g", "m": "g", "m_theory": "g"}, {"g": "g"}
+    ),
     work=lambda c: c.prompts * c.length * len(c.g),
-    revision=2,
+    revision=3,
 )

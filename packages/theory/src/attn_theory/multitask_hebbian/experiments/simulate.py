@@ -1,5 +1,6 @@
 """Monte Carlo runs that several experiments share."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,10 +72,16 @@ def diagnostic(relaxed: Relaxed) -> Arrays:
 
 
 def still_drifting(stationary: np.ndarray) -> Check:
-    """A check that every chain became stationary."""
+    """A check that the chains became stationary, but for one in twenty.
+
+    So many stationary ones fail a test of two standard errors.
+    """
     stationary = np.asarray(stationary)
+    allowed = math.ceil(stationary.size / 20)
     return at_most(
-        f"chains of {stationary.size} whose energy still drifts", float((~stationary).sum()), 0
+        f"chains of {stationary.size} whose energy still drifts",
+        float((~stationary).sum()),
+        allowed,
     )
 
 

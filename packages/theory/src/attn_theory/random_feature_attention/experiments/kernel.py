@@ -67,16 +67,16 @@ def measure(config: Kernel, point: None) -> Arrays:
 
 
 def checks(result: Result) -> list[Check]:
-    """Formula, symmetries and unit variance."""
+    """Formula, symmetries and unit variance, within four times the spread over eight streams."""
     part, heads = result.parts[0], result.config.heads
     slope = np.polyfit(np.log(heads), np.log(part["distance"]), 1)[0]
     return [
-        at_most(f"formula v {heads[-1]} heads, relative", part["distance"][-1], 0.015),
-        close("exponent of the distance in the heads", slope, -0.5, 0.1),
+        at_most(f"formula v {heads[-1]} heads, relative", part["distance"][-1], 0.03),
+        close("exponent of the distance in the heads", slope, -0.5, 0.22),
         at_most("RFA: change when the keys are shuffled", part["shuffled"], 1e-6),
         at_most("RFA: change when the keys are duplicated", part["doubled"], 1e-6),
         at_least("network: change when the keys are shuffled", part["network shuffled"], 1e-3),
-        close("variance of a score", part["plain"].var(), 1.0, 0.05),
+        close("variance of a score", part["plain"].var(), 1.0, 0.14),
     ]
 
 
