@@ -8,8 +8,10 @@ import time
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk, molecule
 
+from attn_molecular import AttnCalculator
 from attn_molecular.commands import COMMANDS
 from attn_molecular.testing import untrained
 from core_attn.cli import main
@@ -152,6 +154,49 @@ def test_predict_writes_every_structure(files, tmp_path):
     assert run(*words, "--out", tmp_path / "out") == 0
     done = ase.io.read(tmp_path / "out" / "predicted.extxyz", ":")
     assert [len(a) for a in done] == [3, 5, 3] and done[1].get_forces().shape == (5, 3)
+
+
+RELOAD = """
+import sys
+import ase.build, numpy as np, torch
+from ase.neighborlist import neighbor_list
+
+program, out, name = sys.argv[1:]
+atoms = ase.build.molecule(name)
+about = {"reach": ""}
+energy_of = torch.export.load(program, extra_files=about).module()
+
+i, j, shift = neighbor_list("ijS", atoms, float(about["reach"]))
+once = (i < j) | (i == j) & ((shift @ [10**6, 10**3, 1]) > 0)
+i, j, shift = i[once], j[once], shift[once]
+place = [[a, *len(atoms) + np.flatnonzero(i == a), *len(atoms) + len(i) + np.flatnonzero(j == a)]
+         for a in range(len(atoms))]
+table = np.full((len(atoms), max(map(len, place))), -1)
+for row, known in zip(table, place):
+    row[: len(known)] = known
+x = torch.tensor(atoms.positions, requires_grad=True)
+arrays = (atoms.cell.array, i, j, shift.astype(float), table)
+energy = energy_of(torch.tensor(atoms.numbers), x, *map(torch.from_numpy, arrays))
+forces = -torch.autograd.grad(energy, x)[0]
+
+assert not any("attn" in module for module in sys.modules)
+torch.save([energy.detach(), forces], out)
+"""
+
+
+def test_the_exported_energy_runs_without_the_package(files, tmp_path, capsys):
+    out, model = tmp_path / "energy.pt2", files / "hco.safetensors"
+    assert run("export", "--model", model, "--out", out) == 0
+    assert "largest difference" in capsys.readouterr().out
+    for name in ("CH3CH2OH", "C3H7"):
+        seen = tmp_path / "seen.pt"
+        words = [sys.executable, "-c", RELOAD, out, seen, name]
+        subprocess.run([str(word) for word in words], check=True)
+        energy, forces = torch.load(seen)
+        atoms = molecule(name)
+        atoms.calc = AttnCalculator(model)
+        assert float(energy) == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
+        assert np.abs(forces.numpy() - atoms.get_forces()).max() < 1e-4
 
 
 BAD = {

@@ -263,6 +263,11 @@ def test_direct_forces_drift(direct, relaxed_ethanol):
     assert abs(drift(nve(direct, relaxed_ethanol, 0.5, 100), 0.5)) > 50
 
 
+def test_silicon_keeps_its_energy():
+    crystal = bulk("Si", cubic=True)
+    assert abs(drift(nve("si", crystal, 1.0, 300), 1.0)) < 1.0
+
+
 @pytest.mark.parametrize("backend", [None, "reference"])
 def test_bonds_stretch_without_kinks(backend):
     """Work of the force beside the energy's change, 0.7 to 1.5 times the length, in 0.01 A."""
