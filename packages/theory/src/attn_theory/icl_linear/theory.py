@@ -108,7 +108,7 @@ def pair_value(g, d: int, n: int, s2: float):
     return g / (2 * g**2 + 2 * (1 + s2) / n * np.sinh(d * g**2))
 
 
-def drift(t, d: int, n: int, s2: float):
+def drift(t: float | Float[np.ndarray, "..."], d: int, n: int, s2: float):
     """Where the pair (g, -g) stands late in the flow, g = (4 kappa d^2 t)^(-1/6).
 
     Along the valley m = m*(g) the loss is 1 + s2 - 1/(1 + kappa (1 + d^2 g^4 / 6)) for small g,

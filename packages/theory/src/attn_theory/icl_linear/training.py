@@ -80,7 +80,8 @@ def train(
         recipe: steps, batch and optimiser.
         seeds: how many models.
         device: where.
-        purpose, stream: name the random numbers.
+        purpose: names the random numbers, with
+        stream: of the base seed.
         watch: called with the step and the layers at every record.
 
     Example:
@@ -141,7 +142,9 @@ def test_errors(
 
     Args:
         layers: the trained seeds.
-        task, prompts, generator: what they are tested on.
+        task: draws the prompts.
+        prompts: how many.
+        generator: of random numbers.
         baseline: predicts the label of a task with one.
         chunk: prompts at a time.
     """
