@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -203,3 +204,12 @@ def test_values_are_read_by_their_type():
     assert parse("true", bool) is True
     with pytest.raises(ValueError, match="must be true or false"):
         parse("yes", bool)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    shown = subprocess.Popen(
+        [sys.executable, "-c", "import sys, attn_theory.cli as c; sys.exit(c.main(['list']))"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    shown.stdout.close()
+    assert shown.stderr.read() == b"" and shown.wait() == 0

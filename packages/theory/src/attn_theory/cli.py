@@ -4,6 +4,7 @@ What `list` and `--help` need is words alone; torch and numpy are loaded by the 
 """
 
 import argparse
+import os
 import sys
 import typing
 from pathlib import Path
@@ -32,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
             return options.command(options)
         except SystemExit as stop:
             return int(stop.code or 0)
+        except BrokenPipeError:  # the reader, as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except argparse.ArgumentError:
             pass  # told below, as every error is
     from core_attn.cli import exit_code
