@@ -132,7 +132,7 @@ def random_heads(layers: list[int], count: int, seed: int) -> dict[int, Tensor]:
     """Half of the heads of each layer, drawn for every picture."""
     generator = torch.Generator().manual_seed(seed)
     scores = {layer: torch.rand(count, HEADS, generator=generator) for layer in layers}
-    return {layer: x >= x.median(-1, keepdim=True).values for layer, x in scores.items()}
+    return {layer: x > x.median(-1, keepdim=True).values for layer, x in scores.items()}
 
 
 def of_seed(seed: int, arguments: argparse.Namespace) -> dict[str, float]:

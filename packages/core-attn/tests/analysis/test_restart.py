@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -58,3 +59,37 @@ def test_blocks_that_are_no_chain_are_run_whole():
     with Bench(model, [(x, None)]).removed([("blocks.0.attn", 0)]), torch.no_grad():
         right = (model(x) - model.blocks[0](x, 0)[0]).square().mean()
     assert float(right) >= 0 and bool((found.values["output_change"] > 0).all())
+
+
+class Stem(nn.Linear):
+    runs = 0
+
+    def forward(self, x):
+        Stem.runs += 1
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_stands_before_the_blocks_runs_for_the_first_block_only(in_place):
+    class Whole(Model):
+        def __init__(self):
+            super().__init__()
+            self.stem = Stem(8, 8)
+
+        def forward(self, x):
+            x = self.stem(x)
+            x = x.mul_(2) if in_place else x * self.stem.out_features / 4
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    model, x = Whole().eval(), torch.randn(1, 4, 8)
+    Stem.runs = 0
+    found = head_importance(Bench(model, [(x, None)])).values["output_change"]
+    assert Stem.runs == 1 + 2  # whole, two heads of the first block
+    assert isinstance(model.stem, Stem)
+    for layer, name in enumerate(find_sites(model)):
+        with Bench(model, [(x, None)]).removed([(name, 0)]), torch.no_grad():
+            right = model(x)
+        with torch.no_grad():
+            right = (right - model(x)).square().flatten(1).mean(1)
+        torch.testing.assert_close(found[:, layer, 0], right)
