@@ -33,7 +33,7 @@ start with one sign stay at the single-head loss: the shares of seeds are in the
 correlated real features the isotropic two-head model loses to a single head. With four heads and a
 few thousand steps the weak heads are not clean yet."""
 
-PAPER = Paper(catalog.ICL_LINEAR, EXPERIMENTS, NOTES, FORMULAS)
+PAPER = Paper(catalog.SOURCES["icl_linear"], EXPERIMENTS, NOTES, FORMULAS)
 
 __all__ = [
     "CausalStack",

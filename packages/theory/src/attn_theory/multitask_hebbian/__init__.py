@@ -33,7 +33,7 @@ several orders of the patterns that are equal in the limit, spins take the one t
 patterns: for K = 5 near d_c this lifts the sum of m^2 by .8 N^(-1/2) above the infinite
 network."""
 
-PAPER = Paper(catalog.MULTITASK_HEBBIAN, EXPERIMENTS, NOTES, FORMULAS)
+PAPER = Paper(catalog.SOURCES["multitask_hebbian"], EXPERIMENTS, NOTES, FORMULAS)
 
 __all__ = [
     "Network",

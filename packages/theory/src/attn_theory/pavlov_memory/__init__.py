@@ -22,6 +22,6 @@ about sqrt(d / log d). In the trained comparison the delta rule errs less at eve
 nearest value is found as often by both; with value codes trained along and a cross-entropy loss,
 linear attention was ahead by up to 8 points for narrow keys."""
 
-PAPER = Paper(catalog.PAVLOV_MEMORY, EXPERIMENTS, NOTES, FORMULAS)
+PAPER = Paper(catalog.SOURCES["pavlov_memory"], EXPERIMENTS, NOTES, FORMULAS)
 
 __all__ = ["PAPER", "bcm", "decaying", "delta", "hebbian", "oja"]

@@ -22,7 +22,7 @@ What must be read with care: in the large setting no model learns q = 4, so that
 concluded from it; a rotation between query and keys removes the advantage of the biased weights, as
 it should."""
 
-PAPER = Paper(catalog.RANDOM_FEATURE_ATTENTION, EXPERIMENTS, NOTES, FORMULAS)
+PAPER = Paper(catalog.SOURCES["random_feature_attention"], EXPERIMENTS, NOTES, FORMULAS)
 
 __all__ = [
     "Inputs",

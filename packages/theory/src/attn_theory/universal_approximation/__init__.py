@@ -26,7 +26,7 @@ no width gets below a certified lower bound. Training finds far smaller networks
 certificate. Related in aim, not compared by numbers: "Universal Approximation with Softmax
 Attention", arXiv 2504.15956."""
 
-PAPER = Paper(catalog.UNIVERSAL_APPROXIMATION, EXPERIMENTS, NOTES, FORMULAS)
+PAPER = Paper(catalog.SOURCES["universal_approximation"], EXPERIMENTS, NOTES, FORMULAS)
 
 __all__ = [
     "Construction",
