@@ -122,10 +122,26 @@ def test_many_examples_are_the_archetypes():
     np.testing.assert_allclose(m, stored, atol=1e-9)
 
 
-def test_binomial_and_gaussian_examples_meet():
-    few, many = (theory.learned_entries(1, 0.3, 0.2, m) for m in (60, 61))
-    values = [theory.solve(s, 10.0, np.array([0.5]), rho=0.4)[0] for s in (few, many)]
-    assert values[0] == pytest.approx(values[1], rel=0.02)
+def test_overlaps_from_examples_are_those_of_many_sites_drawn_at_random():
+    rng, quality, examples, beta = np.random.default_rng(0), 0.1, 99, 50.0
+    true = rng.choice((-1.0, 0.0, 1.0), (100_000, 2), p=(0.35, 0.3, 0.35))
+    kept = rng.binomial(examples, (1 + quality) / 2, true.shape)
+    drawn = theory.Entries(
+        true, true * (2 * kept / examples - 1) / quality, np.full(len(true), 1 / len(true))
+    )
+    rho, squares = entropy(quality, examples), []
+    for site in (theory.learned_entries(2, 0.3, quality, examples), drawn):
+        n = theory.solve(site, beta, np.array([0.4, 0.3]), rho=rho, iterations=100)
+        squares.append(np.square(theory.archetype(n, site, beta, rho)).sum())
+    assert squares[0] == pytest.approx(squares[1], rel=0.01)
+
+
+def test_many_patterns_take_the_gaussian_of_their_examples():
+    exact, gaussian = (theory.learned_entries(k, 0.0, 0.3, 80) for k in (1, 4))
+    assert len(exact.weight) ** 4 > len(gaussian.weight)
+    for site in (exact, gaussian):
+        variance = site.weight @ np.square(site.seen[:, 0] - site.true[:, 0])
+        assert variance == pytest.approx(entropy(0.3, 80), rel=1e-6)
 
 
 def test_lowest_branch_comes_first():
@@ -142,6 +158,7 @@ def test_lowest_branch_comes_first():
         (lambda r: entropy(0.0, 5), r"quality must be in \(0, 1\]"),
         (lambda r: entropy(0.5, 0), "examples must be at least 1"),
         (lambda r: theory.entries(13, 0.3), "use Monte Carlo expectation"),
+        (lambda r: theory.learned_entries(6, 0.3, 0.2, 99), "use Monte Carlo expectation"),
         (lambda r: theory.solve(theory.entries(2, 0.3), -1.0, np.ones(2)), "beta must be"),
         (lambda r: Network.storing(np.full((3, 1, 1), 0.5)), r"\{-1, 0, 1\}"),
         (

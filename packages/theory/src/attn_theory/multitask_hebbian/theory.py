@@ -9,6 +9,7 @@ from scipy.special import erf
 from scipy.stats import binom
 
 MOST_PATTERNS = 12
+MOST_STATES = 1_000_000
 
 
 class Entries(NamedTuple):
@@ -41,24 +42,49 @@ def entries(k: int, dilution: float) -> Entries:
     return Entries(states, states, weight)
 
 
+def kept_signs(
+    k: int, quality: float, examples: int
+) -> tuple[Float[np.ndarray, " values"], Float[np.ndarray, " values"]]:
+    """Values of chibar / r, the mean sign of an entry's examples, and their probabilities.
+
+    The number of examples that keep the sign is binomial, of which outcomes rarer than 1e-9 are
+    left out. Where K patterns would then make more than a million states a Gaussian takes its
+    place, by up to 41 Gauss-Hermite nodes: too few for temperatures far below 0.1.
+
+    Raises:
+        ValueError: more than a million states even with 15 nodes, as from K = 5 on.
+
+    Example:
+        >>> kept_signs(1, 0.5, 1)[1].tolist()
+        [0.25, 0.75]
+    """
+    kept = np.arange(examples + 1)
+    chance = binom.pmf(kept, examples, (1 + quality) / 2)
+    kept, chance = kept[chance > 1e-9], chance[chance > 1e-9]
+    ratio = (2 * kept / examples - 1) / quality
+    most = int(MOST_STATES ** (1 / k) - 1) // 2
+    if len(kept) > most:
+        if most < 15:
+            raise ValueError(
+                f"the exact sum over {k} patterns of {examples} examples has more than "
+                f"{MOST_STATES} terms: use Monte Carlo expectation"
+            )
+        nodes, chance = np.polynomial.hermite_e.hermegauss(min(41, most))
+        ratio = 1 + np.sqrt((1 - quality**2) / examples) / quality * nodes
+    return ratio, chance / chance.sum()
+
+
 def learned_entries(k: int, dilution: float, quality: float, examples: int) -> Entries:
     """Entries with what the examples say of them, xi (chibar / r).
 
-    The number of examples that keep the sign is binomial; above 60 examples it is taken as
-    Gaussian, by Gauss-Hermite nodes.
+    Raises:
+        ValueError: more than a million states.
 
     Example:
         >>> bool(np.isclose(learned_entries(1, 0.3, 0.2, 5).weight.sum(), 1))
         True
     """
-    if examples <= 60:
-        kept = np.arange(examples + 1)
-        ratio = (2 * kept / examples - 1) / quality
-        chance = binom.pmf(kept, examples, (1 + quality) / 2)
-    else:
-        rho = (1 - quality**2) / (examples * quality**2)
-        nodes, chance = np.polynomial.hermite_e.hermegauss(41)
-        ratio, chance = 1 + np.sqrt(rho) * nodes, chance / chance.sum()
+    ratio, chance = kept_signs(k, quality, examples)
     true = np.concatenate(([0.0], np.ones_like(ratio), -np.ones_like(ratio)))
     seen = np.concatenate(([0.0], ratio, -ratio))
     single = np.concatenate(([dilution], chance * (1 - dilution) / 2, chance * (1 - dilution) / 2))
