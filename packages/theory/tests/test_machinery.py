@@ -95,6 +95,15 @@ def test_markdown_has_the_command_of_every_experiment(tmp_path):
     )
 
 
+def test_markdown_puts_base_seeds_side_by_side(tmp_path):
+    e = find("pavlov_memory.reliability")
+    configs = [dataclasses.replace(e.quick, base_seed=seed) for seed in (0, 3)]
+    verdicts = [verify.verdict(e, runner.run(e, config, folder=tmp_path)) for config in configs]
+    text = verify.markdown(verdicts)
+    assert "| what | base seed 0 | base seed 3 | expected | source |  |" in text
+    assert text.count("\n|") == 2 + len(verdicts[0].checks)
+
+
 def test_generators_depend_on_seed_and_purpose_alone():
     assert numpy_generator(3, "a").random() == numpy_generator(3, "a").random()
     assert numpy_generator(3, "a").random() != numpy_generator(4, "a").random()

@@ -219,13 +219,14 @@ def _jobs(options: argparse.Namespace) -> list[tuple["Experiment", typing.Any]]:
     several = len(experiments) > 1
     jobs = []
     for experiment in experiments:
+        seeds = options.base_seed if isinstance(options.base_seed, list) else [options.base_seed]
         # Over several experiments the seed is for those that draw random numbers.
-        seed = options.base_seed
         if several and not hasattr(experiment.config, "base_seed"):
-            seed = None
-        jobs.append((
-            experiment, configured(experiment, changes, quick=options.quick, base_seed=seed)
-        ))  # fmt: skip
+            seeds = [None]
+        jobs += [
+            (experiment, configured(experiment, changes, quick=options.quick, base_seed=seed))
+            for seed in dict.fromkeys(seeds)
+        ]
     return jobs
 
 
@@ -292,8 +293,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     for sub in (sweep, figure, pages, check):
         sub.add_argument("--jobs", type=int, default=1, help="experiments at a time")
-    for sub in (run, figure, pages, check):
+    for sub in (run, figure, pages):
         sub.add_argument("--base-seed", type=int, help="other random numbers")
+    check.add_argument("--base-seed", type=int, nargs="+", help="other random numbers, one or more")
     return parser
 
 

@@ -1,6 +1,6 @@
 """Tables of what was measured against what it should be."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -15,6 +15,11 @@ class Verdict:
     experiment: Experiment
     result: Result
     checks: list[Check]
+
+    @property
+    def base_seed(self) -> int:
+        """Of the random numbers; 0 where none are drawn."""
+        return getattr(self.result.config, "base_seed", 0)
 
     @property
     def failed(self) -> int:
@@ -71,40 +76,59 @@ def table(verdicts: Sequence[Verdict]) -> Table:
     """All checks as a table for the terminal."""
     out = Table("experiment", "what", "measured", "expected", "source", "")
     for v in verdicts:
+        name = v.experiment.name + (f", base seed {v.base_seed}" if v.base_seed else "")
         for check in v.checks:
             color = "yellow" if check.known else "green" if check.passed else "red"
             mark = f"[{color}]{outcome(check).replace('*', '')}"
             out.add_row(
-                v.experiment.name, check.name, f"{check.measured:.5g}", target(check),
-                check.source, mark,
-            )  # fmt: skip
+                name, check.name, f"{check.measured:.5g}", target(check), check.source, mark
+            )
     return out
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """All checks as Markdown, a section per paper, each experiment with its command."""
+    """All checks as Markdown, a section per paper, each experiment with its command.
+
+    Runs of one experiment with several base seeds stand side by side; what is expected is that of
+    the first.
+    """
+    runs: dict[str, list[Verdict]] = {}
+    for v in verdicts:
+        runs.setdefault(v.experiment.name, []).append(v)
     lines: list[str] = []
     paper = None
-    for v in verdicts:
-        if v.experiment.paper != paper:
-            paper = v.experiment.paper
+    for same in runs.values():
+        first = same[0]
+        if first.experiment.paper != paper:
+            paper = first.experiment.paper
             lines += [f"## {paper}", ""]
-        seeds = getattr(v.result.config, "seeds", 1)
+        seeds = getattr(first.result.config, "seeds", 1)
+        several = len(same) > 1
+        measured = [f"base seed {v.base_seed}" for v in same] if several else ["measured"]
+        heads = ["what", *measured, "expected", "source", ""]
         lines += [
-            f"### {v.experiment.name.partition('.')[2]}",
+            f"### {first.experiment.name.partition('.')[2]}",
             "",
-            v.experiment.title,
+            first.experiment.title,
             "",
-            f"`attn-theory run {v.experiment.name}`; {seeds} seed(s), "
-            f"{v.result.seconds:.0f} s, key `{v.result.key}`",
+            f"`attn-theory run {first.experiment.name}`; {seeds} seed(s), "
+            + ", ".join(f"{v.result.seconds:.0f} s, key `{v.result.key}`" for v in same),
             "",
-            "| what | measured | expected | source | |",
-            "|---|---|---|---|---|",
-            *(
-                f"| {c.name.replace('|', chr(92) + '|')} | {c.measured:.5g} | {target(c)} "
-                f"| {c.source} | {outcome(c)} |"
-                for c in v.checks
-            ),
+            f"| {' | '.join(heads)} |",
+            "|---" * len(heads) + "|",
+            *_rows(same),
             "",
         ]
     return "\n".join(lines)
+
+
+def _rows(same: Sequence[Verdict]) -> Iterator[str]:
+    """A row per check; the checks of base seeds that it lacks are missing from it."""
+    by_seed = [{check.name: check for check in v.checks} for v in same]
+    for name in dict.fromkeys(name for checks in by_seed for name in checks):
+        found = [checks.get(name) for checks in by_seed]
+        present = [check for check in found if check is not None]
+        values = ["" if check is None else f"{check.measured:.5g}" for check in found]
+        said = " / ".join(dict.fromkeys(outcome(check) for check in present))
+        cells = [name.replace("|", "\\|"), *values, target(present[0]), present[0].source, said]
+        yield f"| {' | '.join(cells)} |"
