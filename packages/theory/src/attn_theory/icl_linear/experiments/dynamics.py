@@ -82,13 +82,21 @@ def measure(config: Dynamics, heads: int) -> Arrays:
 
 
 def checks(result: Result) -> list[Check]:
-    """The pattern on every seed that found both signs, over the heads that are no dummies."""
+    """The pattern on every seed that found both signs in time, over the heads that are no dummies.
+
+    A seed that finds the second sign late, when the rate has fallen, has not settled at the end.
+    """
     out, config = [], result.config
     for part in result.parts:
         heads, found = int(part["heads"]), part["two_sided"]
         tag = f"H={heads}"
         share = found.mean()
         out.append(at_least(f"{tag}: share of seeds with both signs", share, 0.2, "measured"))
+        halfway = part["omega"][len(part["steps"]) // 2]
+        late = found & (halfway.min(1) * halfway.max(1) > 0)
+        out.append(at_most(f"{tag}: share of seeds that split in the second half", late.mean(),
+                           0.25, "measured"))  # fmt: skip
+        found = found & ~late
         # Weak heads converge last: with more than two, each counts by its share of the step.
         omega, mu = part["omega"][-1][found], part["mu"][-1][found]
         weight = np.abs(omega * mu) / np.abs(omega * mu).sum(1, keepdims=True)

@@ -103,7 +103,7 @@ def checks(result: Result) -> list[Check]:
 
 def draw(result: Result):
     """Risk against length."""
-    figure, [[ax]] = plotting.panels(width=5.6, height=4)
+    figure, [[ax]] = plotting.panels(width=5.6, height=4.4)
     length, risk, error = result["length"], result["risk"], result["error"]
     for i, name in enumerate(NAMES):
         plotting.points(ax, length, risk[:, i], error[:, i], index=i, label=name)
@@ -116,7 +116,7 @@ def draw(result: Result):
         plotting.stars(ax, references[name], index=i, label="authors" if i == 0 else None)
     ax.set_yscale("log")
     plotting.labels(ax, "context length $L$", r"risk $\mathcal{R}$", legend=False)
-    ax.legend(ncols=2)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 

@@ -139,7 +139,9 @@ def draw(result: Result):
     plotting.labels(axes[0], "heads $H$", r"loss $\mathcal{L}$ (every start)")
     for ax, part in zip(axes[1:], result.parts, strict=True):
         products, _ = geometry(part)
-        image = plotting.heatmap(ax, products, title=f"mu_n . w_j, H={int(part['heads'])}", limit=1)
+        image = plotting.heatmap(
+            ax, products, title=rf"$\mu_n \cdot w_j$, $H={int(part['heads'])}$", limit=1
+        )
         ax.set(yticks=(0, 1), xlabel="coordinate $j$", ylabel="task $n$")
     figure.colorbar(image, ax=axes[-1], shrink=0.6)
     return figure

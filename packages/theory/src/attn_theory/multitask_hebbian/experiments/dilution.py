@@ -11,7 +11,7 @@ from ...references import known
 from ...tables import Tidy
 from .. import theory
 from ..references import REFERENCES
-from .simulate import Chains, squares_against_limit, still_drifting, stored
+from .simulate import Chains, draw_sorted, squares_against_limit, still_drifting, stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +77,10 @@ def draw(result: Result):
         curve = np.array([limit(k, d, config.t) for d in grid])
         for mu in range(k):
             plotting.line(ax, grid, curve[:, mu], index=mu, label=f"$m_{mu + 1}$")
-            # Sorted, as patterns change places: ties come out apart by about N^-1/2.
-            values = [np.sort(np.abs(part["overlap"]), 1)[:, ::-1][:, mu] for part in parts]
-            plotting.means(ax, config.dilutions, np.array(values), index=mu)
+        draw_sorted(ax, config.dilutions, parts, k)
         ax.axvline(theory.critical_dilution(k), color="black", ls=":", lw=1, label="$d_c$ at $T=0$")
         plotting.labels(
-            ax, "dilution $d$", "overlap $m$ (markers: sorted $|m|$)", f"K={k}, T={config.t}"
+            ax, "dilution $d$", "overlap $m$ (markers: sorted $|m|$)", f"$K={k}$, $T={config.t}$"
         )
     return figure
 

@@ -74,7 +74,11 @@ def draw(result: Result):
     t = result["temperature"]
     plotting.means(ax, t, result["energy"], label="Glauber chains")
     plotting.points(ax, t, result["energy_law"], index=1, label="sum over all states")
-    plotting.labels(ax, "temperature $T$", f"energy <H>, N={result.config.n}, K={result.config.k}")
+    plotting.labels(
+        ax,
+        "temperature $T$",
+        rf"energy $\langle H\rangle$, $N={result.config.n}$, $K={result.config.k}$",
+    )
     return figure
 
 

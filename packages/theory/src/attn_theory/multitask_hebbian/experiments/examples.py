@@ -219,20 +219,25 @@ def draw(result: Result):
         for ax, name in ((axes[0], "examples"), (axes[1], "rho")):
             x = np.array([float(part[name]) for part in parts])
             for j, protocol in enumerate(PROTOCOLS):
-                label = f"r={r}, {protocol}" if ax is axes[0] else None
+                label = f"$r={r}$, {protocol}" if ax is axes[0] else None
                 plotting.means(ax, x * (1 + 0.04 * j), largest[:, j], index=2 * i + j, label=label)
             plotting.line(ax, x, expected, index=2 * i)
         axes[0].axvline((1 - r**2) / r**2, color=plotting.COLORS[2 * i], ls=":", lw=1)
         fall = np.stack([part["energy"][1, 0] - part["taught_energy"] for part in parts])
-        plotting.means(axes[3], rho, fall, index=2 * i, label=f"r={r}")
+        plotting.means(axes[3], rho, fall, index=2 * i, label=f"$r={r}$")
     rho = np.geomspace(0.05, 6, 100)
     plotting.line(axes[1], rho, theory.learned_overlap(config.dilution, rho), index=6,
-                  label="one pattern, T=0", style="--")  # fmt: skip
+                  label="one pattern, $T=0$", style="--")  # fmt: skip
+    few = [np.abs(solution(config, (3 * x + 1) ** -0.5, 3)).max() for x in rho[::4]]
+    plotting.line(axes[1], rho[::4], few, index=7, label="3 examples", style=":")
     for ax in (axes[0], axes[1], axes[3]):
         ax.set_xscale("log")
     plotting.labels(
-        axes[0], r"examples $M$ (dotted: $\rho = 1$)", "largest $|m|$ (from the archetypes)"
-    )
+        axes[0], r"examples $M$ (dotted: $\rho = 1$)", "largest $|m|$ (from the archetypes)",
+        legend=False,
+    )  # fmt: skip
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
     plotting.labels(axes[1], r"data-set entropy $\rho$", "largest $|m|$ (from the archetypes)")
     odd = [p for p in result.parts if float(p["quality"]) == 0.1 and int(p["n"]) in config.small]
     load = [config.k * int(part["examples"]) / int(part["n"]) for part in odd]
@@ -244,7 +249,7 @@ def draw(result: Result):
     plotting.labels(axes[2], r"$K M / N$ at $\rho = 1$, $r = .1$", "sum of $|m|$")
     axes[3].axhline(0, color="black", lw=0.7)
     plotting.labels(axes[3], r"data-set entropy $\rho$",
-                    "H/N without a teacher: own state - taught state")  # fmt: skip
+                    "$H/N$: own - taught state")  # fmt: skip
     return figure
 
 

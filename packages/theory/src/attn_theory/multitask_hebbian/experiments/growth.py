@@ -70,8 +70,8 @@ def draw(result: Result):
         values = np.array([part["overlap"][:, mu] for part in has])
         plotting.means(left, size, values, index=mu, label=f"$m_{mu + 1}$")
         plotting.line(left, size, [part["infinite"][mu] for part in has], index=mu)
-    left.set(xscale="log", ylim=(-0.05, 0.85))  # leaves room for the legend
-    title = f"d={result.config.dilution}, K = floor(log2 N)/2"
+    left.set(xscale="log", ylim=(-0.16, 0.85))  # leaves room for the legend
+    title = rf"$d={result.config.dilution}$, $K = \lfloor\log_2 N\rfloor / 2$"
     plotting.labels(left, "spins $N$", "overlap $m$", title, legend=False)
     left.legend(ncols=3, loc="upper right")
     distance = to_infinite(result)
@@ -79,10 +79,11 @@ def draw(result: Result):
     plotting.points(right, n, to_finite(result), index=1, label="from the drawn patterns (median)")
     guide = distance[0] * np.sqrt(n[0] / n)
     plotting.line(right, n, guide, index=6, label="$N^{-1/2}$", style="--")
-    right.set(xscale="log", yscale="log")
+    right.set(xscale="log", yscale="log", ylim=(None, 5 * distance.max()))
     for ax in (left, right):
         plotting.ticks(ax, n)
-    plotting.labels(right, "spins $N$", "distance of the first overlap")
+    plotting.labels(right, "spins $N$", "distance of the first overlap", legend=False)
+    right.legend(loc="upper right")
     return figure
 
 

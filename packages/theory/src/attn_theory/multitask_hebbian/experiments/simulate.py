@@ -1,13 +1,15 @@
 """Monte Carlo runs that several experiments share."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 
-from ... import montecarlo
+from ... import montecarlo, plotting
 from ...experiment import Arrays, Check, Config, at_most, close
 from ...seeds import numpy_generator
 from ..model import Network, draw_patterns, hierarchical_spins, magnetisations
@@ -103,6 +105,23 @@ def squares_against_limit(
     total = np.square(overlap).sum(1)
     slack = 4 * float(montecarlo.standard_error(total)) + n**-0.5
     return close(f"sum of m^2, {name}", total.mean(), float(np.square(limit).sum()), slack)
+
+
+def draw_sorted(ax: Axes, x, parts: Sequence[Arrays], k: int) -> None:
+    """Overlaps of Monte Carlo, and crosses for the self-consistency of its drawn patterns.
+
+    Both sorted within each replica, as patterns change places: ties come out apart by what the
+    patterns of N spins differ, which is of the order of N^-1/2.
+    """
+    for name in ("overlap", "finite"):
+        ordered = [np.sort(np.abs(part[name]), 1)[:, ::-1] for part in parts]
+        for mu in range(k):
+            values = np.array([rows[:, mu] for rows in ordered])
+            if name == "overlap":
+                plotting.means(ax, x, values, index=mu)
+            else:
+                label = "drawn patterns" if mu == 0 else None
+                ax.plot(x, values.mean(1), "x", ms=4, lw=0.8, color="black", label=label)
 
 
 def finite_solution(

@@ -9,7 +9,7 @@ from ...catalog import entry
 from ...experiment import Arrays, Check, Experiment, Result, at_most, close
 from ...tables import Tidy
 from .. import theory
-from .simulate import Chains, squares_against_limit, still_drifting, stored
+from .simulate import Chains, draw_sorted, squares_against_limit, still_drifting, stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +59,11 @@ def draw(result: Result):
         curve = theory.solve(theory.entries(config.k, d), 1 / grid, start, iterations=4000)
         for mu in range(config.k):
             plotting.line(ax, grid, curve[:, mu], index=mu, label=f"$m_{mu + 1}$")
-            # Sorted, as patterns change places: ties come out apart by about N^-1/2.
-            values = [np.sort(np.abs(part["overlap"]), 1)[:, ::-1][:, mu] for part in parts]
-            plotting.means(ax, config.temperatures, np.array(values), index=mu)
+        draw_sorted(ax, config.temperatures, parts, config.k)
         critical = theory.critical_temperature(config.k, d)
         ax.axvline(critical, color="black", ls=":", lw=1, label="$T_c$")
-        plotting.labels(ax, "temperature $T$", "overlap $m$ (markers: sorted $|m|$)", f"d={d}")
+        plotting.labels(ax, "temperature $T$", "overlap $m$ (markers: sorted $|m|$)", f"$d={d}$",
+                        legend=ax is axes[-1])  # fmt: skip
     return figure
 
 

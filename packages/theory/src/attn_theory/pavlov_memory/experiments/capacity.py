@@ -109,22 +109,22 @@ def exponents(result: Result) -> dict[str, float]:
 
 def draw(result: Result):
     """Capacities against width, with guides."""
-    figure, [[ax]] = plotting.panels(width=5.4, height=4)
+    figure, [[ax]] = plotting.panels(width=5.4, height=4.6)
     d, fits = result["d"], exponents(result)
     fine = np.geomspace(d.min(), d.max(), 100)
     labels = {
         "average": f"average error {result.config.tau}",
-        "faultless": "all bits of all items right, half the time",
+        "faultless": "all items right, half the time",
         "guaranteed": "guaranteed by coherence",
     }
     for i, (name, label) in enumerate(labels.items()):
-        label = f"{label}: d^{fits[name]:.2f}"
+        label = rf"{label}: $d_k^{{\,{fits[name]:.2f}}}$"
         plotting.points(ax, d, result[name], index=i, label=label)
     references = known(REFERENCES, "capacity", result.config)
     for i, name in enumerate(labels):
         plotting.stars(ax, references[name], index=i, label="earlier run" if i == 1 else None)
     tau = result.config.tau
-    plotting.line(ax, fine, theory.average_capacity(tau, fine), index=0, label=r"$1 + \tau d$")
+    plotting.line(ax, fine, theory.average_capacity(tau, fine), index=0, label=r"$1 + \tau d_k$")
     law = [theory.faultless_capacity(result.config.bits, x) for x in fine]
     plotting.line(
         ax,
@@ -133,9 +133,10 @@ def draw(result: Result):
         index=1,
         label=rf"$(1 - \mathrm{{bit\ error}})^{{{result.config.bits} n}} = 1/2$",
     )
-    plotting.line(ax, fine, np.sqrt(fine), index=6, label=r"$\sqrt{d}$", style=":")
+    plotting.line(ax, fine, np.sqrt(fine), index=6, label=r"$\sqrt{d_k}$", style=":")
     ax.set(xscale="log", yscale="log")
-    plotting.labels(ax, "key dimension $d_k$", "capacity $n$")
+    plotting.labels(ax, "key dimension $d_k$", "capacity $n$", legend=False)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

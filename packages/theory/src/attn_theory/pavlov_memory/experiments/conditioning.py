@@ -108,7 +108,9 @@ def draw(result: Result):
                 law = theory.acquisition(t[: config.trials], config.rate)
                 plotting.points(ax, t[: config.trials : 8], law[::8], index=2, label="law")
             ax.axhline(0, color="black", lw=0.5)
-            plotting.labels(ax, "trial $t$", "strength $V$", f"{name}, {rule}")
+            plotting.labels(
+                ax, "trial $t$", "strength $V$", f"{name}, {rule if rule == 'delta' else 'Hebbian'}"
+            )
     return figure
 
 

@@ -73,12 +73,12 @@ def draw(result: Result):
     h, deep = np.meshgrid(np.arange(1, 11), layers)
     surface = right.pcolormesh(h, deep, theory.reliability(config.p, h, deep), cmap="viridis")
     figure.colorbar(surface, ax=right)
-    for style, delta in (("w--", 0.05), ("w:", 0.5)):
+    for style, delta in (("--", 0.05), (":", 0.5)):
         need = np.log(layers / delta) / np.log(1 / config.p)
-        right.plot(need, layers, style, label=f"bound, delta={delta}")
+        right.plot(need, layers, style, color="red", label=rf"bound, $\delta={delta}$")
     right.set(xlim=(0.5, 10.5))
     plotting.labels(right, "heads $H$", "layers $L$", "$(1 - p^H)^L$", legend=False)
-    right.legend(labelcolor="white")
+    right.legend(frameon=True)
     return figure
 
 
