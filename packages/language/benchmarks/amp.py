@@ -5,7 +5,7 @@ for the perplexity, three pieces of each, by default.
 """
 
 import argparse
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core_attn.analysis import Decoder, prune_decoder
+from core_attn.testing.timing import medians
 
 from .smol import smol
 
@@ -28,17 +29,6 @@ def perplexity(model: nn.Module, texts: list[Tensor]) -> float:
     """Of the next token, over all texts."""
     losses = [F.cross_entropy(model(text[None])[0, :-1], text[1:]) for text in texts]
     return float(torch.stack(losses).mean().exp())
-
-
-@torch.no_grad()
-def seconds(model: nn.Module, text: Tensor) -> float:
-    """The fastest of three readings."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        model(text[None])
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def main() -> None:
@@ -76,18 +66,25 @@ def main() -> None:
         with decoder.masked(removal), torch.no_grad():
             masked = model(texts[0][None])
         with torch.no_grad():
+            times = medians([partial(m, texts[0][None]) for m in (model, smaller)], 12)
             apart = float((smaller(texts[0][None]) - masked).abs().max())
         left = sum(p.numel() for p in smaller.parameters())
         assert left == budget.parameters - budget.removed
         again = smaller.config.build().eval()
         again.load_state_dict(smaller.state_dict())
         assert perplexity(again, texts[:1]) == perplexity(smaller, texts[:1])
-        times = [seconds(one, texts[0]) for one in (model, smaller)]
         print(f"cut, {exact=}: {budget}")
         print(
             f"  largest difference to masked logits {apart:.1e} of {float(masked.abs().max()):.0f}"
         )
-        print(f"  192 tokens in {times[1]:.2f} s, before {times[0]:.2f} s", flush=True)
+        print(f"  192 tokens in {times[1]:.2f} s, before {times[0]:.2f} s: "
+              f"{times[0] / times[1]:.2f}x", flush=True)  # fmt: skip
+    double = Decoder(model.double())
+    with double.masked(removal), torch.no_grad():
+        masked = double.model(texts[0][None])
+    with torch.no_grad():
+        apart = float((prune_decoder(double, removal)(texts[0][None]) - masked).abs().max())
+    print(f"the same in double precision: largest difference {apart:.1e}")
 
 
 if __name__ == "__main__":

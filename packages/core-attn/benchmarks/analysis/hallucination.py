@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--pictures", type=int, default=500)
+    parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--faintest", type=float, default=0.05)
     parser.add_argument("--noise", type=float, default=0.4)
     parser.add_argument("--folder", type=Path, help="keeps trained weights, and reads them again")

@@ -162,13 +162,50 @@ def test_the_exact_budget_is_met_within_one_unit():
     assert abs(budget.removed - budget.target) <= one_unit / 2
 
 
-def test_recovery_lowers_the_loss():
-    model = llama(num_key_value_heads=6)
+def gpt2():
+    torch.manual_seed(0)
+    size = dict(vocab_size=19, n_embd=24, n_inner=20, n_layer=2, n_head=6)
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**size)).eval()
+
+
+def ours():
+    torch.manual_seed(0)
+    return Ours(Ours.Config()).eval()
+
+
+@pytest.mark.parametrize("build", [llama, gpt2, ours], ids=lambda build: build.__name__)
+def test_recovery_lowers_the_loss_of_a_cut_model_and_leaves_it_as_it_was_built(build):
+    decoder = Decoder(build())
+    model = prune_decoder(decoder, decoder.choose(decoder.importance(PROMPTS), 3, 5))
     texts = [torch.arange(8) % 5 for _ in range(4)]
-    before = model(input_ids=texts[0][None], labels=texts[0][None]).loss
-    after = recover(model, texts, epochs=20, lr=1e-2, accumulate=4)
-    assert after(input_ids=texts[0][None], labels=texts[0][None]).loss < before
-    assert "lora" not in " ".join(after.state_dict())
+
+    def loss():
+        output = model(texts[0][None])
+        logits = getattr(output, "logits", output)[0, :-1]
+        return float(torch.nn.functional.cross_entropy(logits, texts[0][1:]).detach())
+
+    names, before = set(model.state_dict()), loss()
+    rest = {n: p.clone() for n, p in model.named_parameters() if "embed" in n or "norm" in n}
+    again = recover(model, texts, epochs=20, lr=1e-2, accumulate=4)
+    assert again is model and not model.training and loss() < before
+    assert set(model.state_dict()) == names and all(p.requires_grad for p in model.parameters())
+    assert all(model.get_parameter(name).equal(value) for name, value in rest.items())
+
+
+def test_recovery_refuses_texts_that_teach_nothing():
+    with pytest.raises(ValueError, match="no texts"):
+        recover(llama(), [])
+    with pytest.raises(ValueError, match="text 1 has 1 tokens"):
+        recover(llama(), [PROMPTS[0], torch.tensor([1])])
+
+
+def test_importance_is_kept_in_single_precision():
+    model = llama().to(torch.bfloat16)
+    found, right = Decoder(model).importance(PROMPTS), Decoder(llama()).importance(PROMPTS)
+    for ours, theirs in ((found.heads, right.heads), (found.units, right.units)):
+        for name, values in ours.items():
+            assert values.dtype == torch.float32
+            torch.testing.assert_close(values, theirs[name], rtol=0.1, atol=1e-3)
 
 
 def test_refusals_name_the_numbers():
@@ -184,6 +221,8 @@ def test_refusals_name_the_numbers():
         decoder.budget(0.97)
     with pytest.raises(ValueError, match="0 prompts"):
         decoder.importance([])
+    with pytest.raises(ValueError, match="prompt 1 is empty"):
+        decoder.importance([PROMPTS[0], PROMPTS[0][:0]])
     with pytest.raises(ValueError, match="prompt 1 has 9 tokens, the context holds 8"):
         short = Decoder(llama(max_position_embeddings=8))
         short.importance([torch.arange(8), torch.arange(9)])

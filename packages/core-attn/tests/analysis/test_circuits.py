@@ -127,6 +127,12 @@ def test_a_planted_circuit_is_found_from_prompts():
     assert c.agreement(found.counts, planted).auc == 1.0
     with pytest.raises(ValueError, match="20 positive and 19 negative"):
         c.find_circuit(Model(), positive, negative[:-1])
+    with pytest.raises(ValueError, match=r"100 features for 80 outputs of heads \(10 examples"):
+        c.find_circuit(Model(), positive, negative, features=100)
+    with pytest.raises(ValueError, match="prompt 1 is empty"):
+        c.head_outputs(Model(), [positive[0], positive[0][:0]])
+    with pytest.raises(ValueError, match="position must be 'mean' or 'last', got 'first'"):
+        c.head_outputs(Model(), positive, position="first")
 
 
 def test_ablated_heads_give_their_mean():
@@ -181,3 +187,53 @@ def test_published_circuits():
         c.truth("x")
     with pytest.raises(ValueError, match="expected 2N examples, first half positive"):
         c.node_scores(torch.zeros(41, 3, dtype=torch.long))
+
+
+@pytest.fixture(scope="module")
+def gpt2_folder(tmp_path_factory):
+    """A random GPT-2 of the published shape, with a tokenizer of whole words."""
+    t = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    folder = tmp_path_factory.mktemp("gpt2")
+    inner = Tokenizer(models.WordLevel(unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    made = c.ioi(60)
+    trainer = trainers.WordLevelTrainer(special_tokens=["?"])
+    inner.train_from_iterator([*made.positive, *made.negative], trainer)
+    t.PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="?").save_pretrained(folder)
+    size = dict(vocab_size=inner.get_vocab_size(), n_embd=24, n_layer=12, n_head=12)
+    t.GPT2LMHeadModel(t.GPT2Config(**size, n_positions=64)).save_pretrained(folder)
+    return folder
+
+
+def test_the_command_ranks_heads_and_compares_them_with_the_published_circuit(
+    gpt2_folder, tmp_path, capsys
+):
+    import polars as pl
+
+    from core_attn.analysis.circuits.__main__ import find
+    from core_attn.cli import main
+
+    def run(*words):
+        return main("core_attn", ["find", *words], commands={"find": find})
+
+    out = tmp_path / "circuit.csv"
+    assert run(str(gpt2_folder), "--count", "6", "--out", str(out)) == 0
+    said = capsys.readouterr().out
+    assert "nodes Agreement(auc=" in said and "edges Agreement(auc=" in said
+    table = pl.read_csv(out)
+    assert table.height == 144 and table["codes"].to_list() == sorted(table["codes"], reverse=True)
+    assert run(str(tmp_path / "none")) == 2
+    assert "none: no such folder" in capsys.readouterr().err
+
+
+def test_heads_at_the_last_position_are_those_of_that_position_alone():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 8), MultiHeadAttention(8, heads=2)).eval()
+    prompts = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
+    last = c.head_outputs(model, prompts, position="last")
+    with torch.no_grad():
+        for prompt, parts in zip(prompts, last, strict=True):
+            whole = model(prompt[None])[0, -1] - model[1].proj.bias
+            torch.testing.assert_close(parts.sum(0), whole)

@@ -136,6 +136,30 @@ class TestEveryFamily:
         after = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
         assert after == hooks
 
+    def test_sites_are_the_decoders_and_leave_no_trace(self, family):
+        model, inputs = built(family)
+        sites = find_sites(model)
+        assert len(sites) == 4 and not any("vision" in name or "visual" in name for name in sites)
+
+        def hooks():
+            return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+        with torch.no_grad():
+            before, count = model(**inputs).logits, hooks()
+            tokens = inputs["input_ids"].shape[1]
+            with sites.record("heads") as heads, sites.record("pattern") as weights:
+                during = model(**inputs).logits
+            for name in sites:
+                assert heads[name].shape == (1, tokens, 4, 12)
+                torch.testing.assert_close(weights[name].sum(-1), torch.ones(1, 4, tokens))
+            torch.testing.assert_close(during, before, rtol=1e-4, atol=1e-4)
+            with pytest.raises(ZeroDivisionError), sites.record("pattern"):
+                raise ZeroDivisionError
+            first = next(iter(sites))
+            with sites.edit("heads", {first: torch.zeros_like}):
+                assert not model(**inputs).logits.equal(before)
+            assert model(**inputs).logits.equal(before) and hooks() == count
+
     def test_cached_equals_uncached(self, family):
         model, inputs = built(family)
         with h.reinforce(model, alpha=2.0, layers=[1, 3]):

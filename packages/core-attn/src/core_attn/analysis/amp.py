@@ -169,14 +169,14 @@ class Decoder:
         Raises:
             ValueError: no prompts, an empty one, or one longer than the context.
         """
-        if not prompts or any(prompt.numel() == 0 for prompt in prompts):
-            raise ValueError(
-                f"{len(prompts)} prompts, none of which may be empty; give at least one"
-            )
+        if not prompts:
+            raise ValueError("0 prompts: importance needs at least one")
         config = getattr(self.model, "config", None)
         names = ("max_position_embeddings", "n_positions", "limit")
         most = next((x for name in names if (x := getattr(config, name, None))), None)
         for number, prompt in enumerate(prompts):
+            if prompt.numel() == 0:
+                raise ValueError(f"prompt {number} is empty")
             if most is not None and prompt.numel() > most:
                 raise ValueError(
                     f"prompt {number} has {prompt.numel()} tokens, the context holds {most}"

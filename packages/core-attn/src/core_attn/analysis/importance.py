@@ -94,7 +94,7 @@ def head_importance(
         progress: called with the runs done and their total.
 
     Raises:
-        ValueError: an unknown scheme, metric or layer.
+        ValueError: an unknown scheme, metric or layer, or an output that is NaN or infinite.
 
     Source: Li et al., 2023, arXiv 2303.13731, view B; definitions are this project's.
 
@@ -120,6 +120,9 @@ def head_importance(
     for number, (inputs, labels) in enumerate(bench.batches):
         with chain.caching():
             whole = bench.outcome(inputs)
+        if len(bad := (~whole.output.flatten(1).isfinite().all(1)).nonzero()):
+            first = sum(len(x) for x, _ in bench.batches[:number]) + int(bad[0])
+            raise ValueError(f"the model's output on image {first} is NaN or infinite")
         if number == 0 and not chain.holds(lambda x=inputs: bench.outcome(x).output, whole.output):
             chain.block_of.clear()
         labels = bench.target(labels, whole)

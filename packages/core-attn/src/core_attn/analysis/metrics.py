@@ -32,7 +32,12 @@ class Outcome:
 
 
 def applicable(outcome: Outcome, labels: Tensor | None) -> tuple[str, ...]:
-    """The metrics that such an outcome allows."""
+    """The metrics that such an outcome allows.
+
+    Example:
+        >>> applicable(Outcome(torch.zeros(1, 3)), labels=None)
+        ('output_change',)
+    """
     names = CLASSIFIER if labels is not None and outcome.output.dim() == 2 else ()
     if outcome.feature is not None:
         names = (*names, "cls_cosine_distance")

@@ -142,7 +142,10 @@ class MapSample:
         Raises:
             ValueError: weights that do not fit the layout.
         """
-        check_pattern(weights, self.layout)
+        try:
+            check_pattern(weights, self.layout)
+        except ValueError as error:
+            raise ValueError(f"{layer}: {error}") from error
         for image, of_heads in zip(images, weights.float().cpu(), strict=True):
             among = of_heads[:, self.layout.prefix :, self.layout.prefix :]
             self.owners += [(layer, head, image) for head in range(len(of_heads))]

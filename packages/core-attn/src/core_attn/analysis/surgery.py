@@ -129,11 +129,14 @@ def recover(
     accumulate: int = 16,
     seed: int = 0,
 ) -> nn.Module:
-    """Trains low-rank updates of a pruned Hugging Face decoder on texts, and merges them.
+    """Trains low-rank updates of a pruned decoder on texts, and merges them.
+
+    Every linear layer in its attention and feed-forward layers gets one; for Llama those are the
+    seven of the paper. It needs peft (`pip install core-attn[recover]`).
 
     Args:
-        model: with `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`.
-        texts: token ids, one sequence each.
+        model: a decoder of Hugging Face or of this project, changed in place.
+        texts: token ids, one sequence of two or more each.
         epochs: over the texts.
         lr: of AdamW.
         rank: of the updates.
@@ -142,27 +145,44 @@ def recover(
         accumulate: texts per step.
         seed: of initialization and order.
 
+    Returns:
+        The model with its updates merged, in evaluation mode.
+
     Raises:
-        ValueError: no texts.
+        ValueError: no texts, or one that is too short.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
 
     if not texts:
         raise ValueError("no texts: recovery needs at least one")
-    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    for number, text in enumerate(texts):
+        if text.numel() < 2:
+            raise ValueError(f"text {number} has {text.numel()} tokens; at least 2 are needed")
+    decoder = Decoder(model)
+    inside = (*decoder.sites.values(), *decoder.unit_sites.values())
+    names = [
+        f"{site.name}.{name}"
+        for site in inside
+        for name, part in site.layer.named_modules()
+        if getattr(part, "weight", None) is not None and part.weight.dim() == 2
+    ]
+    turned = not isinstance(model.get_submodule(names[0]), nn.Linear)  # GPT-2's are transposed
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names, fan_in_fan_out=turned
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names,
-            task_type="CAUSAL_LM",
-        )  # fmt: skip
-        adapted = get_peft_model(model, config).train()  # pyright: ignore[reportArgumentType]
+        adapted = LoraModel(model, config, "recovery").train()
         optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr)
         for _ in range(epochs):
             for part in torch.randperm(len(texts)).split(accumulate):
                 optimizer.zero_grad()
                 for index in part.tolist():
                     ids = texts[index].reshape(1, -1)
-                    (adapted(input_ids=ids, labels=ids).loss / len(part)).backward()
+                    output = model(ids)
+                    logits = getattr(output, "logits", output)[0, :-1].float()
+                    (nn.functional.cross_entropy(logits, ids[0, 1:]) / len(part)).backward()
                 optimizer.step()
-    return adapted.merge_and_unload().eval()  # pyright: ignore[reportCallIssue]
+    adapted.merge_and_unload()
+    return model.requires_grad_(True).eval()

@@ -48,7 +48,7 @@ def analyze(
             or timm with `--checkpoint`.
         images: files or folders; subfolders are labels.
         out: the folder to write.
-        checkpoint: the weights of a model given by name.
+        checkpoint: the weights of a model given by name, or those that `--save` wrote.
         views: which ones, separated by commas.
         metric: by which heads are ranked.
         max_images: images at most, evenly chosen.
@@ -77,13 +77,16 @@ def analyze(
             print(text, file=sys.stderr, flush=True)
 
     subject = load_subject(model, checkpoint, size)
-    pictures, faults = read_pictures(images, subject, max_images)
-    for fault in faults:
-        print(f"skipped {fault}", file=sys.stderr)
+    reading = read_pictures(images, subject, max_images)
+    pictures, faults = reading.pictures, reading.faults
+    for text in (*(f"skipped {fault}" for fault in faults), *reading.notes):
+        print(text, file=sys.stderr)
     say(f"{len(pictures)} images, {len(faults)} skipped; {subject.source}")
     heads = _heads(prune, subject.sites)
     if save is not None and not heads:
         raise ValueError("--save writes a pruned model: say which heads go with --prune 3.2,7.0")
+    at = _query(query, subject.layout)
+    cut = _prune(subject, heads, pictures, save) if heads else None
     start = time.perf_counter()
     found = run(
         subject, pictures, views=views.split(","), metric=metric, layers=_numbers(layers),
@@ -94,16 +97,16 @@ def analyze(
         "checkpoint": subject.source,
         "images": [str(picture.path) for picture in pictures],
         "skipped": faults,
+        "notes": reading.notes,
         "views": views.split(","),
         "metric": found.metric,
         "seed": seed,
         "seconds": round(time.perf_counter() - start, 1),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
-    if heads:
-        facts["pruned"] = _prune(subject, heads, pictures, save)
-        say(json.dumps(facts["pruned"]))
-    at = _query(query, subject.layout)
+    if cut is not None:
+        facts["pruned"] = cut
+        say(json.dumps(cut))
     with whole_folder(Path(out)) as folder:
         _tables(found, folder)
         if maps and found.strengths is not None:

@@ -15,6 +15,7 @@ from core_attn.analysis import (
     Patterns,
     Sites,
     Strength,
+    applicable,
     attention_strength,
     find_patterns,
     gradient_importance,
@@ -146,11 +147,12 @@ def _importance(
     images = sum(len(x) for x, _ in batches)
     if images < NOISY:
         say(f"{images} images are few: mind the intervals ({NOISY} or more tell heads apart)")
-    found = head_importance(bench, layers=layers)
-    classes = whole.output.dim() == 2 and "prob_drop" in found.values
+    allowed = applicable(whole, bench.target(batches[0][1], whole))
+    classes = "prob_drop" in allowed
     metric = metric or ("prob_drop" if classes else "output_change")
-    if metric not in found.values:
-        raise ValueError(f"no metric {metric!r} here; metrics: {', '.join(found.values)}")
+    if metric not in allowed:
+        raise ValueError(f"no metric {metric!r} here; metrics: {', '.join(allowed)}")
+    found = head_importance(bench, layers=layers)
     if classes and len(layers) == len(bench.sites):
         cheap = gradient_importance(bench).values["gradient"]
         found = HeadImportance(

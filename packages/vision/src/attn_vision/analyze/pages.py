@@ -47,7 +47,9 @@ def write_pages(
         title=f"Attention of {subject.name}",
         facts={
             "Checkpoint": subject.source,
-            "Images": f"{len(pictures)}, {len(facts['skipped'])} could not be read",
+            "Images": "; ".join(
+                [f"{len(pictures)}, {len(facts['skipped'])} could not be read", *facts["notes"]]
+            ),
             "Tokens": f"{subject.layout.grid[0]}x{subject.layout.grid[1]} patches and "
             f"{subject.layout.prefix} before them",
             "Heads ranked by": found.metric or "not ranked",

