@@ -58,6 +58,19 @@ def test_numbers_are_those_of_validations_without_the_head(ckpt):
     assert trials.run().metrics == trials.whole.metrics  # and afterwards all is as before
 
 
+def test_a_task_may_ask_the_trainer_for_its_data(ckpt):
+    _, task, data, _ = opened(ckpt, "validate")
+
+    class Asking(type(task)):
+        def configure_model(self):
+            assert self.trainer.datamodule.size == data.size
+            self.asked = self.trainer.datamodule.val_dataloader
+
+    task.__class__ = Asking
+    found = Trials(task, data, batches=1)
+    assert len(list(task.asked())) == 1 and found.whole.metrics
+
+
 def test_an_interrupted_run_leaves_nothing(tiny, ckpt, tmp_path, monkeypatch):
     def stop(*_args):
         raise KeyboardInterrupt

@@ -35,6 +35,29 @@ class Verdict:
     outputs: Sequence[Tensor]
 
 
+class _Some(LightningDataModule):
+    """Data that are set up already, with some batches of their validation data.
+
+    Tasks ask the trainer's data for what they are, as for a tokenizer: all that is not here is
+    theirs.
+    """
+
+    def __init__(self, data: LightningDataModule, batches: Sequence[Any]):
+        super().__init__()
+        self._whole, self._batches = data, batches
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self._batches, batch_size=None, collate_fn=_as_it_is)  # pyright: ignore[reportArgumentType]
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        return self._whole.transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_whole"], name)
+
+
 class Trials:
     """A task and some batches of its validation data.
 
@@ -59,7 +82,7 @@ class Trials:
         found = find_sites(task.model)
         loader: Any = data.val_dataloader()
         self.batches = list(islice(loader, batches))
-        self._loader = DataLoader(self.batches, batch_size=None, collate_fn=_as_it_is)  # pyright: ignore[reportArgumentType]
+        self._data = _Some(data, self.batches)
         if not self.batches:
             raise ValueError(f"{type(data).__name__} has no batch for validation")
         counts: dict[str, int] = {}
@@ -91,7 +114,7 @@ class Trials:
                     enable_progress_bar=False, enable_model_summary=False, inference_mode=False,
                     default_root_dir=out,
                 )  # fmt: skip
-                (metrics,) = trainer.validate(self.task, self._loader, verbose=False)
+                (metrics,) = trainer.validate(self.task, datamodule=self._data, verbose=False)
         finally:
             handle.remove()
             self.task.eval()

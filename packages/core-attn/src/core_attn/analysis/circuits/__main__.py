@@ -5,6 +5,7 @@ two tasks are published.
 """
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,12 +29,16 @@ def find(
         out: the table to write, best heads first.
         seed: of prompts and autoencoder.
     """
+    if not Path(model).is_dir():
+        raise FileNotFoundError(f"{model}: no such folder")
+    if find_spec("transformers") is None:
+        raise ModuleNotFoundError("transformers is not installed: pip install transformers")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from . import agreement, docstring, edge_circuit, find_circuit, greater_than, ioi, truth
 
-    if not Path(model).is_dir():
-        raise FileNotFoundError(f"{model}: no such folder")
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
     network: Any = AutoModelForCausalLM.from_pretrained(model).eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(model)
 
