@@ -73,7 +73,7 @@ class Case(NamedTuple):
         """Whether the page and the continuous integration have it."""
         if self.operator in ALONG:
             return True
-        if self.operator in LISTS[1:]:
+        if self.operator == "cluster_attention":
             return False
         widths = {"short_attention": (32, 64), "attention": (64, 128)}.get(self.operator, (64,))
         return self.size == 2 and not self.aligned and self.width in widths

@@ -5,7 +5,8 @@ from typing import NamedTuple
 SCORE_OPS = {  # float32 and integer instructions for each score, besides exp2, by hand
     "forward": 8, "queries": 9, "keys": 10, "bias": 10, "short forward": 11, "short backward": 16,
     "list forward": 12, "list backward": 18,
-    "bias and mask": 6, "dropout": 60,  # 7 rounds of Philox
+    "bias and mask": 6,
+    "dropout": 20, "short dropout": 60,  # 7 rounds of Philox, for four scores or for one
 }  # fmt: skip
 
 
@@ -65,7 +66,7 @@ def short_work(kernel: str, size: int, tokens: int, width: int) -> Work:
     """A problem of 5/8 of the tokens that fit, alone in its tile; bias, mask and dropout."""
     used = tokens * 5 // 8
     products, tensors = {"forward": (2, 4), "backward": (5, 7)}[kernel]
-    ops = sum(SCORE_OPS[name] for name in (f"short {kernel}", "bias and mask", "dropout"))
+    ops = sum(SCORE_OPS[name] for name in (f"short {kernel}", "bias and mask", "short dropout"))
     moved = tensors * used * width * size + used**2 * (1 + (8 if kernel == "backward" else 0))
     per_score = 2 * products * width
     return Work(used**2 * per_score, tokens**2 * per_score, tokens**2, tokens**2 * ops, moved)

@@ -260,14 +260,38 @@ def load_plane(x, batch, head, more, i, j, exists, EDGE: tl.constexpr, INDEX: tl
 
 
 @triton.jit
-def dropout_factor(seed, dropout, batch_head, i, j):
-    """0 where the weight (i, j) is dropped, else 1 / (1 - dropout).
+def _random_bits(seed, batch_head, i, j):
+    """Four words of Philox with 7 rounds, counted by position: any kernel finds the same ones.
 
-    Philox with 7 rounds, counted by position: every kernel finds the same weights dropped. Half of
-    the seed is a counter, since a wider key would take 7 more registers for its round keys.
+    Half of the seed is a counter, since a wider key would take 7 more registers for its round keys.
     Source: Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3", section 4.3.
     """
     key = tl.load(seed)
     low, high = (key & 0xFFFFFFFF).to(tl.uint32), (key >> 32).to(tl.int32)
-    bits, _, _, _ = tl.philox(low, j, i, batch_head, high, n_rounds=7)
-    return tl.where(tl.uint_to_uniform_float(bits) < dropout, 0.0, 1.0 / (1.0 - dropout))
+    return tl.philox(low, j, i, batch_head, high, n_rounds=7)
+
+
+@triton.jit
+def _kept(bits, dropout):
+    return tl.uint_to_uniform_float(bits) >= dropout
+
+
+@triton.jit
+def dropout_factor(seed, dropout, batch_head, i, start, BLOCK_K: tl.constexpr):
+    """(rows, BLOCK_K): 0 where weight (i, start + 0 ...) is dropped, else 1 / (1 - dropout).
+
+    `i` is (rows, 1) and `start` divides by 4: one draw serves four keys in a row.
+    """
+    four = start // 4 + tl.arange(0, BLOCK_K // 4)
+    a, b, c, d = _random_bits(seed, batch_head, i, four[None, :])
+    a, b = _kept(a, dropout).to(tl.int8), _kept(b, dropout).to(tl.int8)
+    c, d = _kept(c, dropout).to(tl.int8), _kept(d, dropout).to(tl.int8)
+    kept = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [a.shape[0], BLOCK_K])
+    return tl.where(kept != 0, 1.0 / (1.0 - dropout), 0.0)
+
+
+@triton.jit
+def dropout_factor_at(seed, dropout, batch_head, i, j):
+    """The same for weights (i, j) of any order, at a draw for each."""
+    bits, _, _, _ = _random_bits(seed, batch_head, i, j)
+    return tl.where(_kept(bits, dropout), 1.0 / (1.0 - dropout), 0.0)

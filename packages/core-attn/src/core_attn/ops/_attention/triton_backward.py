@@ -130,7 +130,7 @@ def gradient_tile(
     value = load_rows(origin(v, batch, v_head), j_at * v.token, is_key, V_DIM, BLOCK_D)
     dp = dot(d_out, tl.trans(value), None, PRECISION)
     if seed is not None:
-        dp *= dropout_factor(seed, dropout, batch_head, i[:, None], j[None, :])
+        dp *= dropout_factor(seed, dropout, batch_head, i[:, None], start, BLOCK_K)
     ds = p * (dp - mean[:, None])
     if FORM == PLANE:
         at = plane_pointers(dbias, batch, head, column, i[:, None], j[None, :], INDEX)
@@ -258,15 +258,16 @@ def query_tiles(first, queries, keys, end, left, right, BLOCK_Q: tl.constexpr,
 
 @triton.jit
 def key_gradient_tile(
-    start, state, key, value, q, bias, mask, gate, seed, dout, lse, dgate, batch, head, j,
+    start, state, key, value, q, bias, mask, gate, seed, dout, lse, dgate, batch, head, first,
     batch_head, units, queries, keys, end, left, right, scale, dropout,
     DIM: tl.constexpr, V_DIM: tl.constexpr, GROUP: tl.constexpr,
     PRECISION: tl.constexpr, INDEX: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_D: tl.constexpr, EDGE: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, EDGE: tl.constexpr,
 ):  # fmt: skip
     """Adds what a tile of rows gives to the gradients of keys and values."""
     d_key, d_value = state
     i, more = locate(start + tl.arange(0, BLOCK_Q), GROUP)
+    j = first + tl.arange(0, BLOCK_K)
     if EDGE:
         is_query = i < queries
         exists = is_query[None, :]
@@ -278,7 +279,9 @@ def key_gradient_tile(
     if GROUP > 1:
         row += more * queries
         column = more[None, :]
-        batch_head += column
+        batch_head += more[:, None]
+    if seed is not None:  # first, while registers are free
+        kept = tl.trans(dropout_factor(seed, dropout, batch_head, i[:, None], first, BLOCK_K))
     query = load_rows(origin(q, batch, head), row_offset(q, i, more, INDEX), is_query, DIM, BLOCK_D)
     s = dot(key, tl.trans(query), None, PRECISION) * (scale * LOG2E)
     s = forbid(
@@ -295,9 +298,8 @@ def key_gradient_tile(
     dp = dot(value, tl.trans(d_out), None, PRECISION)
     dropped = p
     if seed is not None:
-        factor = dropout_factor(seed, dropout, batch_head, i[None, :], j[:, None])
-        dropped *= factor
-        dp *= factor
+        dropped *= kept
+        dp *= kept
     d_value = dot(dropped.to(d_out.dtype), d_out, d_value, PRECISION)
     ds = p * (dp - load_numbers(dgate + row, is_query, 0.0)[None, :])
     d_key = dot(ds.to(query.dtype), query, d_key, PRECISION)
@@ -340,8 +342,8 @@ def attention_backward_keys(
         for start in range(full_low, full_high, BLOCK_Q):
             state = key_gradient_tile(
                 start, state, key, value, q, bias, mask, gate, seed, dout, lse, dgate, batch, head,
-                j, batch_head, units, queries, keys, end, left, right, scale, dropout,
-                DIM, V_DIM, GROUP, PRECISION, INDEX, BLOCK_Q, BLOCK_D, False,
+                first, batch_head, units, queries, keys, end, left, right, scale, dropout,
+                DIM, V_DIM, GROUP, PRECISION, INDEX, BLOCK_Q, BLOCK_K, BLOCK_D, False,
             )  # fmt: skip
     else:
         full_low, full_high = low, low
@@ -349,9 +351,9 @@ def attention_backward_keys(
     for n in range(count):
         state = key_gradient_tile(
             edge_start(n, before, low, full_high, BLOCK_Q), state, key, value, q, bias, mask, gate,
-            seed, dout, lse, dgate, batch, head, j, batch_head, units, queries, keys, end, left,
-            right, scale, dropout,
-            DIM, V_DIM, GROUP, PRECISION, INDEX, BLOCK_Q, BLOCK_D, True,
+            seed, dout, lse, dgate, batch, head, first, batch_head, units, queries, keys, end,
+            left, right, scale, dropout,
+            DIM, V_DIM, GROUP, PRECISION, INDEX, BLOCK_Q, BLOCK_K, BLOCK_D, True,
         )  # fmt: skip
     d_key, d_value = state
     exists = j < keys

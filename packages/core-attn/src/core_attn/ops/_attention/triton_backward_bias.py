@@ -87,7 +87,7 @@ def attention_backward_bias(
         )
         dp = dot(d_out, tl.trans(value), None, PRECISION)
         if seed is not None:
-            dp *= dropout_factor(seed, dropout, batch_head, i[:, None], j[None, :])
+            dp *= dropout_factor(seed, dropout, batch_head, i[:, None], first_key, BLOCK_K)
         total += p * (dp - tl.load(dgate + row, mask=is_query, other=0.0)[:, None])
     at = plane_pointers(dbias, batch0, head0, None, i[:, None], j[None, :], INDEX)
     tl.store(at, total, mask=is_query[:, None] & (j < dbias.width)[None, :])

@@ -205,7 +205,7 @@ def attend_tile(
     )  # fmt: skip
     p, shrink, top, total = online_softmax(s, top, total)
     if seed is not None:
-        p *= dropout_factor(seed, dropout, batch_head, i[:, None], j[None, :])
+        p *= dropout_factor(seed, dropout, batch_head, i[:, None], start, BLOCK_K)
     value = load_rows(origin(v, batch, v_head), j_at * v.token, is_key, V_DIM, BLOCK_D)
     attended = attended * shrink[:, None]
     attended = dot(p.to(value.dtype), value, attended, PRECISION)

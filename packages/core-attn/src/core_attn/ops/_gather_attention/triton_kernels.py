@@ -328,6 +328,7 @@ def lists_forward(
     attended = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
     more = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
     if extra_k is not None:
+        beside = tl.cdiv(picks, 4) * 4
         for start in range(0, extra, BLOCK_K):
             n = start + tl.arange(0, BLOCK_K)
             there, at = n < extra, n.to(tl.int64)
@@ -339,7 +340,9 @@ def lists_forward(
             )
             p, shrink, top, total = online_softmax(s, top, total)
             if seed is not None:
-                p *= dropout_factor(seed, dropout, batch_head, row[:, None], picks + n[None, :])
+                p *= dropout_factor(
+                    seed, dropout, batch_head, row[:, None], beside + start, BLOCK_K
+                )
             value = load_rows(
                 group_rows(extra_v, batch, head, group), at * extra_v.token, there, V_DIM, BLOCK_D
             )
@@ -354,7 +357,7 @@ def lists_forward(
         )  # fmt: skip
         p, shrink, top, total = online_softmax(s, top, total)
         if seed is not None:
-            p *= dropout_factor(seed, dropout, batch_head, row[:, None], n[None, :])
+            p *= dropout_factor(seed, dropout, batch_head, row[:, None], start, BLOCK_K)
         value = load_rows(origin(v, batch, head), at * v.token, is_key, V_DIM, BLOCK_D)
         attended = mixed(p, value, attended * shrink[:, None], PRECISION)
         if added is not None:
@@ -413,6 +416,7 @@ def lists_backward(
     )
     d_query = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
     if extra_k is not None:
+        beside = tl.cdiv(picks, 4) * 4
         for start in range(0, extra, BLOCK_K):
             n = start + tl.arange(0, BLOCK_K)
             there, at = n < extra, n.to(tl.int64)
@@ -429,7 +433,9 @@ def lists_backward(
             dp = by_keys(d_out, value, PRECISION)
             dropped = p
             if seed is not None:
-                factor = dropout_factor(seed, dropout, batch_head, row[:, None], picks + n[None, :])
+                factor = dropout_factor(
+                    seed, dropout, batch_head, row[:, None], beside + start, BLOCK_K
+                )
                 dropped = p * factor
                 dp *= factor
             add_rows(
@@ -465,7 +471,7 @@ def lists_backward(
             inside = exists[:, None] & in_list[None, :]
             tl.store(slot_pointers(dadded, batch, head, group, m, i, n), dp, mask=inside)
         if seed is not None:
-            factor = dropout_factor(seed, dropout, batch_head, row[:, None], n[None, :])
+            factor = dropout_factor(seed, dropout, batch_head, row[:, None], start, BLOCK_K)
             dropped = p * factor
             dp *= factor
         if added is not None:

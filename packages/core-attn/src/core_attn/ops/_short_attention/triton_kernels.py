@@ -16,7 +16,7 @@ from .._triton_common import (
     Rows,
     displacement,
     dot,
-    dropout_factor,
+    dropout_factor_at,
     in_log2,
     load_rows,
     normalizer,
@@ -206,7 +206,7 @@ def short_forward(
         p = softmax(s, first, head, problem, i, j, same, bias, mask)
         if seed is not None:
             which = ((first + problem) * head_count + head)[:, None]
-            p *= dropout_factor(seed, dropout, which, i[:, None], j[None, :])
+            p *= dropout_factor_at(seed, dropout, which, i[:, None], j[None, :])
         attended = dot(p.to(value.dtype), value, None, PRECISION)
         if gate is not None:
             g = load_gate(gate, first, head, batch0, place0, problem, batch, place, exists)
@@ -258,7 +258,7 @@ def short_backward(
         dropped = p
         if seed is not None:
             which = ((first + problem) * head_count + head)[:, None]
-            factor = dropout_factor(seed, dropout, which, i[:, None], j[None, :])
+            factor = dropout_factor_at(seed, dropout, which, i[:, None], j[None, :])
             dropped = p * factor
             dp *= factor
         mean = tl.sum(p * dp, 1)
