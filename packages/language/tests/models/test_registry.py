@@ -107,6 +107,7 @@ def test_every_parameter_learns_in_training(name):
     assert not still
 
 
+@pytest.mark.refuses
 def test_bad_input_is_refused_by_name():
     model = small("transformer")
     with pytest.raises(TypeError, match="ids must be an integer tensor"):

@@ -1,5 +1,6 @@
 """Losses that layers add to the task's own, as router balance."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -30,8 +31,8 @@ class AuxiliaryLoss(nn.Module):
         self.value: Tensor | None = None
 
     def forward(self, value: Tensor) -> None:
-        """Keeps the loss of this forward pass, in training and evaluation alike."""
-        self.value = value
+        """Keeps the loss of this forward pass, in training and evaluation, but not in an export."""
+        self.value = None if torch.compiler.is_exporting() else value
 
 
 def losses(model: nn.Module) -> dict[str, Tensor]:

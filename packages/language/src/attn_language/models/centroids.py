@@ -82,7 +82,7 @@ class Centroids(nn.Module):
         x: Float[Tensor, "batch heads tokens dim"],
         y: Float[Tensor, "batch heads tokens dim"] | None = None,
         valid: Bool[Tensor, "batch tokens"] | None = None,
-    ) -> Float[Tensor, "batch heads tokens clusters"]:
+    ) -> Float[Tensor, "batch heads vectors clusters"]:
         """The similarity of each vector with each mean; leaves the commitment loss.
 
         Args:

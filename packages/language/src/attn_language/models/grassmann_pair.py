@@ -152,7 +152,7 @@ class GrassmannPair(nn.Module):
     def forward(
         self,
         premise: Float[Tensor, "batch tokens features"],
-        hypothesis: Float[Tensor, "batch tokens features"],
+        hypothesis: Float[Tensor, "batch others features"],
         premise_lengths: Tensor | None = None,
         hypothesis_lengths: Tensor | None = None,
     ) -> Float[Tensor, "batch classes"]:

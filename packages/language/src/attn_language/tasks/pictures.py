@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 SHOWN = 40  # tokens in a picture
 
 
-@torch.no_grad()
 def language_model(task: "LanguageModel", data: TextData) -> Iterator[Exhibit]:
     """What a report shows of a language model."""
     model, config = task.network, task.network.config
@@ -37,7 +36,7 @@ def language_model(task: "LanguageModel", data: TextData) -> Iterator[Exhibit]:
     ids = torch.as_tensor(text, dtype=torch.long, device=task.device)[None]
     yield samples(task, [int(i) for i in text[:16]])
     if isinstance(config, SpikeGPTConfig):
-        yield from spikes(model, ids)
+        yield spikes(model, ids)
     elif isinstance(config, GrassmannConfig):
         yield gates(model, ids)
     else:
@@ -62,6 +61,7 @@ def samples(task: "LanguageModel", prompt: list[int]) -> Exhibit:
     return Exhibit("Samples", "What the model writes after the test text's first tokens.", rows)
 
 
+@torch.no_grad()
 def attention(model: Any, ids: Tensor, tokens: list[str]) -> Exhibit:
     """The weights of every head, one picture per head."""
     with record(model, "pattern") as seen:
@@ -93,6 +93,7 @@ def attention(model: Any, ids: Tensor, tokens: list[str]) -> Exhibit:
     return Exhibit("Attention", caption, figure, rows)
 
 
+@torch.no_grad()
 def gates(model: Any, ids: Tensor) -> Exhibit:
     """How much of each token the gates keep."""
     with record(model, "alpha") as seen:
@@ -110,7 +111,8 @@ def gates(model: Any, ids: Tensor) -> Exhibit:
     return Exhibit("Mixing", caption, figure, rows)
 
 
-def spikes(model: Any, ids: Tensor) -> Iterator[Exhibit]:
+@torch.no_grad()
+def spikes(model: Any, ids: Tensor) -> Exhibit:
     """A raster of the spikes and their rates."""
     with record(model, "spikes") as seen:
         model(ids)
@@ -129,9 +131,10 @@ def spikes(model: Any, ids: Tensor) -> Iterator[Exhibit]:
         f"the same shape has {measured.multiplies:,} multiplications, in the maps that spikes or "
         "their sums enter."
     )
-    yield Exhibit("Spikes", caption, figure, rows)
+    return Exhibit("Spikes", caption, figure, rows)
 
 
+@torch.no_grad()
 def occupancy(model: Any, ids: Tensor) -> Exhibit:
     """How many tokens are nearest to each centroid."""
     counts: dict[str, Tensor] = {}
@@ -170,6 +173,7 @@ def occupancy(model: Any, ids: Tensor) -> Exhibit:
     )
 
 
+@torch.no_grad()
 def routes(model: Any, ids: Tensor, tap: str, caption: str) -> Exhibit:
     """Probabilities of routers over the tokens."""
     with record(model, tap) as seen:
@@ -190,16 +194,17 @@ def routes(model: Any, ids: Tensor, tap: str, caption: str) -> Exhibit:
     return Exhibit("Routing", caption, figure, rows)
 
 
-@torch.no_grad()
 def classification(task: "TextClassification", data: LabeledText) -> Iterator[Exhibit]:
     """What a report shows of a classifier."""
     counts = torch.zeros(len(data.classes), len(data.classes), dtype=torch.long)
     for batch in data.test_dataloader():
-        guessed = task.model(batch.ids.to(task.device), batch.lengths.to(task.device)).argmax(-1)
+        with torch.no_grad():
+            scores = task.model(batch.ids.to(task.device), batch.lengths.to(task.device))
+        guessed = scores.argmax(-1)
         counts.index_put_((batch.labels, guessed.cpu()), torch.tensor(1), accumulate=True)
     yield confusion(counts, data.classes)
     if isinstance(task.model, Lama) and isinstance(task.model.pool, LowRankPooling):
-        yield from word_weights(task, data)
+        yield word_weights(task, data)
 
 
 def confusion(counts: Tensor, classes: Iterable[str]) -> Exhibit:
@@ -227,7 +232,8 @@ def confusion(counts: Tensor, classes: Iterable[str]) -> Exhibit:
     )
 
 
-def word_weights(task: "TextClassification", data: LabeledText) -> Iterator[Exhibit]:
+@torch.no_grad()
+def word_weights(task: "TextClassification", data: LabeledText) -> Exhibit:
     """The weights of the words of some texts, and the words that weigh most."""
     assert data.tokenizer is not None
     batch = next(iter(data.test_dataloader()))
@@ -264,7 +270,7 @@ def word_weights(task: "TextClassification", data: LabeledText) -> Iterator[Exhi
         }
         for token in heaviest
     ]  # fmt: skip
-    yield Exhibit(
+    return Exhibit(
         "Words", "Weights of words, 1 being an even spread; darker weighs more.", figure, rows
     )
     yield Exhibit("Heaviest words", "Of the words that occur five times or more in the test.", rows)
