@@ -9,6 +9,7 @@ from torch import Tensor
 from core_attn.ops._attention import triton_backward, triton_forward
 from core_attn.ops._attention import triton_call as attention_call
 from core_attn.ops._attention.triton_tiles import WIDTHS
+from core_attn.ops._edge_attention import triton_kernels as edges
 from core_attn.ops._gather_attention import triton_call as list_call
 from core_attn.ops._gather_attention import triton_kernels as lists
 from core_attn.ops._lif import triton_kernels as lif
@@ -19,13 +20,24 @@ from core_attn.ops._short_attention.triton_tiles import TILES as SHORT_TILES
 from core_attn.ops._triton_common import Launch
 from core_attn.ops._wkv import triton_kernels as wkv
 
-from .kernels_roofline import Work, along_work, attention_work, list_work, short_work
+from .kernels_roofline import (
+    Work,
+    along_work,
+    attention_work,
+    edge_work,
+    list_work,
+    short_work,
+)
 
 ARCHITECTURES = ("sm80", "sm90", "sm100", "gfx942")
 HALVES = {False: torch.float16, True: torch.bfloat16}
 LISTS = ("gather_attention", "cluster_attention", "neighborhood_attention")
 ALONG = ("wkv", "lif", "pluecker_mean")
-FEATURES = {"short_attention": ("padded", "packed")} | dict.fromkeys(ALONG, ("state", "state"))
+EDGE_PASSES = ("forward", "backward", "tangent")
+DEGREES = {16: (6, 4, 3, 2, 1), 64: (20, 10, 4, 10, 20)}  # channels of a head for each
+FEATURES = {
+    "short_attention": ("padded", "packed"), "edge_attention": ("bias", "bias"),
+} | dict.fromkeys(ALONG, ("state", "state"))  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -35,7 +47,7 @@ class Case(NamedTuple):
     kernel: str
     arch: str
     size: int  # bytes of the dtype
-    tokens: int  # of short problems, else 0
+    tokens: int  # of short problems, edges of an atom, else 0
     width: int
     full: bool  # with all there is to add; short_attention: packed
     aligned: bool  # tokens in multiples of 16, or a split of heads and an odd number of tokens
@@ -66,6 +78,8 @@ class Case(NamedTuple):
             return plan_lists(self)
         if self.operator in ALONG:
             return plan_along(self)
+        if self.operator == "edge_attention":
+            return plan_edges(self)
         return plan_attention(self) if self.operator == "attention" else plan_short(self)
 
     @property
@@ -75,6 +89,8 @@ class Case(NamedTuple):
             return True
         if self.operator == "cluster_attention":
             return False
+        if self.operator == "edge_attention":
+            return self.width == 16
         widths = {"short_attention": (32, 64), "attention": (64, 128)}.get(self.operator, (64,))
         return self.size == 2 and not self.aligned and self.width in widths
 
@@ -86,6 +102,8 @@ class Case(NamedTuple):
             return list_work(self.operator, self.kernel, self.size, self.width, self.full)
         if self.operator in ALONG:
             return along_work(self.operator, self.kernel, self.width)
+        if self.operator == "edge_attention":
+            return edge_work(self.kernel, self.tokens, self.width, len(DEGREES[self.width]))
         return short_work(self.kernel, self.size, self.tokens, self.width)
 
     def tensor(self, batch: int, heads: int, tokens: int) -> Tensor:
@@ -119,6 +137,10 @@ def cases() -> Iterator[Case]:
                 for size, width in ((2, 64), (2, 128), (4, 64)):
                     for full in (False, True):
                         yield Case(operator, kernel, arch, size, 0, width, full, False)
+    for kernel in EDGE_PASSES:
+        for arch in ARCHITECTURES:
+            for width in DEGREES:
+                yield Case("edge_attention", kernel, arch, 4, 32, width, False, False)
     for operator in ALONG:
         for kernel in ("forward", *(["sums"] if operator != "pluecker_mean" else []), "backward"):
             for arch in ARCHITECTURES:
@@ -204,6 +226,20 @@ def plan_lists(case: Case) -> Launch:
         return lists.plan_forward(x, case.arch)[0]
     lse = torch.zeros(batch, heads, groups, members)
     return lists.plan_backward(dout, dout, lse, x, full, case.arch)[0]
+
+
+def plan_edges(case: Case) -> Launch:
+    """Atoms with 32 edges each, eight heads."""
+    atoms, heads, longest = 4, 8, case.tokens
+    x = torch.zeros(atoms * longest, heads, case.width)
+    row, u, bias = x[:, :, 0].contiguous(), x[:, 0, :3].contiguous(), x[:, 0, 0].contiguous()
+    names = ("k", "grad", "tq", "tk", "tv", "out", "dq", "dk", "dv", "dgrad")
+    parts = dict.fromkeys(("du_asking", "du_asked", "dbias"), row)
+    return edges.plan(
+        EDGE_PASSES.index(case.kernel), x, x, torch.arange(atoms + 1) * longest,
+        torch.tensor(DEGREES[case.width]), 0.1, False, longest, case.arch, u=u, tu=u, bias=bias,
+        tbias=bias, **dict.fromkeys(names, x), **parts,
+    )  # fmt: skip
 
 
 def plan_along(case: Case) -> Launch:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 SCORE_OPS = {  # float32 and integer instructions for each score, besides exp2, by hand
     "forward": 8, "queries": 9, "keys": 10, "bias": 10, "short forward": 11, "short backward": 16,
     "list forward": 12, "list backward": 18,
+    "edge forward": 50, "edge backward": 120, "edge tangent": 300,
     "bias and mask": 6,
     "dropout": 20, "short dropout": 60,  # 7 rounds of Philox, for four scores or for one
 }  # fmt: skip
@@ -94,6 +95,18 @@ def list_work(operator: str, kernel: str, size: int, width: int, full: bool) -> 
     if members == 1:  # on the lanes, not the tensor cores
         return Work(flops, 0.0, scores, scores * ops + flops / 2, moved)
     return Work(flops, flops, scores, scores * ops, moved)
+
+
+def edge_work(kernel: str, longest: int, width: int, degrees: int) -> Work:
+    """One head of an atom with 7/8 of the edges that its tile holds; products degree by degree."""
+    used = longest * 7 // 8
+    by_degree, plain, rows = {
+        "forward": (1, 1, 4), "backward": (4, 2, 8), "tangent": (10, 5, 14),
+    }[kernel]  # fmt: skip
+    useful = 2 * (by_degree + plain) * used**2 * width
+    flops = 2 * (by_degree * degrees + plain) * longest**2 * width
+    ops = SCORE_OPS[f"edge {kernel}"]
+    return Work(useful, flops, longest**2, longest**2 * ops, rows * used * width * 4)
 
 
 def along_work(operator: str, kernel: str, channels: int) -> Work:

@@ -1,9 +1,10 @@
-"""Energy and forces of EScAIP here and in fairchem, and beside other potentials.
+"""Energy and forces of EScAIP here and in fairchem, and of other potentials.
 
-    python -m benchmarks.inference                      # ours, all structures and sizes
-    python -m benchmarks.inference --peer fairchem      # in an environment with fairchem-core
+    python -m benchmarks.inference                      # beside fairchem-core where it is installed
+    python -m benchmarks.inference --peer chgnet        # likewise sevennet, diep, mace
+    python -m benchmarks.inference --alone ours         # or fairchem: its peak memory too
 
-Each environment runs alone and prints one row per case.
+The first has both packages in one process, on the same weights and structures, and alternates.
 """
 
 import argparse
@@ -16,10 +17,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-SIZES = {
-    "H128 L4": {"dim": 128, "depth": 4, "heads": 8, "frequencies": (6, 4, 3, 2, 1)},
-    "H512 L6": {"dim": 512, "depth": 6, "heads": 8},
-}
+from .peers import PEERS, SIZES, Call, escaip
 
 
 def structures() -> dict[str, Atoms]:
@@ -41,81 +39,66 @@ def structures() -> dict[str, Atoms]:
     return found
 
 
-def median_ms(call, atoms: Atoms, seconds: float) -> float:
-    """Median CPU time of a call, positions changed before each."""
-    random, times, begin = np.random.default_rng(0), [], time.monotonic()
-    while len(times) < 3 or time.monotonic() - begin < seconds:
+def compare(calls: dict[str, Call], atoms: Atoms, repeats: int) -> tuple[dict[str, float], float]:
+    """Median CPU ms of each, positions changed before every round; the largest force difference."""
+    random, worst = np.random.default_rng(0), 0.0
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats + 1):
         atoms.positions += random.normal(scale=1e-3, size=atoms.positions.shape)
-        start = time.process_time()
-        call(atoms)
-        times.append(1e3 * (time.process_time() - start))
-    return statistics.median(times[1:])
+        forces = []
+        for name, call in calls.items():
+            start = time.process_time()
+            forces.append(call(atoms)[1])
+            times[name].append(1e3 * (time.process_time() - start))
+        largest = max(float(np.abs(forces[0]).max()), 1e-12)
+        worst = max(worst, float(np.abs(forces[-1] - forces[0]).max()) / largest)
+    return {name: statistics.median(spent[1:]) for name, spent in times.items()}, worst
 
 
-def ours(size: str, forces: str):
-    """A calculator of this package with random weights."""
-    from attn_molecular import AttnCalculator, EScAIPConfig, Potential
-
-    torch.manual_seed(0)
-    network = EScAIPConfig(forces=forces, **SIZES[size]).build()  # type: ignore[arg-type]
-    return AttnCalculator(Potential(network, torch.zeros(network.config.elements)))
-
-
-def fairchem(size: str, forces: str):
-    """fairchem's own EScAIP with the same sizes, as a function of atoms."""
-    from fairchem.core.datasets.atomic_data import AtomicData, atomicdata_list_to_batch
-    from fairchem.core.models.escaip.EScAIP import (
-        EScAIPBackbone,
-        EScAIPDirectForceHead,
-        EScAIPEnergyHead,
-        EScAIPGradientEnergyForceStressHead,
-    )
-
-    c = SIZES[size]
-    backbone = EScAIPBackbone(
-        regress_forces=True, direct_forces=forces == "direct", hidden_size=c["dim"],
-        num_layers=c["depth"], atten_num_heads=c["heads"], activation="gelu", use_compile=False,
-        use_padding=False, use_pbc=True, max_num_elements=119, max_atoms=1000, max_batch_size=4,
-        max_radius=6.0, knn_k=30, knn_soft=True, knn_sigmoid_scale=0.2, knn_lse_scale=0.1,
-        knn_use_low_mem=True, knn_pad_size=45,
-        freequency_list=list(c.get("frequencies", (20, 10, 4, 10, 20))),
-    ).eval()  # fmt: skip
-    if forces == "direct":
-        heads = [EScAIPEnergyHead(backbone), EScAIPDirectForceHead(backbone)]
-    else:
-        heads = [EScAIPGradientEnergyForceStressHead(backbone, wrap_property=False)]
-
-    def call(atoms: Atoms):
-        data = atomicdata_list_to_batch([AtomicData.from_ase(atoms)])
-        data.pos.requires_grad_(forces == "gradient")
-        seen = backbone(data)
-        return [head.eval()(data, seen) for head in heads]
-
-    return call
+def peak_mb() -> float:
+    """The most memory that the process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peer", default="ours", choices=["ours", "fairchem"])
+    parser.add_argument("--peer", choices=list(PEERS))
+    parser.add_argument("--alone", choices=["ours", "fairchem"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sizes", nargs="*", default=list(SIZES))
     parser.add_argument("--structures", nargs="*", default=list(structures()))
     parser.add_argument("--forces", nargs="*", default=["gradient", "direct"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print("package   size     forces    structure  ms per call (CPU)  peak MB so far")
+    if options.peer:
+        call = PEERS[options.peer]()
+        for name in options.structures:
+            atoms = structures()[name]
+            if options.peer == "chgnet" and not atoms.pbc.any():
+                atoms.set_cell([20.0] * 3)
+                atoms.pbc = True
+            times, _ = compare({options.peer: call}, atoms, options.repeats)
+            print(f"{options.peer} {name}: {times[options.peer]:.0f} ms, peak {peak_mb():.0f} MB")
+        return
     for size in options.sizes:
         for forces in options.forces:
             for name in options.structures:
                 atoms = structures()[name]
-                if options.peer == "ours":
-                    atoms.calc = ours(size, forces)
-                    ms = median_ms(lambda a: a.get_forces(), atoms, options.seconds)
-                else:
-                    ms = median_ms(fairchem(size, forces), atoms, options.seconds)
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-                print(f"{options.peer:<9} {size:<8} {forces:<9} {name:<10} {ms:17.0f} {peak:15.0f}")
+                calls = escaip(size, forces, bool(atoms.pbc.any()))
+                begin = peak_mb()
+                if options.alone:
+                    calls = {options.alone: calls[options.alone]}
+                times, worst = compare(calls, atoms, options.repeats)
+                row = f"{size} {forces:<8} {name:<8} " + ", ".join(
+                    f"{who} {ms:.0f} ms" for who, ms in times.items()
+                )
+                if len(times) == 2:
+                    row += f", ratio {times['fairchem'] / times['ours']:.2f}"
+                    row += f", forces within {worst:.1e} of the largest"
+                if options.alone:
+                    row += f", peak {peak_mb():.0f} MB, {peak_mb() - begin:.0f} above the start"
+                print(row, flush=True)
 
 
 if __name__ == "__main__":

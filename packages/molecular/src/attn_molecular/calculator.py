@@ -65,14 +65,12 @@ class AttnCalculator(Calculator):
         memory: float | None = None,
     ):
         super().__init__()
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
         if not skin >= 0:
             raise ValueError(f"skin must not be negative, got {skin}")
         sources = list(source) if isinstance(source, (list, tuple)) else [source]
         if not sources:
             raise ValueError("source is an empty list")
-        self.potentials = [_ready(item, device, dtype) for item in sources]  # pyright: ignore[reportArgumentType]
+        self.potentials = [ready(item, device, dtype) for item in sources]  # pyright: ignore[reportArgumentType]
         self.device, self.skin, self.memory = device, skin, memory
         self._lists: list[VerletList] = [VerletList(p, skin) for p in self.potentials]
         self._warned: set[str] = set()
@@ -179,7 +177,15 @@ def has_volume(atoms: Atoms) -> bool:
     return bool(atoms.pbc.any() and abs(np.linalg.det(atoms.cell.array)) > 1e-8)
 
 
-def _ready(source: Source | None, device: str, dtype: str) -> Potential:
+def ready(source: Source | None, device: str, dtype: str) -> Potential:
+    """A potential of its own for one user: in evaluation mode, of that dtype, on that device.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: an unknown dtype.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
     potential = load_potential(source)
     if isinstance(source, Potential):
         potential = _copied(potential)

@@ -6,7 +6,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from .calculator import DTYPES, Source, _ready, has_volume
+from .calculator import DTYPES, Source, has_volume, ready
 from .graph import Batch
 
 __all__ = ["fill_by_atoms", "predict"]
@@ -45,7 +45,7 @@ def predict(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
-    potential = _ready(source, device, dtype)
+    potential = ready(source, device, dtype)
     results: list[Atoms] = []
     for chosen in fill_by_atoms([len(atoms) for atoms in structures], batch_atoms):
         group = [structures[i] for i in chosen]

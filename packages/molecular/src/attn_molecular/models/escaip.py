@@ -34,6 +34,9 @@ class EScAIPConfig(BaseConfig):
         official_images: whether the official, quadratic set of images is searched.
         smooth_order: whether the bond order fades with the envelope too. The official code's does
             not, so that its energy jumps where a neighbor leaves; our gradient recipes set it.
+        order_rounding: length below which a bond order is rounded off, as sqrt(x^2 + rounding^2).
+            The official 0 leaves a kink where symmetry makes an order vanish, so that perfect
+            crystals are too stiff against small displacements; our recipes for crystals set it.
         frequencies: channels of a head for each degree l, which see P_l of the angle between
             edges; they sum to dim / heads. None for none.
         angle: what else the logits know of angles: nothing, their cosine times a number per head,
@@ -59,6 +62,7 @@ class EScAIPConfig(BaseConfig):
     envelope: bool = True
     official_images: bool = False
     smooth_order: bool = False
+    order_rounding: float = 0.0
     frequencies: Sequence[int] | None = (20, 10, 4, 10, 20)
     angle: Literal["none", "scalar", "bias"] = "none"
     angle_size: int = 10
@@ -71,6 +75,8 @@ class EScAIPConfig(BaseConfig):
         super().__post_init__()
         if self.neighbors < 1:
             raise ValueError(f"neighbors must be at least 1, got {self.neighbors}")
+        if not self.order_rounding >= 0:
+            raise ValueError(f"order_rounding must not be negative, got {self.order_rounding}")
         if self.frequencies is not None and sum(self.frequencies) != self.head_dim:
             raise ValueError(
                 f"frequencies {tuple(self.frequencies)} sum to {sum(self.frequencies)}, "
@@ -119,7 +125,9 @@ class EScAIP(Network):
             c.envelope or c.smooth_order, c.official_images,
         )  # fmt: skip
         direct = c.forces == "direct"
-        self.order = BondOrder(c.order_size, c.smooth_order, unit_norm=True, floor=1e-6)
+        self.order = BondOrder(
+            c.order_size, c.smooth_order, unit_norm=True, floor=1e-6, rounding=c.order_rounding
+        )
         self.input = InputBlock(c)
         last = c.depth - 1
         self.blocks = nn.ModuleList(

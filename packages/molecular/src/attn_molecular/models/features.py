@@ -27,14 +27,18 @@ class BondOrder(nn.Module):
         smooth: whether edges weigh by their envelope, so that none leaves with a jump.
         unit_norm: whether lengths are divided by sqrt(2l + 1) (v2) or not (v1).
         floor: of the squared length: its square root is not differentiable at 0.
+        rounding: lengths x become sqrt(x^2 + rounding^2), which has no kink at 0.
 
     Source: Qu and Krishnapriyan, 2024, arXiv 2410.24169, appendix, as in the official code;
         Steinhardt, Nelson and Ronchetti, 1983, Phys. Rev. B 28, 784.
     """
 
-    def __init__(self, degrees: int, smooth: bool, unit_norm: bool, floor: float):
+    def __init__(
+        self, degrees: int, smooth: bool, unit_norm: bool, floor: float, rounding: float = 0.0
+    ):
         super().__init__()
-        self.degrees, self.smooth, self.unit_norm, self.floor = degrees, smooth, unit_norm, floor
+        self.degrees, self.smooth, self.unit_norm = degrees, smooth, unit_norm
+        self.floor, self.rounding = floor, rounding
 
     def forward(self, graph: Graph) -> Float[Tensor, "atoms degrees"]:
         """The orders of every atom."""
@@ -45,7 +49,7 @@ class BondOrder(nn.Module):
         square = torch.stack([torch.einsum("ns,nst,nt->n", weight, p, weight) for p in table], 1)
         if not self.unit_norm:
             square = square * (2 * torch.arange(self.degrees, device=square.device) + 1)
-        return square.clamp(min=self.floor).sqrt()
+        return (square + self.rounding**2).clamp(min=self.floor).sqrt()
 
 
 class DistanceLinear(nn.Linear):

@@ -28,6 +28,11 @@ class EdgeCall(NamedTuple):
     slots: int | None
     pattern: Callable[[Tensor], Tensor] | None
 
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """q, k, v, direction, bias and offsets, contiguous."""
+        found = (self.q, self.k, self.v, self.direction, self.bias, self.offsets)
+        return tuple(None if x is None else x.contiguous() for x in found)
+
     def layout(self) -> "Layout":
         """How edges are padded and packed again."""
         if self.slots is not None:

@@ -15,12 +15,16 @@ from .._checks import (
     is_readable,
 )
 from .._dispatch import Backend, Operator, offer_of
-from . import cpu, reference
+from . import cpu, reference, triton_backend
 from .call import EdgeCall
 
 EDGE_ATTENTION = Operator(
     "edge_attention",
     Backend("cpu", offer_of(cpu.run, cpu.refuses)),
+    Backend(
+        "triton",
+        offer_of(triton_backend.run, triton_backend.refuses, triton_backend.reluctant),
+    ),
     Backend("reference", offer_of(reference.run), plain=True),
 )
 
@@ -49,7 +53,8 @@ def edge_attention(
     without making them (2l + 1) times as wide. An edge of direction zero, as an atom's with itself,
     has no angle: only its channels of degree 0 count.
 
-    On a CPU a kernel in C does the work in float32, first and second derivatives included.
+    On a CPU a kernel in C does the work in float32, on a GPU one in Triton, first and second
+    derivatives included.
 
     Args:
         q: queries of all edges, or of one per atom with `first_only`.

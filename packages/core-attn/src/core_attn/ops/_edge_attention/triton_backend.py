@@ -1,0 +1,50 @@
+"""edge_attention on a GPU: the Triton kernel, differentiable twice."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._triton_host import arch_of, interpreted, refuses_device
+from .call import EdgeCall
+from .derivatives import differentiable
+
+MOST_CHANNELS = 64
+
+
+def run(call: EdgeCall) -> Tensor:
+    """The operator of torch on contiguous tensors."""
+    return attend(*call.tensors(), torch.tensor(call.degrees), call.scale, call.first_only)
+
+
+def refuses(call: EdgeCall) -> str | None:
+    """It takes float32 on a GPU, without dropout and biases of pairs."""
+    if (reason := refuses_device(call.q)) is not None:
+        return reason
+    if call.q.dtype != torch.float32:
+        return f"it computes in float32, the tensors are {call.q.dtype}"
+    if call.pair_bias is not None:
+        return "it knows no bias of pairs"
+    if call.dropout:
+        return "it knows no dropout"
+    widest = max(call.q.shape[2], call.v.shape[2])
+    if widest > MOST_CHANNELS:
+        return f"it knows heads up to {MOST_CHANNELS} channels, there are {widest}"
+    return "there are no edges" if call.k.numel() == 0 else None
+
+
+def reluctant(call: EdgeCall) -> str | None:
+    """It leaves exports, and CPUs under the interpreter, to others."""
+    if torch.compiler.is_exporting():
+        return "exports are left to torch's own operators"
+    return interpreted(call.q)
+
+
+def _solve(number: int, q: Tensor, *arguments: Any, **tensors: Any) -> None:
+    from .triton_kernels import solve
+
+    kept = {name: None if x is None else x.contiguous() for name, x in tensors.items()}
+    solve(number, q, *arguments, arch=arch_of(q.device), **kept)
+
+
+attend = differentiable("edge_attention_triton", _solve)
