@@ -123,6 +123,14 @@ def wheels(session: nox.Session) -> None:
             session.run("pytest", "-n", "2", "-k", "kernel or cpu", tests, env=environment)
 
 
+@nox.session(python="3.12")
+def torchsim(session: nox.Session) -> None:
+    """The TorchSim adapter of attn-molecular; its package wants this Python."""
+    install(session, "molecular", groups=("test",), extra="torchsim")
+    session.chdir("packages/molecular")
+    session.run("pytest", "tests/test_torchsim.py", env={"OMP_NUM_THREADS": "1"})
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Train one small model per domain and open a page with the pictures."""

@@ -133,8 +133,6 @@ head dims and aligned sizes.
   `gather_attention` has 49 keys for each query, and sums in place of products;
   `neighborhood_attention` blocks of 8 x 8 with a halo of 3 and relative logits, and the kernels of
   clusters; *full* adds a bias, keys beside the list, dropout and weights after the softmax.
-  `edge_attention` has up to 32 edges an atom, five degrees, a *bias*, float32; *tangent* is the pass
-  that second derivatives take.
   Recurrences have their *state* in and out, in float32; *sums* is the first pass of the backward.
   They wait for the state of the token before, which is in none of the figures.
 - **tile**: queries x keys, warps, pipeline stages. On sm80 shared memory is held under the 99 KiB

@@ -87,10 +87,8 @@ class Case(NamedTuple):
         """Whether the page and the continuous integration have it."""
         if self.operator in ALONG:
             return True
-        if self.operator == "cluster_attention":
+        if self.operator in ("cluster_attention", "edge_attention"):
             return False
-        if self.operator == "edge_attention":
-            return self.width == 16
         widths = {"short_attention": (32, 64), "attention": (64, 128)}.get(self.operator, (64,))
         return self.size == 2 and not self.aligned and self.width in widths
 

@@ -82,7 +82,7 @@ def escaip(size: str, forces: str, periodic: bool) -> dict[str, Call]:
 
         def theirs(atoms: Atoms) -> tuple[float, np.ndarray]:
             found = official([atoms])
-            return float(found["energy"]), found["forces"].detach().numpy()
+            return float(found["energy"].detach()), found["forces"].detach().numpy()
 
         calls["fairchem"] = theirs
     return calls

@@ -1,9 +1,11 @@
-"""CPU time of a training step with gradient forces, by model and backend.
+"""CPU time of a training step with gradient forces, by model and backend, and beside fairchem.
 
-python -m benchmarks.training
+python -m benchmarks.training                           # with fairchem-core where it is installed
 """
 
+import importlib.util
 import statistics
+import sys
 import time
 
 import torch
@@ -14,6 +16,8 @@ from attn_molecular.data.reading import Frame
 from attn_molecular.kernels import rows
 from attn_molecular.tasks import PotentialTraining
 from core_attn import use_backend
+
+from .peers import Official, ours_of
 
 
 def frames(name: str) -> list[Frame]:
@@ -40,8 +44,45 @@ def step_ms(task: PotentialTraining, labelled: Labelled) -> float:
     return statistics.median(times[1:])
 
 
+def beside_fairchem(size: str, name: str, rounds: int = 3) -> str:
+    """Steps of this package and of fairchem on the same weights and structures, alternating."""
+    structures = [frame.atoms for frame in frames(name)]
+    official = Official(size, "gradient", bool(structures[0].pbc.any())).train()
+    ours = ours_of(official, size, "gradient").train()
+    batch = Labelled.of(frames(name)).batch
+
+    def our_step() -> torch.Tensor:
+        seen = ours(batch, create_graph=True)
+        return seen.energy.square().mean() + seen.forces.square().mean()
+
+    def their_step() -> torch.Tensor:
+        seen = official(structures)
+        return seen["energy"].square().mean() + seen["forces"].square().mean()
+
+    times: list[list[float]] = [[], []]
+    losses = [0.0, 0.0]
+    for _ in range(rounds + 1):
+        for who, (step, model) in enumerate(((our_step, ours), (their_step, official))):
+            start = time.process_time()
+            loss = step()
+            loss.backward()
+            times[who].append(1e3 * (time.process_time() - start))
+            losses[who] = float(loss.detach())
+            model.zero_grad()
+    fast, slow = (statistics.median(spent[1:]) for spent in times)
+    return (
+        f"{size} {name}: ours {fast:.0f} ms, fairchem {slow:.0f} ms, ratio {slow / fast:.2f}; "
+        f"losses {losses[0]:.6g} and {losses[1]:.6g}"
+    )
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    if importlib.util.find_spec("fairchem"):
+        for size in sys.argv[1:] or ["H128 L4", "H512 L6"]:
+            for name in ("ethanol", "Si64"):
+                print(beside_fairchem(size, name), flush=True)
+        return
     print("model         data      kernels, ms   plain torch, ms   ratio")
     for variant in ("escaip_tiny", "escaip_small"):
         for name in ("ethanol", "Si64"):

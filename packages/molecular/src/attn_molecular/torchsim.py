@@ -14,7 +14,7 @@ except ImportError:  # its package needs Python 3.12
     ModelInterface = nn.Module
 
 
-class TorchSimModel(ModelInterface):
+class TorchSimModel(ModelInterface):  # pyright: ignore[reportGeneralTypeIssues]
     """Energies, forces and stress of a TorchSim state; needs the extra [torchsim].
 
     Results are in eV, eV/A and eV/A^3, tension positive, in the model's dtype. Where a structure

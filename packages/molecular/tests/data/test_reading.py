@@ -1,6 +1,9 @@
 import gzip
+import pickle
+import zlib
 
 import ase.io
+import ase.io.jsonio
 import numpy as np
 import pytest
 from ase import Atoms
@@ -9,7 +12,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
-from attn_molecular.data import Keys, read_frames
+from attn_molecular.data import Keys, XtbMolecules, read_frames
 from attn_molecular.data.labelled import Labelled, fit_references, random_rotations
 from attn_molecular.data.reading import KCAL, Frame
 
@@ -36,6 +39,57 @@ def test_labels_come_back_from_every_format(name, copper, tmp_path):
     assert frame.energy == pytest.approx(copper.get_potential_energy())
     assert np.allclose(frame.forces, copper.get_forces(), atol=1e-6)
     assert np.allclose(frame.stress, copper.get_stress(voigt=False), atol=1e-6)
+
+
+def write_lmdb(path, entries):
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(path), subdir=False) as env, env.begin(write=True) as view:
+        for key, value in entries.items():
+            view.put(key.encode(), value)
+
+
+def test_aselmdb_rows_are_ase_json_without_constraints_applied(copper, tmp_path):
+    row = {name: getattr(copper, name) for name in ("numbers", "positions", "pbc")} | {
+        "cell": copper.cell.array, "forces": copper.get_forces(), "stress": copper.get_stress(),
+        "energy": copper.get_potential_energy(), "user": None, "data": {"tag": "one"},
+        "constraints": [{"name": "FixAtoms", "kwargs": {"indices": [0]}}],
+    }  # fmt: skip
+    entries = {"1": zlib.compress(ase.io.jsonio.encode(row).encode())}
+    entries |= {"nextid": zlib.compress(b"3"), "deleted_ids": zlib.compress(b"[2]")}
+    write_lmdb(tmp_path / "a.aselmdb", entries)
+    (frame,), report = read_frames([tmp_path / "a.aselmdb"])
+    assert str(report) == "1 frames: 1 energy, 1 forces, 1 stress"
+    assert frame.atoms == Atoms(copper.numbers, copper.positions, cell=copper.cell, pbc=True)
+    assert frame.energy == pytest.approx(copper.get_potential_energy())
+    assert np.allclose(frame.forces, copper.get_forces())
+    assert np.allclose(frame.stress, copper.get_stress(voigt=False))
+
+
+def test_pickles_are_read_only_when_trusted(tmp_path):
+    water = molecule("H2O")
+    sample = {"pos": water.positions, "atomic_numbers": water.numbers, "y": -2.5,
+              "force": np.ones((3, 3)), "cell": 9 * np.eye(3)[None]}  # fmt: skip
+    write_lmdb(tmp_path / "a.lmdb", {"0": pickle.dumps(sample), "length": pickle.dumps(1)})
+    with pytest.raises(ValueError, match="reading a pickle runs code in it: pass trust_pickle"):
+        read_frames([tmp_path / "a.lmdb"])
+    (frame,), _ = read_frames([tmp_path / "a.lmdb"], trust_pickle=True)
+    assert frame.energy == -2.5 and (frame.forces == 1).all() and frame.atoms.pbc.all()
+
+
+def test_xtb_labels_are_the_gradient_of_its_energy():
+    pytest.importorskip("tblite", reason="needs the extra [xtb]")
+    from tblite.ase import TBLite
+
+    data = XtbMolecules(molecules=("H2O",), frames=4, seed=1)
+    data.setup()
+    frame, step = data.train_frames[0], 1e-3
+    energies = []
+    for sign in (1, -1):
+        moved = frame.atoms.copy()
+        moved.positions[0, 0] += sign * step
+        moved.calc = TBLite(method="GFN2-xTB", verbosity=0)
+        energies.append(moved.get_potential_energy())
+    assert frame.forces[0, 0] == pytest.approx((energies[1] - energies[0]) / step / 2, abs=1e-3)
 
 
 def test_constraints_do_not_zero_labels(copper, tmp_path):
