@@ -19,11 +19,16 @@ INK, SOFT, HOT = "#1f4e79", "#9bb7d4", "#c0392b"
 
 
 def importance_maps(found: HeadImportance) -> "Figure":
-    """One panel per metric: layers from top to bottom, heads in order, centered on 0."""
+    """One panel per metric, four in a row: layers from top to bottom, heads in order, 0 white."""
     names = list(found.values)
     layers, heads = next(iter(found.values.values())).shape[1:]
-    figure = _figure(min(2.4 + 0.28 * heads, 4.2) * len(names), 1.4 + 0.3 * layers)
-    for axis, name in zip(_row(figure, len(names)), names, strict=True):
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure = _figure(min(1.6 + 0.28 * heads, 4.2) * columns, (1.1 + 0.25 * layers) * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes, names, strict=False):
         means = found.values[name].mean(0)
         bound = float(means[~means.isnan()].abs().max()) or 1.0
         image = axis.imshow(means.numpy(), cmap="RdBu_r", vmin=-bound, vmax=bound)
@@ -33,7 +38,8 @@ def importance_maps(found: HeadImportance) -> "Figure":
         axis.tick_params(labelsize=7)
         axis.set_xlabel("head", fontsize=8)
         figure.colorbar(image, ax=axis, shrink=0.8).ax.tick_params(labelsize=7)
-    figure.axes[0].set_ylabel("layer", fontsize=8)
+    for axis in axes[::columns]:
+        axis.set_ylabel("layer", fontsize=8)
     return figure
 
 
@@ -49,11 +55,10 @@ def correlations(frame: pl.DataFrame) -> "Figure":
     axis.set_yticks(range(len(names)), labels, fontsize=8)
     for row in range(len(names)):
         for column in range(len(names)):
-            value = values[row, column]
+            value = values[row, column]  # NaN where a metric is the same for all heads
             color = "white" if abs(value) > 0.6 else "black"
-            axis.text(
-                column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color
-            )
+            said = "–" if value != value else f"{value:.2f}"
+            axis.text(column, row, said, ha="center", va="center", fontsize=7, color=color)
     return figure
 
 
@@ -85,6 +90,7 @@ def partial_bars(frames: Mapping[str, pl.DataFrame], metric: str) -> "Figure":
         axis.axvline(0, color="gray", lw=0.6)
         axis.set_title(head, fontsize=9, loc="left")
         axis.set_xlabel(metric.replace("_", " "), fontsize=8)
+        axis.locator_params(axis="x", nbins=4)
         axis.tick_params(labelsize=7)
     return _plain(figure)
 

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float, Int
@@ -65,12 +66,16 @@ class HeadImportance:
         return [(name, head) for _, name, head in sorted(heads, key=lambda row: row[0])]
 
     def rank_correlation(self) -> pl.DataFrame:
-        """Spearman's correlation of the metrics over heads: a column per metric, and `metric`."""
+        """Spearman's correlation of the metrics over heads: a column per metric, and `metric`.
+
+        NaN where a metric is the same for all heads.
+        """
         names = list(self.values)
         means = torch.stack([self.values[name].mean(0).flatten() for name in names])
         frame = pl.DataFrame({name: row.tolist() for name, row in zip(names, means, strict=True)})
         ranks = frame.fill_nan(None).drop_nulls().select(pl.all().rank())
-        return pl.DataFrame({"metric": names}).hstack(ranks.corr())
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return pl.DataFrame({"metric": names}).hstack(ranks.corr())
 
 
 def head_importance(

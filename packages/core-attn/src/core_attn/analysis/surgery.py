@@ -165,7 +165,7 @@ def recover(
         f"{site.name}.{name}"
         for site in inside
         for name, part in site.layer.named_modules()
-        if getattr(part, "weight", None) is not None and part.weight.dim() == 2
+        if isinstance(weight := getattr(part, "weight", None), Tensor) and weight.dim() == 2
     ]
     turned = not isinstance(model.get_submodule(names[0]), nn.Linear)  # GPT-2's are transposed
     config = LoraConfig(

@@ -132,13 +132,14 @@ def _strength(found: Any) -> Section:
         "Distances are in patches. A ring of a border patch has fewer cells, which the mean weight "
         "per pair corrects for.",
     )
-    tint = None
+    tint, tinted = None, ""
     if found.importance is not None:
         tint = found.importance.values[found.metric].mean(0)
+        tinted = "; tinted by importance: red matters"
     section.figures += [
         ("Over depth", "One dot per head.", figures.trends(found.strengths)),
-        ("Weight at each distance", "Mean weight of a pair of patches over hops; tinted by "
-         "importance: red matters.", figures.hop_lines(found.strengths, "khop_mean", tint)),
+        ("Weight at each distance", f"Mean weight of a pair of patches over hops{tinted}.",
+         figures.hop_lines(found.strengths, "khop_mean", tint)),
         ("Weight by offset", "Where a head looks from the patch in the center, mean over images.",
          figures.offset_grid(found.strengths)),
     ]  # fmt: skip
