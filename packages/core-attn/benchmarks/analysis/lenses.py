@@ -131,7 +131,12 @@ def main() -> None:
         print(rows[-1], file=sys.stderr, flush=True)
     print(f"{processor()}, 1 thread, torch {torch.__version__}, transformers "
           f"{version('transformers')}; GPT-2 small, {TOKENS} tokens")  # fmt: skip
-    print(table(("what is kept", "ms of processor time", "of a forward", "peak MiB above the model"), rows))
+    print(
+        table(
+            ("what is kept", "ms of processor time", "of a forward", "peak MiB above the model"),
+            rows,
+        )
+    )
 
 
 if __name__ == "__main__":
