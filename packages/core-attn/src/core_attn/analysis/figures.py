@@ -75,6 +75,7 @@ def curve(frame: pl.DataFrame, metric: str) -> "Figure":
             alpha = 0.6 if order == "random" else 1
             axis.plot(line["removed"], line["mean"], ".-", color=color, label=label, alpha=alpha)
     axis.set(xlabel="heads removed", ylabel=metric.replace("_", " "))
+    axis.locator_params(axis="x", integer=True)
     axis.legend(frameon=False, fontsize=8)
     return _plain(figure)
 
@@ -137,7 +138,7 @@ def trends(strengths: Mapping[str, Strength]) -> "Figure":
             axis.legend(frameon=False, fontsize=7)
         axis.set_title(key.replace("_", " "), fontsize=9, loc="left")
         axis.set_xlabel("layer", fontsize=8)
-        axis.set_ylim(0, None)
+        axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
         axis.tick_params(labelsize=7)
     return _plain(figure)
 
@@ -153,7 +154,7 @@ def profile_trends(profiles: Mapping[str, Profile]) -> "Figure":
         axis.set_title(key.replace("_", " "), fontsize=9, loc="left")
         axis.set_xlabel("layer", fontsize=8)
         axis.set_xticks(range(len(profiles)))
-        axis.set_ylim(0, None)
+        axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
         axis.tick_params(labelsize=7)
     return _plain(figure)
 
