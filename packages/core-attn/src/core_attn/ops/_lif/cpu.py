@@ -77,29 +77,31 @@ def backward(grad, grad_last, x, state, tau, threshold):
     return dx, dstate
 
 
-@forward.register_fake
-def _(x, state, tau, threshold):
-    return torch.empty_like(x), torch.empty_like(state)
+def complete(forward, backward) -> None:
+    """Tells torch what two operators of this schema give, and that one derives the other."""
+
+    @forward.register_fake
+    def _(x, state, tau, threshold):
+        return torch.empty_like(x), torch.empty_like(state)
+
+    @backward.register_fake
+    def _(grad, grad_last, x, state, tau, threshold):
+        return torch.empty_like(x), torch.empty_like(state)
+
+    def save(ctx, inputs, output) -> None:
+        ctx.set_materialize_grads(False)  # none comes where the definition is derived in its place
+        ctx.save_for_backward(*inputs[:2])
+        ctx.rest = inputs[2:]
+
+    def differentiate(ctx, grad, grad_last):
+        x, state = ctx.saved_tensors
+        if grad is None and grad_last is None:
+            return (None,) * 4
+        grads = native.filled((grad, x), (grad_last, state))
+        return *backward(*grads, x, state, *ctx.rest), None, None
+
+    forward.register_autograd(differentiate, setup_context=save)
+    backward.register_autograd(native.once("lif"))
 
 
-@backward.register_fake
-def _(grad, grad_last, x, state, tau, threshold):
-    return torch.empty_like(x), torch.empty_like(state)
-
-
-def _save(ctx, inputs, output) -> None:
-    ctx.set_materialize_grads(False)  # none comes where the definition is derived in its place
-    ctx.save_for_backward(*inputs[:2])
-    ctx.rest = inputs[2:]
-
-
-def _differentiate(ctx, grad, grad_last):
-    x, state = ctx.saved_tensors
-    if grad is None and grad_last is None:
-        return (None,) * 4
-    grads = native.filled((grad, x), (grad_last, state))
-    return *backward(*grads, x, state, *ctx.rest), None, None
-
-
-forward.register_autograd(_differentiate, setup_context=_save)
-backward.register_autograd(native.once("lif"))
+complete(forward, backward)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from .._along_tokens import native, triton_host
+from .._along_tokens import triton_host
 from .call import LifCall
-from .cpu import INPUTS, derived
+from .cpu import INPUTS, complete, derived
 
 
 def run(call: LifCall) -> tuple[Tensor, Tensor]:
@@ -54,29 +54,4 @@ def backward(grad, grad_last, *inputs):
     return gradients
 
 
-@forward.register_fake
-def _(x, state, tau, threshold):
-    return torch.empty_like(x), torch.empty_like(state)
-
-
-@backward.register_fake
-def _(grad, grad_last, x, state, tau, threshold):
-    return torch.empty_like(x), torch.empty_like(state)
-
-
-def _save(ctx, inputs, output) -> None:
-    ctx.set_materialize_grads(False)  # none comes where the definition is derived in its place
-    ctx.save_for_backward(*inputs[:2])
-    ctx.rest = inputs[2:]
-
-
-def _differentiate(ctx, grad, grad_last):
-    x, state = ctx.saved_tensors
-    if grad is None and grad_last is None:
-        return (None,) * 4
-    grads = native.filled((grad, x), (grad_last, state))
-    return *backward(*grads, x, state, *ctx.rest), None, None
-
-
-forward.register_autograd(_differentiate, setup_context=_save)
-backward.register_autograd(native.once("lif"))
+complete(forward, backward)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from .._along_tokens import native, triton_host
+from .._along_tokens import triton_host
 from .call import PlueckerCall
-from .cpu import INPUTS, derived
+from .cpu import INPUTS, complete, derived
 
 
 def run(call: PlueckerCall) -> Tensor:
@@ -54,27 +54,4 @@ def backward(grad, *inputs):
     return dz
 
 
-@forward.register_fake
-def _(z, offsets, eps):
-    return z.new_empty(*z.shape[:2], z.shape[2] * (z.shape[2] - 1) // 2)
-
-
-@backward.register_fake
-def _(grad, z, offsets, eps):
-    return torch.empty_like(z)
-
-
-def _save(ctx, inputs, output) -> None:
-    ctx.set_materialize_grads(False)  # none comes where the definition is derived in its place
-    ctx.save_for_backward(inputs[0])
-    ctx.rest = inputs[1:]
-
-
-def _differentiate(ctx, grad):
-    if grad is None:
-        return None, None, None
-    return backward(grad, *ctx.saved_tensors, *ctx.rest), None, None
-
-
-forward.register_autograd(_differentiate, setup_context=_save)
-backward.register_autograd(native.once("pluecker_mean"))
+complete(forward, backward)

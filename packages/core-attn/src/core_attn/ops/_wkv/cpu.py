@@ -76,28 +76,30 @@ def backward(grad, grad_last, k, v, log_decay, bonus, state):
     return dk, dv, dw.sum(0), du.sum(0), dstate
 
 
-@forward.register_fake
-def _(k, v, log_decay, bonus, state):
-    return torch.empty_like(k), torch.empty_like(state)
+def complete(forward, backward) -> None:
+    """Tells torch what two operators of this schema give, and that one derives the other."""
+
+    @forward.register_fake
+    def _(k, v, log_decay, bonus, state):
+        return torch.empty_like(k), torch.empty_like(state)
+
+    @backward.register_fake
+    def _(grad, grad_last, k, v, log_decay, bonus, state):
+        return tuple(torch.empty_like(x) for x in (k, v, log_decay, bonus, state))
+
+    def save(ctx, inputs, output) -> None:
+        ctx.set_materialize_grads(False)  # none comes where the definition is derived in its place
+        ctx.save_for_backward(*inputs)
+
+    def differentiate(ctx, grad, grad_last):
+        k, *_, state = ctx.saved_tensors
+        if grad is None and grad_last is None:
+            return (None,) * 5
+        grads = native.filled((grad, k), (grad_last, state))
+        return backward(*grads, *ctx.saved_tensors)
+
+    forward.register_autograd(differentiate, setup_context=save)
+    backward.register_autograd(native.once("wkv"))
 
 
-@backward.register_fake
-def _(grad, grad_last, k, v, log_decay, bonus, state):
-    return tuple(torch.empty_like(x) for x in (k, v, log_decay, bonus, state))
-
-
-def _save(ctx, inputs, output) -> None:
-    ctx.set_materialize_grads(False)  # none comes where the definition is derived in its place
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate(ctx, grad, grad_last):
-    k, *_, state = ctx.saved_tensors
-    if grad is None and grad_last is None:
-        return (None,) * 5
-    grads = native.filled((grad, k), (grad_last, state))
-    return backward(*grads, *ctx.saved_tensors)
-
-
-forward.register_autograd(_differentiate, setup_context=_save)
-backward.register_autograd(native.once("wkv"))
+complete(forward, backward)

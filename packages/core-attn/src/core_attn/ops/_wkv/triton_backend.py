@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from .._along_tokens import native, triton_host
+from .._along_tokens import triton_host
 from .call import WkvCall
-from .cpu import INPUTS, derived
+from .cpu import INPUTS, complete, derived
 
 
 def run(call: WkvCall) -> tuple[Tensor, Tensor]:
@@ -52,28 +52,4 @@ def backward(grad, grad_last, *inputs):
     return dk, dv, dw.sum(0), du.sum(0), dstate
 
 
-@forward.register_fake
-def _(k, v, log_decay, bonus, state):
-    return torch.empty_like(k), torch.empty_like(state)
-
-
-@backward.register_fake
-def _(grad, grad_last, *inputs):
-    return tuple(torch.empty_like(x) for x in inputs)
-
-
-def _save(ctx, inputs, output) -> None:
-    ctx.set_materialize_grads(False)  # none comes where the definition is derived in its place
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate(ctx, grad, grad_last):
-    k, *_, state = ctx.saved_tensors
-    if grad is None and grad_last is None:
-        return (None,) * 5
-    grads = native.filled((grad, k), (grad_last, state))
-    return backward(*grads, *ctx.saved_tensors)
-
-
-forward.register_autograd(_differentiate, setup_context=_save)
-backward.register_autograd(native.once("wkv"))
+complete(forward, backward)
