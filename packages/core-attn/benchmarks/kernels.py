@@ -58,7 +58,7 @@ class Compiled:
     """What the compilers say of one kernel."""
 
     registers: str
-    spilled: int  # bytes on NVIDIA, registers on AMD, and those of a stack or scratch memory
+    spilled: int  # bytes on NVIDIA, vector registers on AMD, and those of a stack or scratch memory
     shared: int
     instruction: str
 
@@ -92,8 +92,7 @@ def compile_launch(launch: Launch, arch: str) -> Compiled:
         vector, scalar, *spills = (
             re.search(rf"\.{name}:\s+(\d+)", assembly)[1]
             for name in (
-                "vgpr_count", "sgpr_count",
-                "vgpr_spill_count", "sgpr_spill_count", "private_segment_fixed_size",
+                "vgpr_count", "sgpr_count", "vgpr_spill_count", "private_segment_fixed_size",
             )
         )  # fmt: skip
         registers = f"{vector} + {scalar}"
@@ -138,7 +137,8 @@ head dims and aligned sizes.
 - **tile**: queries x keys, warps, pipeline stages. On sm80 shared memory is held under the 99 KiB
   of sm_86, sm_89 and sm_120, which take the same tiles.
 - **registers** per thread; on AMD vector + scalar ones. **spills**: bytes a thread of a stack, of
-  stores and of loads together; on AMD registers.
+  stores and of loads together; on AMD vector registers and bytes of scratch memory (scalar ones
+  beyond 106 lie in lanes of vector registers, which costs an instruction, not memory).
 - **FLOP/byte**: useful FLOPs over bytes moved at least once from memory.
 - **bound by** the slowest of memory, tensor cores, and the arithmetic on scores between the
   products (exp2, masks, dropout's Philox), which a program does not overlap with its own products;

@@ -188,7 +188,7 @@ def _check_offsets(offsets: Tensor, q: Tensor) -> Tensor:
     if is_readable(offsets):
         if int(offsets[0]) != 0 or int(offsets[-1]) != total:
             raise ValueError(
-                f"offsets must run from 0 to the {total} tokens of q, "
+                f"offsets must run from 0 to the {total} tokens of q (total, heads, dim), "
                 f"got {int(offsets[0])} to {int(offsets[-1])}"
             )
         step = offsets.diff()
