@@ -134,7 +134,10 @@ def test_torch_func_transforms_it():
         ({"k": normal(19, 2, 8)}, "k must have shape"),
         ({"v": normal(20, 3, 8)}, "v must have shape"),
         ({"offsets": torch.tensor([0, 7, 5, 20])}, "must not decrease, got 7 before 5"),
-        ({"offsets": torch.tensor([0, 7, 19])}, "from 0 to the 20 tokens of q, got 0 to 19"),
+        (
+            {"offsets": torch.tensor([0, 7, 19])},
+            r"from 0 to the 20 tokens of q \(total, heads, dim\), got 0 to 19",
+        ),
         ({"offsets": torch.tensor([1, 20])}, "from 0 to the 20 tokens"),
         ({"offsets": torch.tensor([0])}, "shape"),
         ({"bias": normal(2, 5, 5)}, "longest problem has 8"),
