@@ -21,7 +21,7 @@ def sim():
 def test_it_is_what_torchsim_asks_of_a_model(sim):
     from torch_sim.models.interface import validate_model_outputs
 
-    model = TorchSimModel(untrained((12, 14, 26)), dtype="float64")
+    model = TorchSimModel(untrained((1, 6, 12, 14, 26)), dtype="float64")
     validate_model_outputs(model, torch.device("cpu"), torch.float64)
 
 
