@@ -104,6 +104,13 @@ def test_verify_passes_and_writes_its_table(tmp_path):
     assert "blocking" in table.read_text()
 
 
+def test_verify_puts_several_base_seeds_into_one_table(tmp_path):
+    table, name = tmp_path / "table.md", "pavlov_memory.reliability"
+    arguments = ("verify", name, "--base-seed", "0", "1", "--markdown", str(table))
+    assert call(tmp_path, *arguments) == 0
+    assert "| what | base seed 0 | base seed 1 | expected |" in table.read_text()
+
+
 def test_two_processes_give_the_same_as_one(tmp_path):
     experiments = [find(f"pavlov_memory.{name}") for name in ("conditioning", "reliability")]
     jobs = [(experiment, experiment.quick) for experiment in experiments]

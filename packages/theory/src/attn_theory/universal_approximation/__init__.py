@@ -18,7 +18,7 @@ in closed form and its certificate are ours, for functions with known Lipschitz 
 certificate is Jackson's bound, taken on the grid of the coefficients themselves, plus the error of
 the piecewise-linear interpolation, plus the leak of the copying heads.
 
-The error falls as 1/degree only in the limit: its exponent is -.93 from degree 16 to 32, and -.80
+The error falls as 1/degree only in the limit: its exponent is -.93 from degree 16 to 32, and -.81
 from 2 to 32.
 
 What the statement needs and does not say: without positions a layer commutes with permutations, and
