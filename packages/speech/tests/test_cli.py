@@ -18,6 +18,7 @@ TINY = {
                 "decoder_prenet_dim": 8, "postnet_dim": 16, "reduction": 4,
             },
             "loss": {"guided": ["encoder-decoder"]},
+            "falling": "cosine",
             "listen": False,
             "max_ratio": 2.0,
         },

@@ -1,8 +1,8 @@
-"""Runs of the real tasks: killed and resumed."""
+"""Runs of the real tasks: killed and resumed, in two processes."""
 
 import yaml
 
-from core_attn.testing.runs import assert_resumes_exactly
+from core_attn.testing.runs import assert_resumes_exactly, assert_two_processes_learn_as_one
 
 SPEAKS = {
     "class_path": "SpeechSynthesis",
@@ -14,6 +14,15 @@ SPEAKS = {
         },
         "loss": {"guided": ["encoder-decoder"]},
         "own_frames": 0.5,
+    },
+}  # fmt: skip
+DRAWS = {
+    "class_path": "Vocoding",
+    "init_args": {
+        "config": {
+            "layers": 2, "stacks": 1, "residual": 4, "gate": 8, "skip": 4, "scales": [5, 40],
+            "pad": 1, "dropout": 0.0,
+        },
     },
 }  # fmt: skip
 
@@ -30,3 +39,8 @@ def recipe(path, recordings, model, **options):
 def test_a_synthesizer_killed_at_any_step_continues_to_the_same_numbers(recordings, tmp_path):
     words = recipe(tmp_path / "speaks.yaml", recordings, SPEAKS, frames_per_batch=100)
     assert_resumes_exactly("attn_speech", words, tmp_path, kill_after=7)
+
+
+def test_two_processes_train_a_vocoder_as_one_does(recordings, tmp_path):
+    words = recipe(tmp_path / "draws.yaml", recordings, DRAWS, segment_frames=10, segment_pad=1)
+    assert_two_processes_learn_as_one("attn_speech", words, tmp_path, batch_size=4)

@@ -3,12 +3,15 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from core_attn.training import data_folder
 
 from . import pico
+from .announcements import MOST as ANNOUNCEMENTS
+from .announcements import announcements
 from .clips import Clip
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus")
@@ -32,20 +35,28 @@ class PicoCorpus(Source):
     """A synthetic corpus by SVOX Pico: no download, the same bytes every time.
 
     Args:
-        utterances: sentences of the package's list, from its beginning.
+        utterances: sentences.
         voices: who says them: en-US, en-GB.
         speed: of the voices; 1 for their usual one.
+        texts: where sentences are from: "books", the package's list from its beginning, or
+            "announcements", of about 120 words in many orders.
 
     Raises:
         ValueError: there are not so many sentences.
     """
 
     def __init__(
-        self, utterances: int = 600, voices: tuple[str, ...] = ("en-US",), speed: float = 1.0
+        self,
+        utterances: int = 600,
+        voices: tuple[str, ...] = ("en-US",),
+        speed: float = 1.0,
+        texts: Literal["books", "announcements"] = "books",
     ):
-        if not 1 <= utterances <= len(pico.sentences()):
-            raise ValueError(f"utterances must be 1 ... {len(pico.sentences())}, got {utterances}")
+        most = len(pico.sentences()) if texts == "books" else ANNOUNCEMENTS
+        if not 1 <= utterances <= most:
+            raise ValueError(f"utterances must be 1 ... {most}, got {utterances}")
         self.utterances, self.voices, self.speed = utterances, tuple(voices), speed
+        self.texts = texts
 
     def clips(self, rate: int, cache: Path) -> Sequence[Clip]:
         """The sentences, by each voice.
@@ -55,7 +66,10 @@ class PicoCorpus(Source):
         """
         if rate != pico.RATE:
             raise ValueError(f"the synthetic corpus has {pico.RATE} Hz, features.rate is {rate}")
-        texts = pico.sentences()[: self.utterances]
+        if self.texts == "books":
+            texts = pico.sentences()[: self.utterances]
+        else:
+            texts = announcements(self.utterances)
         lines = [pico.Line(text, voice, self.speed) for voice in self.voices for text in texts]
         made: list[torch.Tensor] = []
 

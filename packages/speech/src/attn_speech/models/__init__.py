@@ -7,7 +7,8 @@ from torch import nn
 from core_attn.variants import variant
 
 from .gaam import GaamClassifier, GaamConfig, focal_loss
-from .transformer_tts import Speaker, TransformerTTS, TransformerTTSConfig
+from .transformer_tts import Speaker, TransformerTTS
+from .tts_config import TransformerTTSConfig
 from .wavenet import WaveNet, WaveNetConfig
 
 __all__ = [

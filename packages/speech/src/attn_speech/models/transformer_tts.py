@@ -1,138 +1,17 @@
 """Transformer TTS: phonemes to a mel spectrogram by an autoregressive transformer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core_attn import MultiHeadAttention
 
-from .blocks import NORM_EPS, Block, FeedForwardKind, StepCache
-from .convolutions import ConvStack, DecoderPrenet
-from .positions import Positions
-
-PADDING = 0
-
-
-@dataclass(frozen=True)
-class TransformerTTSConfig:
-    """Sizes and options; the defaults are the paper's; what it does not say is Tacotron 2's.
-
-    Attributes:
-        vocabulary: symbols, with 0 for padding and the last one for the end of the text.
-        mels: bands of a frame.
-        embed_dim: of a symbol.
-        dim: of the encoder and the decoder.
-        heads: of every attention.
-        encoder_depth: blocks.
-        decoder_depth: blocks.
-        encoder_hidden: width of the encoder's feed-forward networks.
-        decoder_hidden: width of the decoder's.
-        encoder_prenet_layers: convolutions before the encoder; 0 for a plain embedding.
-        encoder_prenet_dim: their channels.
-        encoder_prenet_kernel: their width.
-        decoder_prenet_layers: linear layers before the decoder; 0 for one without dropout.
-        decoder_prenet_dim: their width.
-        postnet_layers: convolutions after the decoder; 0 for none.
-        postnet_dim: their channels.
-        postnet_kernel: their width.
-        feed_forward: kind of the encoder's feed-forward networks.
-        feed_forward_kernel: of their convolutions.
-        encoder_pre_norm: whether encoder branches, not their sums, are normalized.
-        decoder_pre_norm: likewise in the decoder.
-        encoder_concat: whether encoder queries are joined to what they read.
-        decoder_concat: likewise in the decoder.
-        scaled_positions: whether sinusoids have a learned factor.
-        encoder_alpha: its start in the encoder.
-        decoder_alpha: its start in the decoder.
-        batch_norm: whether convolutions are normalized.
-        reduction: frames that one step of the decoder emits.
-        speakers: entries of the speaker table; 0 for none.
-        languages: entries of the language table; 0 for none.
-        speaker_dim: width of given speaker vectors; 0 for none.
-        speaker_mode: whether these are added to the encoder's output or joined to it.
-        mask_padding: whether convolutions see zeros in padded columns, so that a row does not
-            depend on its batch. The official code lets them see what the layer before made there.
-        encoder_dropout: of branches and hidden units of the encoder.
-        encoder_position_dropout: after its positions.
-        encoder_attention_dropout: of its attention weights.
-        decoder_dropout: of branches and hidden units of the decoder.
-        decoder_position_dropout: after its positions.
-        decoder_attention_dropout: of its self attention's weights.
-        cross_attention_dropout: of its weights over the text.
-        encoder_prenet_dropout: of the convolutions before the encoder.
-        decoder_prenet_dropout: of the layers before the decoder, outside training too.
-        postnet_dropout: of the convolutions after the decoder.
-
-    Source: Li et al., 2019, "Neural Speech Synthesis with Transformer Network", arXiv 1809.08895.
-    """
-
-    vocabulary: int = 64
-    mels: int = 80
-    embed_dim: int = 512
-    dim: int = 512
-    heads: int = 8
-    encoder_depth: int = 6
-    decoder_depth: int = 6
-    encoder_hidden: int = 2048
-    decoder_hidden: int = 2048
-    encoder_prenet_layers: int = 3
-    encoder_prenet_dim: int = 512
-    encoder_prenet_kernel: int = 5
-    decoder_prenet_layers: int = 2
-    decoder_prenet_dim: int = 256
-    postnet_layers: int = 5
-    postnet_dim: int = 512
-    postnet_kernel: int = 5
-    feed_forward: FeedForwardKind = "linear"
-    feed_forward_kernel: int = 1
-    encoder_pre_norm: bool = True
-    decoder_pre_norm: bool = True
-    encoder_concat: bool = False
-    decoder_concat: bool = False
-    scaled_positions: bool = True
-    encoder_alpha: float = 1.0
-    decoder_alpha: float = 1.0
-    batch_norm: bool = True
-    reduction: int = 1
-    speakers: int = 0
-    languages: int = 0
-    speaker_dim: int = 0
-    speaker_mode: Literal["add", "concat"] = "add"
-    mask_padding: bool = True
-    encoder_dropout: float = 0.1
-    encoder_position_dropout: float = 0.1
-    encoder_attention_dropout: float = 0.1
-    decoder_dropout: float = 0.1
-    decoder_position_dropout: float = 0.1
-    decoder_attention_dropout: float = 0.1
-    cross_attention_dropout: float = 0.1
-    encoder_prenet_dropout: float = 0.5
-    decoder_prenet_dropout: float = 0.5
-    postnet_dropout: float = 0.5
-
-    def __post_init__(self):
-        for name in ("mels", "embed_dim", "dim", "heads", "reduction"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.vocabulary < 2:
-            raise ValueError(f"vocabulary must hold padding and end, got {self.vocabulary}")
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
-        if self.encoder_prenet_layers == 0 and self.embed_dim != self.dim:
-            raise ValueError(
-                f"without an encoder pre-net embed_dim {self.embed_dim} must be dim {self.dim}"
-            )
-        if self.speaker_mode not in ("add", "concat"):
-            raise ValueError(f"speaker_mode must be 'add' or 'concat', got {self.speaker_mode!r}")
-
-    def build(self) -> "TransformerTTS":
-        """The network, freshly initialized."""
-        return TransformerTTS(self)
+from .convolutions import ConvStack
+from .encoder_decoder import PADDING, Decoder, Encoder, within
+from .tts_config import TransformerTTSConfig
 
 
 class Speaker(NamedTuple):
@@ -287,7 +166,7 @@ class TransformerTTS(nn.Module):
             return before
         if lengths is None or not self.config.mask_padding:
             return before + self.postnet(before)
-        return before + self.postnet(before, _keep(before, lengths))
+        return before + self.postnet(before, within(before, lengths))
 
     def _speak_as(self, memory: Tensor, speaker: Speaker) -> Tensor:
         tables = (
@@ -351,129 +230,6 @@ class TransformerTTS(nn.Module):
             )
         if not bool(mels.isfinite().all()):
             raise ValueError("mels has NaN or infinite values")
-
-
-class Encoder(nn.Module):
-    """Symbols to their context: embedding, convolutions, positions and transformer blocks.
-
-    Args:
-        config: sizes and options.
-    """
-
-    def __init__(self, config: TransformerTTSConfig):
-        super().__init__()
-        self.mask_padding = config.mask_padding
-        self.embed = nn.Embedding(config.vocabulary, config.embed_dim, padding_idx=PADDING)
-        self.prenet = self.proj = None
-        if config.encoder_prenet_layers:
-            width = config.encoder_prenet_dim
-            self.prenet = ConvStack(
-                [config.embed_dim, *[width] * config.encoder_prenet_layers],
-                config.encoder_prenet_kernel, nn.ReLU, last_activation=True,
-                batch_norm=config.batch_norm, dropout=config.encoder_prenet_dropout,
-            )  # fmt: skip
-            self.proj = nn.Linear(width, config.dim)
-        self.positions = Positions(
-            config.dim, scaled=config.scaled_positions, alpha=config.encoder_alpha,
-            dropout=config.encoder_position_dropout,
-        )  # fmt: skip
-        self.blocks = nn.ModuleList(
-            Block(
-                config.dim, config.heads, config.encoder_hidden, feed_forward=config.feed_forward,
-                kernel=config.feed_forward_kernel, pre_norm=config.encoder_pre_norm,
-                concat=config.encoder_concat, dropout=config.encoder_dropout,
-                attention_dropout=config.encoder_attention_dropout,
-            )
-            for _ in range(config.encoder_depth)
-        )  # fmt: skip
-        normed = config.encoder_pre_norm
-        self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS) if normed else nn.Identity()
-
-    def forward(
-        self, text: Int[Tensor, "batch tokens"], lengths: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Encodes symbols."""
-        x = self.embed(text)
-        keep = _keep(x, lengths) if self.mask_padding else None
-        if self.prenet is not None and self.proj is not None:
-            x = self.proj(self.prenet(x, keep))
-        x = self.positions(x)
-        for block in self.blocks:
-            x = block(x, lengths=lengths, keep=keep)
-        return self.norm(x)
-
-
-class Decoder(nn.Module):
-    """Frames so far to the features of the next ones: pre-net, positions, transformer blocks.
-
-    Args:
-        config: sizes and options.
-    """
-
-    def __init__(self, config: TransformerTTSConfig):
-        super().__init__()
-        self.prenet = self.norm_in = None
-        width = config.mels
-        if config.decoder_prenet_layers:
-            width = config.decoder_prenet_dim
-            self.prenet = DecoderPrenet(
-                config.mels, config.decoder_prenet_layers, width, config.decoder_prenet_dropout
-            )
-        else:
-            self.norm_in = nn.LayerNorm(config.dim)
-            self.dropout_in = nn.Dropout(config.decoder_dropout)
-        self.proj = nn.Linear(width, config.dim)
-        self.positions = Positions(
-            config.dim, scaled=config.scaled_positions, alpha=config.decoder_alpha,
-            dropout=config.decoder_position_dropout,
-        )  # fmt: skip
-        self.blocks = nn.ModuleList(
-            Block(
-                config.dim, config.heads, config.decoder_hidden, cross=True,
-                pre_norm=config.decoder_pre_norm, concat=config.decoder_concat,
-                dropout=config.decoder_dropout,
-                attention_dropout=config.decoder_attention_dropout,
-                cross_dropout=config.cross_attention_dropout,
-            )
-            for _ in range(config.decoder_depth)
-        )  # fmt: skip
-        normed = config.decoder_pre_norm
-        self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS) if normed else nn.Identity()
-
-    def noise(self, seeds: Sequence[int]):
-        """The pre-net's dropout outside training; None where it has none."""
-        return None if self.prenet is None else self.prenet.noise(seeds)
-
-    def forward(
-        self,
-        frames: Float[Tensor, "batch steps mels"],
-        memory: Float[Tensor, "batch tokens dim"],
-        *,
-        lengths: Int[Tensor, " batch"] | None = None,
-        memory_lengths: Int[Tensor, " batch"] | None = None,
-        factors: Float[Tensor, "batch steps units"] | None = None,
-        memory_masks: Sequence[Bool[Tensor, "batch heads steps tokens"] | None] | None = None,
-        caches: Sequence[StepCache] | None = None,
-    ) -> Float[Tensor, "batch steps dim"]:
-        """Decodes frames; with caches, those that follow what the caches hold."""
-        start = caches[0].own.length if caches else 0
-        if self.prenet is not None:
-            x = self.proj(self.prenet(frames, factors))
-        else:
-            x = self.dropout_in(self.norm_in(self.proj(frames))).relu()  # pyright: ignore
-        x = self.positions(x, start)
-        for i, block in enumerate(self.blocks):
-            x = block(
-                x, memory, lengths=lengths, memory_lengths=memory_lengths,
-                memory_mask=memory_masks[i] if memory_masks else None,
-                cache=caches[i] if caches else None,
-            )  # fmt: skip
-        return self.norm(x)
-
-
-def _keep(x: Tensor, lengths: Tensor) -> Tensor:
-    """Which columns (batch, time) are no padding."""
-    return torch.arange(x.shape[1], device=x.device) < lengths[:, None]
 
 
 def _initialize(model: TransformerTTS) -> None:

@@ -132,6 +132,7 @@ class WaveNet(nn.Module):
         self.layers = nn.ModuleList(
             GatedLayer(config, dilation, cond_channels) for dilation in config.dilations
         )
+        self.layers[-1].get_submodule("out").requires_grad_(False)  # its result goes nowhere
         self.last1 = _conv(config.skip, config.skip)
         self.last2 = _conv(config.skip, config.out_channels)
         self.speaker = None

@@ -97,7 +97,7 @@ class UtteranceClassification(SizedByData):
     def training_step(self, batch: UtteranceBatch, index: int) -> Tensor:
         """The loss."""
         loss = self._loss(self.model(batch.x), batch.labels)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: UtteranceBatch, index: int) -> None:

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor, nn
 
 from core_attn import record
-from core_attn.training import Exhibit
+from core_attn.training import Exhibit, schedules
 
 from ..audio.features import MelFeatures
 from ..data.batching import SpeechBatch
@@ -32,13 +32,15 @@ Metrics = dict[str, Tensor]
 class SpeechSynthesis(SizedByData):
     """Trains Transformer TTS on utterances; the vocabulary, bands and speakers are the data's.
 
-    Adam, whose rate rises linearly over `warmup` steps and then falls as the root of their number.
+    Adam, whose rate rises linearly over `warmup` steps and then falls.
 
     Args:
         config: sizes and options; `vocabulary`, `mels` and `speakers` are set by the data.
         loss: what the loss is made of.
         lr: the highest learning rate.
         warmup: steps of rising rate.
+        falling: how it falls then: as the "root" of the number of steps, or as half a "cosine" that
+            ends with the run.
         own_frames: share of the frames shown in training that are the model's own predictions, so
             that it learns to go on from what it says; the paper shows true ones only.
         weights: a file to start from: a checkpoint of this package, or of ESPnet.
@@ -58,6 +60,7 @@ class SpeechSynthesis(SizedByData):
         loss: TTSLossConfig = TTSLossConfig(),  # noqa: B008
         lr: float = 1e-3,
         warmup: int = 200,
+        falling: Literal["root", "cosine"] = "root",
         own_frames: float = 0.0,
         weights: str | None = None,
         max_ratio: float = 10.0,
@@ -70,6 +73,7 @@ class SpeechSynthesis(SizedByData):
         if not 0 <= own_frames <= 1:
             raise ValueError(f"own_frames must be in 0 ... 1, got {own_frames}")
         self.config, self.loss, self.lr, self.warmup = config, loss, lr, warmup
+        self.falling: Literal["root", "cosine"] = falling
         self.own_frames, self.weights = own_frames, weights
         self.options = DecodeOptions(max_ratio=max_ratio)
         self.listen = listen
@@ -141,7 +145,8 @@ class SpeechSynthesis(SizedByData):
         """The loss, with guided attention where asked for."""
         parts = self.losses(batch)
         for name, value in parts.items():
-            self.log(f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss")
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, sync_dist=True,
+                     prog_bar=name == "loss")  # fmt: skip
         return parts["loss"]
 
     def validation_step(self, batch: SpeechBatch, index: int) -> None:
@@ -248,6 +253,9 @@ class SpeechSynthesis(SizedByData):
         optimizer = torch.optim.Adam(
             self.model.parameters(), self.lr, betas=(0.9, 0.98), fused=True
         )
+        if self.falling == "cosine":
+            batches = len(self.trainer.datamodule.train_dataloader())  # pyright: ignore
+            return schedules.warmup_cosine(optimizer, self.trainer, warmup=self.warmup / batches)
 
         def rate(step: int) -> float:
             return min((step + 1) / self.warmup, (self.warmup / (step + 1)) ** 0.5)

@@ -120,7 +120,7 @@ class Vocoding(SizedByData):
     def training_step(self, batch: SegmentBatch, index: int) -> Tensor:
         """Negative log likelihood of the next sample."""
         loss = self._cost(self.model, batch)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
