@@ -6,7 +6,7 @@ import numpy as np
 
 from ... import plotting
 from ...catalog import entry
-from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most
+from ...experiment import Arrays, Check, Config, Experiment, Result, at_least, at_most, close
 from ...references import known
 from ...tables import Tidy
 from ..construction import approximate, evaluate, grid_points
