@@ -23,11 +23,11 @@ from torch.nn import functional as F
 
 from attn_recsys.data import Criteo, SyntheticClicks
 from attn_recsys.data.synthetic import generate, planted_pairs
+from attn_recsys.interactions import interaction_strengths
 from attn_recsys.layout import Layout
 from attn_recsys.metrics import auc, summary
 from attn_recsys.models import create
 from attn_recsys.optim import SPARSE, make_optimizer
-from attn_recsys.report import interaction_strengths
 from core_attn import use_backend
 from core_attn.allocator import keep_freed_memory
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from attn_recsys.interactions import interaction_strengths
 from attn_recsys.layout import Layout
 from attn_recsys.models import VARIANTS, AutoInt, AutoIntConfig, create
 from attn_recsys.models.autoint import BlockConfig, InteractingBlock
-from attn_recsys.report import interaction_strengths
 from core_attn.taps import record
 
 LAYOUT = Layout(("a", "b", "g", "n"), (1, 1, 3, 1), (1, 6, 10, 20), (5, 4, 10, 1), 21, ("n",))

@@ -312,7 +312,7 @@ def test_an_abstract_class_is_refused_with_those_that_can_be_built(monkeypatch, 
 
 def test_a_weight_counts_as_so_many_rows_in_the_loss():
     logits, labels = torch.randn(6), torch.tensor([0.0, 1, 1, 0, 1, 0])
-    task = attn_recsys.tasks.click.BaselineTask()
+    task = attn_recsys.tasks.BaselineTask()
     times = torch.tensor([1.0, 2, 0, 3, 1, 1])
     repeated = task.loss(*(x.repeat_interleave(times.long()) for x in (logits, labels)))
     torch.testing.assert_close(task.loss(logits, labels, times), repeated)

@@ -182,7 +182,9 @@ def by_group(
 
 
 def average_precision(
-    labels: Real[np.ndarray, " rows"], scores: Real[np.ndarray, " rows"]
+    labels: Real[np.ndarray, " rows"],
+    scores: Real[np.ndarray, " rows"],
+    weights: Real[np.ndarray, " rows"] | None = None,
 ) -> float:
     """Area under the precision-recall curve: the mean precision at the rows with label 1.
 
@@ -192,7 +194,7 @@ def average_precision(
     """
     from sklearn.metrics import average_precision_score
 
-    return float(average_precision_score(labels, scores))
+    return float(average_precision_score(labels, scores, sample_weight=weights))
 
 
 def ranking(
@@ -238,12 +240,16 @@ def summary(
 ) -> dict[str, float]:
     """AUC, log loss and calibration in one go; what is undefined for rows of one class is left out.
 
+    With weights all but "ece", which is of the rows as they are, are weighted.
+
     Example:
         >>> sorted(summary(np.array([0, 1]), np.array([0.2, 0.9])))
         ['auc', 'calibration_ratio', 'ece', 'logloss', 'normalized_entropy', 'pr_auc']
         >>> sorted(summary(np.array([0, 0]), np.array([0.2, 0.9])))
         ['ece', 'logloss']
     """
+    if weights is not None and not np.sum(weights):
+        return {}
     found = {
         "logloss": log_loss(labels, p, weights),
         "ece": expected_calibration_error(labels, p),
@@ -251,7 +257,7 @@ def summary(
     if 0 < np.average(labels, weights=weights) < 1:
         found |= {
             "auc": auc(labels, p, weights),
-            "pr_auc": average_precision(labels, p),
+            "pr_auc": average_precision(labels, p, weights),
             "normalized_entropy": normalized_entropy(labels, p, weights),
             "calibration_ratio": float(
                 np.average(p, weights=weights) / np.average(labels, weights=weights)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .data.encode import as_text
 from .data.numbering import Vocabulary
+from .data.text import as_text
 from .models import Model
 from .notes import note
 from .schema import PreparedSchema

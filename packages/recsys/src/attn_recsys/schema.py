@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,10 +70,14 @@ class Field:
                 )
         for name, least in {"min_count": 1, "buckets": 0, "bins": 2, "max_values": 1}.items():
             number = getattr(self, name)
-            if not isinstance(number, int) or number < least:
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
                 raise ValueError(
                     f"field {self.name}: {name} must be an integer >= {least}, got {number!r}"
                 )
+        if not self.name:
+            raise ValueError("schema: a field has no name; a name like null stands in quotes")
+        if self.buckets >= 2**31 - 1:
+            raise ValueError(f"field {self.name}: buckets must be below 2^31, got {self.buckets}")
         if self.name in (LABEL, GROUP, WEIGHT):
             raise ValueError(f"field {self.name}: that name is taken by the package")
         if self.transform not in ("standard", "none") and self.kind != "numerical":
@@ -141,11 +146,16 @@ class Schema:
     decimal_comma: bool = False
 
     def __post_init__(self):
-        object.__setattr__(self, "null_values", tuple(self.null_values))
-        if self.positive is not None:
-            given = self.positive  # YAML reads a bare yes as true
-            text = str(given).lower() if isinstance(given, bool) else str(given)
-            object.__setattr__(self, "positive", text)
+        spellings = self.null_values
+        spellings = (spellings,) if isinstance(spellings, str) else tuple(map(str, spellings))
+        object.__setattr__(self, "null_values", spellings)
+        for name in ("label", "group", "weight", "positive"):
+            given = getattr(self, name)
+            if not isinstance(given, str | int | float | bool | None):
+                raise ValueError(f"schema: {name} must be one name or value, got {given!r}")
+            if given is not None:
+                text = str(given).lower() if isinstance(given, bool) else str(given)
+                object.__setattr__(self, name, text)
         names = [field.name for field in self.fields]
         if not names:
             raise ValueError("schema: fields is empty")
@@ -198,7 +208,7 @@ class Schema:
                     f"field {name}: unknown settings {sorted(set(settings) - known)}; "
                     f"there are {sorted(known - {'name'})}"
                 )
-            settings["name"] = str(name)
+            settings["name"] = "" if name is None else str(name)
             parsed.append(Field(**settings))
         unknown = set(content) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
@@ -324,6 +334,18 @@ class PreparedSchema:
             )
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads booleans as YAML 1.2 does: a label `yes` and a column `no` are texts."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as in the base class)
+        first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:bool"]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$"), list("tf"))
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
@@ -335,7 +357,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"schema file {path} does not exist")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text("utf-8"), _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

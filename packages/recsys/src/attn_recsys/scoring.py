@@ -18,8 +18,9 @@ from core_attn.training.files import read_checkpoint
 
 from .calibration import Probability, calibrator_from
 from .data.batches import Batch, to_batch
-from .data.encode import as_numbers, encoded
+from .data.encode import encoded
 from .data.numbering import Vocabulary
+from .data.numbers import as_numbers
 from .data.prepare import load_vocabulary, vocabulary_file
 from .models import AutoIntConfig, BaselineConfig
 from .schema import PreparedSchema
@@ -181,14 +182,20 @@ class Scorer:
             batch_size: rows scored at once.
 
         Raises:
+            TypeError: it is neither a table nor rows.
             ValueError: a column is missing, or a cell does not fit its field.
         """
         if isinstance(rows, pl.DataFrame):
             frame = rows
-        elif isinstance(rows, pa.Table):
-            frame = pl.DataFrame(pl.from_arrow(rows))
+        elif hasattr(rows, "__arrow_c_stream__"):  # Arrow, pandas and others
+            frame = pl.DataFrame(rows)
+        elif not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
+            raise TypeError(
+                f"rows must be a table or a list of mappings, got {type(rows).__name__}"
+            )
+        elif not rows:
+            return np.empty(0, np.float32)
         else:
-            rows = list(rows)
             columns = {name: [row.get(name) for row in rows] for name in self.prepared.schema.names}
             absent = [name for name in columns if not any(name in row for row in rows)]
             if absent:
@@ -271,8 +278,13 @@ class Met:
 
     @property
     def strangers(self) -> list[str]:
-        """Fields none of whose values, ten or more, was seen in training."""
-        return [name for name, n in self.cells.items() if n >= 10 and self.unseen[name] == n]
+        """Fields none of whose values, ten or more, was seen in training, as some held-out were."""
+        usual = self.prepared.unseen
+        return [
+            name
+            for name, n in self.cells.items()
+            if n >= 10 and self.unseen[name] == n and usual.get(name, 0.0) < 1
+        ]
 
     def notes(self) -> list[str]:
         """A line for each field that is met otherwise than the validation rows were."""

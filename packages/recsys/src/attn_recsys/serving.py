@@ -22,7 +22,7 @@ from .calibration import Isotonic, Platt, fit_calibrator
 from .data import encode
 from .data.batches import Batch
 from .data.blocks import PARQUET, find_files, read_blocks
-from .data.encode import plain_text
+from .data.text import plain_text
 from .layout import Layout
 from .models import create
 from .scoring import Met, Scorer
@@ -48,6 +48,11 @@ class Output:
         self.part = self.path.with_name(self.path.name + ".part")
         self._file: IO[bytes] | pq.ParquetWriter | None = None
 
+    @property
+    def is_text(self) -> bool:
+        """Whether a cell is text, so that it holds one value."""
+        return self.path.suffix in SEPARATORS
+
     def __enter__(self) -> "Output":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return self
@@ -55,7 +60,7 @@ class Output:
     def write(self, frame: pl.DataFrame) -> None:
         """Adds rows."""
         first = self._file is None
-        if self.path.suffix in PARQUET:
+        if not self.is_text:
             table = frame.to_arrow()
             if first:
                 self._file = pq.ParquetWriter(self.part, table.schema)
@@ -111,6 +116,9 @@ def predict_files(
         ValueError: a cell that does not fit its field, or a field whose values are all unseen.
     """
     scorer, writer = Scorer.load(ckpt), Output(output)
+    keep = list(dict.fromkeys(keep))
+    if taken := {"row", "probability"} & set(keep):
+        raise ValueError(f"keep: {', '.join(sorted(taken))} is a column that the output has itself")
     met, start, began = Met(scorer), 0, time.perf_counter()
     schema = scorer.prepared.schema
     columns = list(dict.fromkeys([*schema.names, *keep]))
@@ -121,6 +129,8 @@ def predict_files(
             separator=separator or scorer.prepared.separator,
             null_values=schema.null_values,
         ):
+            if writer.is_text and (lists := [n for n in keep if frame[n].dtype.is_nested()]):
+                raise ValueError(f"keep: {', '.join(lists)} holds lists; write a .parquet file")
             coded = scorer.coded(frame, start)
             met.update(frame, coded)
             p = scorer.probabilities(scorer.batch(coded), batch_size)
@@ -183,11 +193,16 @@ def evaluate(
     """
     scorer = Scorer.load(ckpt)
     group = group or scorer.prepared.schema.group
-    columns = [name for name in (group, slice_by) if name is not None]
+    schema = scorer.prepared.schema
+    columns = [name for name in (group, slice_by, schema.weight) if name is not None]
     labels, logits, met, beside = _label_and_logits(scorer, files, separator, columns)
     calibrator = scorer.probability.calibrator
     p = (logits.sigmoid() if calibrator is None else calibrator(logits)).double().numpy()
-    found = metrics.summary(labels, p)
+    weight = None
+    if schema.weight is not None:
+        rows = pl.int_range(len(beside), eager=True)
+        weight = encode.weights(beside, schema, rows).to_numpy().astype(np.float64)
+    found = metrics.summary(labels, p, weight)
     if group is not None:
         codes = plain_text(beside[group]).fill_null("").rank("dense").to_numpy()
         found |= metrics.by_group(labels, p, codes.astype(np.int64), cutoffs)
@@ -197,13 +212,19 @@ def evaluate(
         counts = values.value_counts(sort=True, name="rows of a slice")
         for value, count in counts.head(most).rows():
             own = (values == value).to_numpy()
-            slices.append({slice_by: value, "rows": count} | metrics.summary(labels[own], p[own]))
+            slices.append({slice_by: value, "rows": count} | _summary(labels, p, weight, own))
         rest = ~values.is_in(counts[slice_by].head(most).implode()).to_numpy()
         if rest.any():
             name = f"({len(counts) - most:,} others)"
             row = {slice_by: name, "rows": int(rest.sum())}
-            slices.append(row | metrics.summary(labels[rest], p[rest]))
+            slices.append(row | _summary(labels, p, weight, rest))
     return Measured(len(labels), found, slices, met.notes())
+
+
+def _summary(
+    labels: np.ndarray, p: np.ndarray, weight: np.ndarray | None, rows: np.ndarray
+) -> dict[str, float]:
+    return metrics.summary(labels[rows], p[rows], None if weight is None else weight[rows])
 
 
 def calibrate(

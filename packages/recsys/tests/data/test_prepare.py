@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from attn_recsys.data import prepare as module
 from attn_recsys.data.blocks import read_blocks
-from attn_recsys.data.encode import encoded, transformed
+from attn_recsys.data.encode import encoded
+from attn_recsys.data.numbers import transformed
 from attn_recsys.data.prepare import load_prepared, load_vocabulary, prepare
 from attn_recsys.data.vocabulary import Counter, stable_hash
 from attn_recsys.schema import LABEL, Field, Schema

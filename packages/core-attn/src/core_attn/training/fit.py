@@ -48,7 +48,7 @@ class DomainCLI(LightningCLI):
     """Lightning's command line with a run folder, resumable checkpoints and a stored config."""
 
     def __init__(self, package: str, program: str, recipe: str | None, argv: list[str]):
-        self.package, self.program = package, program
+        self.package, self.program, self.command = package, program, argv[0]
         self.recipe = recipe or "run"
         self.folder: Path | None = None
         self.ckpt: Path | None = None
@@ -74,6 +74,10 @@ class DomainCLI(LightningCLI):
         except BaseException:
             self._leave_nothing_of_a_start()
             raise
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one that runs: the flags of all four take a third of a second to describe."""
+        return {self.command: LightningCLI.subcommands()[self.command]}
 
     def add_arguments_to_parser(self, parser):
         """Adds the flags that Lightning does not have."""

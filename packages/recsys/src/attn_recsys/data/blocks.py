@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
+from urllib.parse import unquote
 
 import polars as pl
 import pyarrow as pa
@@ -10,6 +11,11 @@ from pyarrow import csv, parquet
 
 PARQUET = (".parquet", ".pq")
 SEPARATORS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
+PACKED = (".gz", ".bz2", ".zst", ".lz4")
+OTHERS = (
+    ".xlsx", ".xls", ".ods", ".json", ".jsonl", ".ndjson", ".feather", ".arrow", ".orc", ".avro",
+    ".zip", ".pkl",
+)  # fmt: skip
 
 
 def find_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -46,7 +52,7 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _ending(path: Path) -> str:
-    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    return path.with_suffix("").suffix if path.suffix in PACKED else path.suffix
 
 
 def read_blocks(
@@ -58,7 +64,9 @@ def read_blocks(
     null_values: Sequence[str] = (),
     block_bytes: int = 1 << 24,
 ) -> Iterator[pl.DataFrame]:
-    """Reads the columns of CSV, TSV (both also .gz) or Parquet files block by block.
+    """Reads the columns of CSV, TSV (both also .gz, .bz2, .zst) or Parquet files block by block.
+
+    A column that a Parquet file lacks is taken from a folder `column=value` in which it lies.
 
     Columns of text files come as strings, with empty cells null; those of Parquet as stored.
 
@@ -75,18 +83,34 @@ def read_blocks(
         ValueError: a column is missing or there twice, a line has too few or too many cells, or a
             file cannot be read.
     """
+    separator = "\t" if separator == r"\t" else separator
+    if separator is not None and (len(separator) != 1 or not separator.isascii()):
+        raise ValueError(f"separator must be one ASCII character, got {separator!r}")
     for path in find_files(files):
         try:
             if _ending(path) in PARQUET:
-                file = parquet.ParquetFile(path)
-                _require(path, columns, file.schema_arrow.names)
-                for batch in file.iter_batches(batch_size=1 << 17, columns=list(columns)):
-                    yield pl.DataFrame(pl.from_arrow(batch.select(list(columns))))
+                yield from _read_parquet(path, columns)
             else:
                 between = separator or SEPARATORS.get(_ending(path), ",")
                 yield from _read_text(path, columns, names, between, null_values, block_bytes)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        except (pa.ArrowException, OSError) as error:
+            said = " ".join(str(error).split())
+            hint = "; save it as UTF-8" if "UTF8" in said else ""
+            raise ValueError(f"{path}: {said}{hint}") from error
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    file = parquet.ParquetFile(path)
+    found = file.schema_arrow.names
+    folders = dict(part.split("=", 1) for part in path.parent.parts if "=" in part)
+    beside = {
+        name: unquote(folders[name]) for name in columns if name not in found and name in folders
+    }
+    _require(path, columns, [*found, *beside])
+    inside = [name for name in columns if name not in beside]
+    for batch in file.iter_batches(batch_size=1 << 17, columns=inside):
+        frame = pl.DataFrame(pl.from_arrow(batch.select(inside)))
+        yield frame.with_columns(**{k: pl.lit(x) for k, x in beside.items()}).select(columns)
 
 
 def header(path: Path, separator: str) -> list[str]:
@@ -95,6 +119,11 @@ def header(path: Path, separator: str) -> list[str]:
     Raises:
         ValueError: the file is empty.
     """
+    if path.suffix in OTHERS:
+        raise ValueError(f"{path}: {path.suffix} is not read; save it as CSV, TSV or Parquet")
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise ValueError(f"{path} is UTF-16 text; save it as UTF-8")
     parse = csv.ParseOptions(delimiter=separator)
     with csv.open_csv(path, read_options=csv.ReadOptions(block_size=1 << 20), parse_options=parse,
                       convert_options=csv.ConvertOptions(check_utf8=False)) as reader:  # fmt: skip

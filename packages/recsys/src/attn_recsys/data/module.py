@@ -19,8 +19,9 @@ from core_attn.training.data import StreamLoader
 from ..schema import PreparedSchema, Schema, read_yaml
 from .batches import Batch, ShardDataset
 from .blocks import find_files, read_blocks
-from .encode import plain_text
+from .numbers import moments
 from .prepare import load_prepared, prepare
+from .text import plain_text
 from .vocabulary import check_rate, check_shares, split_of_rows, stable_hash
 
 
@@ -180,6 +181,7 @@ class TableData(ClickData):
             raise ValueError("val_files and test_files belong together")
         self.shares = check_shares(content.get("split", self.split))
         self.when = self.time or content.get("time")
+        self.when = None if self.when is None else str(self.when)
         self.between = self.separator or content.get("separator")
         self.dealt_by = self.split_by or ("time" if self.when else "random")
         if self.dealt_by == "time" and not self.when:
@@ -257,7 +259,7 @@ class TableData(ClickData):
     def _edges(self) -> tuple[float, float]:
         """When validation begins, and when the test does."""
         column = str(self.when)
-        times = [moments(frame, column) for frame in self._read(self.sources, [column])]
+        times = [times_of(frame, column) for frame in self._read(self.sources, [column])]
         ordered = np.sort(np.concatenate(times))
         first, second = np.cumsum(self.shares)[:2] * len(ordered)
         later = [*ordered, np.inf]
@@ -289,29 +291,28 @@ def with_split_by_time(
 ) -> Iterator[tuple[pl.DataFrame, np.ndarray]]:
     """Splits rows by when they were: before the first edge, before the second, later."""
     for frame in frames:
-        place = np.searchsorted(edges, moments(frame, column), side="right")
+        place = np.searchsorted(edges, times_of(frame, column), side="right")
         yield frame, place.astype(np.uint8)
 
 
-def moments(frame: pl.DataFrame, column: str) -> np.ndarray:
+def times_of(frame: pl.DataFrame, column: str) -> np.ndarray:
     """When each row was, as a number that rises with time.
 
     Raises:
         ValueError: a cell is empty, or neither a number nor a time.
 
     Example:
-        >>> moments(pl.DataFrame({"t": ["2024-01-02", "2024-01-01 12:00"]}), "t").argsort().tolist()
-        [1, 0]
+        >>> times_of(pl.DataFrame({"t": ["2024-01-02", "2024-01-01 12:00"]}), "t").argsort()
+        array([1, 0])
     """
     cells = frame[column]
-    numbers = cells.cast(pl.Float64, strict=False) if not cells.dtype.is_temporal() else None
-    if numbers is None or (cells.dtype == pl.String and numbers.null_count()):
-        text = plain_text(cells).str.replace("T", " ", literal=True)
-        whole = pl.coalesce(
-            text.str.to_datetime(pattern, time_unit="us", strict=False)
-            for pattern in ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-        )
-        numbers = pl.select(whole).to_series().dt.epoch("us").cast(pl.Float64)
+    if cells.dtype.is_temporal() or cells.dtype.is_numeric():
+        numbers = cells.cast(pl.Float64)
+    else:
+        text = plain_text(cells)
+        numbers = text.cast(pl.Float64, strict=False)
+        if numbers.null_count():
+            numbers = moments(text)
     if numbers.null_count():
         at = numbers.is_null().arg_max() or 0
         raise ValueError(

@@ -16,15 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..notes import note
-from ..schema import GROUP, LABEL, Field, PreparedSchema, Schema
+from ..schema import GROUP, LABEL, PreparedSchema, Schema
 from . import encode
 from .numbering import Vocabulary, number_by_field
+from .numbers import NumberSample, as_numbers, not_too_large
+from .text import as_lists, as_text, kind_of, plain_text, whole_lists
 from .vocabulary import Counter, check_rate, sampled_rows
 
 SPLITS = ("train", "val", "test")
 ROW_GROUP = 1 << 16
 SHARD = 16 * ROW_GROUP
-SAMPLE = 1 << 17
 KINDS = ("integer", "boolean", "datetime")
 
 Blocks = Callable[[], Iterable[tuple[pl.DataFrame, np.ndarray]]]
@@ -131,12 +132,18 @@ def _count(
         for field in schema.fields
         if field.kind in ("categorical", "multi") and not field.buckets
     }
-    samples = {field.name: _Sample(field) for field in schema.fields if field.kind == "numerical"}
+    samples = {
+        field.name: NumberSample(field) for field in schema.fields if field.kind == "numerical"
+    }
     filled = dict.fromkeys(schema.names, False)
     kinds = {f.name: set(KINDS) for f in schema.fields if f.kind in ("categorical", "multi")}
     longer = {f.name: 0 for f in schema.fields if f.is_list}
-    total = read = 0
+    total = read = ones = 0
+    labels: dict[str, None] = {}
     for block in kept():
+        ones += int(block.label.sum())
+        if schema.positive is not None and not ones and len(labels) < 5:
+            labels |= dict.fromkeys(plain_text(block.frame[schema.label]).unique()[:5])
         chosen = np.isin(block.split, list(counted))
         frame, rows = block.frame, block.rows
         total += len(frame)
@@ -146,28 +153,33 @@ def _count(
         for field in schema.fields:
             cells = frame[field.name]
             if field.kind == "numerical":
-                numbers = encode.as_numbers(cells, field, rows, schema=schema)
-                numbers = numbers.drop_nulls()
+                numbers = as_numbers(cells, field, rows, schema=schema)
+                numbers = not_too_large(numbers, field, rows).drop_nulls()
                 samples[field.name].update(numbers.to_numpy())
                 filled[field.name] |= len(numbers) > 0
                 continue
             if field.is_list:
-                whole = encode.whole_lists(cells, field)
+                whole = whole_lists(cells, field)
                 longer[field.name] += int((whole.list.len() > field.max_values).sum() or 0)
-                lists = (
-                    encode.as_lists(cells, field).to_frame("value").with_columns(rows.alias("r"))
-                )
+                lists = as_lists(cells, field).to_frame("value").with_columns(rows.alias("r"))
                 flat = lists.explode("value")
                 values, places = flat["value"], flat["r"]
             else:
-                values, places = encode.as_text(cells, field), rows
+                values, places = as_text(cells, field), rows
             filled[field.name] |= values.null_count() < len(values)
             if kinds.get(field.name):
-                kinds[field.name] &= encode.kind_of(values)
+                kinds[field.name] &= kind_of(values)
             if field.name in counters:
                 values = values.fill_null("") if count_empty else values
                 counters[field.name].update(values, places)
         log(f"counted {total:,} rows")
+    if schema.positive is not None and not ones:
+        raise ValueError(
+            f"label column {schema.label}: no row is {schema.positive!r}, the positive "
+            f"value; it has {', '.join(map(repr, labels)) or 'no rows'}"
+        )
+    if not read:
+        raise ValueError(f"no row is left to train on, of {total:,} with a label")
     empty = [name for name, found in filled.items() if not found]
     if empty:
         raise ValueError(
@@ -177,7 +189,7 @@ def _count(
     for field in schema.fields:
         if field.name in counters and found[field.name] in ("boolean", "datetime"):
             kind = found[field.name]
-            counters[field.name].rename(lambda x, f=field, k=kind: encode.as_text(x, f, k))
+            counters[field.name].rename(lambda x, f=field, k=kind: as_text(x, f, k))
     for name, sample in samples.items():
         sample.warn(name)
     for field in schema.fields:
@@ -189,57 +201,6 @@ def _count(
             )
     ranges = {name: sample.span() for name, sample in samples.items() if sample.span()}
     return counters, ranges, found
-
-
-class _Sample:
-    """Range of a number, and a uniform sample for its quantiles."""
-
-    def __init__(self, field: Field):
-        self.field = field
-        self.low, self.high, self.seen = np.inf, -np.inf, 0
-        self.mean = self.squares = 0.0  # the latter of the distances from the mean
-        self.kept = np.empty(0)
-        self.random = np.random.default_rng(zlib.crc32(field.name.encode()))
-
-    def update(self, numbers: np.ndarray) -> None:
-        if not len(numbers):
-            return
-        self.low, self.high = min(self.low, numbers.min()), max(self.high, numbers.max())
-        before, self.seen = self.seen, self.seen + len(numbers)
-        step = numbers.mean() - self.mean
-        self.mean += step * len(numbers) / self.seen
-        self.squares += numbers.var() * len(numbers) + step**2 * before * len(numbers) / self.seen
-        if self.field.transform == "quantiles":
-            share = len(numbers) / self.seen
-            take = min(len(numbers), max(1, round(SAMPLE * share)))
-            new = self.random.choice(numbers, take, replace=False)
-            old = self.random.permutation(self.kept)[: SAMPLE - take]
-            self.kept = np.concatenate([old, new])
-
-    @property
-    def spread(self) -> float:
-        return float(np.sqrt(self.squares / max(self.seen, 1)))
-
-    def warn(self, name: str) -> None:
-        """Says which numbers are too large or too far apart to train on as they are."""
-        size = max(self.spread, abs(self.mean))
-        if self.field.transform == "none" and size > 1e3:
-            note(
-                f"field {name}: values around {self.mean:.3g}, spread {self.spread:.3g}, as they "
-                "are will hardly train; leave out transform: none",
-            )
-
-    def span(self) -> list[float]:
-        if not self.seen or self.field.transform == "log2":
-            return []
-        if self.field.transform == "standard":
-            return [float(self.mean), self.spread, float(self.low), float(self.high)]
-        if self.field.transform in ("minmax", "none"):
-            return [float(self.low), float(self.high)]
-        if self.field.transform == "quantiles":
-            shares = np.arange(1, self.field.bins) / self.field.bins
-            return np.unique(np.quantile(self.kept, shares)).tolist()
-        return []
 
 
 def _write(
@@ -254,16 +215,17 @@ def _write(
 ) -> PreparedSchema:
     """Second pass: the shards, and what is known of them."""
     writers = [ShardWriter(part / name) for name in SPLITS]
-    ones = total = 0
+    ones, total, weighed = 0, 0, np.zeros(3)
     rare, cells = dict.fromkeys(vocabulary.rare, 0), dict.fromkeys(vocabulary.rare, 0)
     empty = {field.name: 0 for field in schema.fields}
     for block in kept():
         coded = encode.encoded(block.frame, schema, vocabulary, ranges, seed, block.rows, kinds)
         extra = [pl.Series(LABEL, block.label)]
         if schema.group:
-            extra.append(encode.plain_text(block.frame[schema.group]).alias(GROUP))
+            extra.append(plain_text(block.frame[schema.group]).alias(GROUP))
         if schema.weight:
             extra.append(encode.weights(block.frame, schema, block.rows))
+            weighed += np.bincount(block.split, extra[-1].to_numpy(), minlength=3)
         coded = coded.with_columns(extra)
         ones += int(block.label[block.split == 0].sum())
         for name in empty:
@@ -283,6 +245,11 @@ def _write(
     rows = {name: writer.close() for name, writer in zip(SPLITS, writers, strict=True)}
     if not rows["train"]:
         raise ValueError(f"no training rows: the splits have {rows}")
+    for name, weight in zip(SPLITS, weighed, strict=True):
+        if schema.weight and rows[name] and not weight:
+            raise ValueError(
+                f"weight column {schema.weight}: all rows of part {name} have weight 0"
+            )
     (part / "vocabulary").mkdir()
     digest = 0
     for name, table in vocabulary.tables.items():
@@ -370,7 +337,10 @@ def vocabulary_file(folder: str | Path, name: str) -> Path:
         >>> vocabulary_file("p", "price / item").name
         'price%20%2F%20item.parquet'
     """
-    return Path(folder) / "vocabulary" / f"{quote(name, safe='')}.parquet"
+    text = quote(name, safe="")
+    if len(text) > 200:  # than file systems take
+        text = f"{text[:180]}-{zlib.crc32(name.encode()):08x}"
+    return Path(folder) / "vocabulary" / f"{text}.parquet"
 
 
 def load_vocabulary(folder: str | Path, prepared: PreparedSchema) -> Vocabulary:

@@ -119,10 +119,12 @@ def check_shares(shares: Sequence[float]) -> tuple[float, float, float]:
     Raises:
         ValueError: they are not.
     """
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or not shares[0]:
+    numbers = isinstance(shares, list | tuple) and all(isinstance(x, int | float) for x in shares)
+    if not numbers or (
+        len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or not shares[0]
+    ):
         raise ValueError(
-            "split must be three shares that add up to 1, with rows to train on, "
-            f"got {tuple(shares)}"
+            f"split must be three shares that add up to 1, with rows to train on, got {shares}"
         )
     return shares[0], shares[1], shares[2]
 

@@ -1,5 +1,6 @@
 """What is trained: AutoInt and its baselines, with loss, metrics and pictures."""
 
-from .click import AutoIntTask, BaselineTask, ClickTask
+from .click import ClickTask
+from .models import AutoIntTask, BaselineTask
 
 __all__ = ["ClickTask", "AutoIntTask", "BaselineTask"]

@@ -23,7 +23,7 @@ from ..data.module import ClickData
 from ..data.prepare import load_vocabulary
 from ..layout import Layout
 from ..losses import official_log_loss, official_mse
-from ..models import AutoInt, AutoIntConfig, BaselineConfig, Model
+from ..models import AutoInt, Model
 from ..notes import note
 from ..optim import SPARSE, for_processes, make_optimizer
 from ..optim.pair import Name as OptimizerName
@@ -337,74 +337,6 @@ class ClickTask(Task, ABC):
         value = torch.ones(3, layout.slots)
         value[1, ::2] = 0
         return index, value
-
-
-class AutoIntTask(ClickTask):
-    """AutoInt, or AutoInt+ with `deep_widths`.
-
-    Args:
-        config: the network's switches.
-        optimizer, lr, table_lr, table_weight_decay, loss, l2_deep, start_at_base_rate, rare_rate,
-            start, pretrained: as in `ClickTask`.
-    """
-
-    def __init__(
-        self,
-        config: AutoIntConfig = AutoIntConfig(),  # noqa: B008 (frozen)
-        optimizer: OptimizerName = "deferred_adam",
-        lr: float = 1e-3,
-        table_lr: float | None = None,
-        table_weight_decay: float = 0.0,
-        loss: Literal["bce", "official", "mse"] = "bce",
-        l2_deep: float = 0.0,
-        start_at_base_rate: bool = True,
-        rare_rate: float | None = 0.0,
-        start: str | None = None,
-        pretrained: dict[str, str] | None = None,
-    ):
-        super().__init__(
-            optimizer, lr, table_lr, table_weight_decay, loss, l2_deep,
-            start_at_base_rate and config.init == "zero", rare_rate, start, pretrained,
-        )  # fmt: skip
-        self.config = config
-
-    def build(self, layout: Layout, *, sparse: bool) -> Model:
-        """AutoInt."""
-        return self.config.build(layout, sparse=sparse)
-
-
-class BaselineTask(ClickTask):
-    """One of the models AutoInt is compared with.
-
-    Args:
-        config: which, and its sizes.
-        optimizer, lr, table_lr, table_weight_decay, loss, l2_deep, start_at_base_rate, rare_rate,
-            start, pretrained: as in `ClickTask`.
-    """
-
-    def __init__(
-        self,
-        config: BaselineConfig = BaselineConfig(),  # noqa: B008 (frozen)
-        optimizer: OptimizerName = "deferred_adam",
-        lr: float = 1e-3,
-        table_lr: float | None = None,
-        table_weight_decay: float = 0.0,
-        loss: Literal["bce", "official", "mse"] = "bce",
-        l2_deep: float = 0.0,
-        start_at_base_rate: bool = True,
-        rare_rate: float | None = 0.0,
-        start: str | None = None,
-        pretrained: dict[str, str] | None = None,
-    ):
-        super().__init__(
-            optimizer, lr, table_lr, table_weight_decay, loss, l2_deep, start_at_base_rate,
-            rare_rate, start, pretrained,
-        )  # fmt: skip
-        self.config = config
-
-    def build(self, layout: Layout, *, sparse: bool) -> Model:
-        """The baseline."""
-        return self.config.build(layout, sparse=sparse)
 
 
 def rare_cells(prepared: PreparedSchema, rate: float | None) -> tuple[Tensor, Tensor]:

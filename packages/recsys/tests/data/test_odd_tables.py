@@ -1,0 +1,248 @@
+"""Tables as programs and people leave them: read rightly, or refused in a sentence."""
+
+import datetime
+import gzip
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from attn_recsys import Scorer
+from attn_recsys.calibration import Probability
+from attn_recsys.data import TableData
+from attn_recsys.data.prepare import load_vocabulary
+from attn_recsys.models import BaselineConfig
+
+ROWS = 60
+FIELDS = "  user: categorical\n  price: {kind: numerical, missing: zero}\n"
+DAYS = [datetime.datetime(2024, 1, 1 + i % 20, 3, i) for i in range(ROWS)]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def shop(**columns):
+    frame = {
+        "user": [1000 + i % 9 for i in range(ROWS)],
+        "price": [i / 4 for i in range(ROWS)],
+        "bought": [i % 2 for i in range(ROWS)],
+    }
+    return pl.DataFrame(frame | columns)
+
+
+def data(table, fields=FIELDS, label="bought", rest="", file="t.parquet", **options):
+    """The prepared table, of a frame or of the bytes of a file."""
+    if isinstance(table, pl.DataFrame):
+        table.write_parquet(file) if file.endswith("parquet") else table.write_csv(file)
+    elif table is not None:
+        Path(file).write_bytes(table if isinstance(table, bytes) else table.encode())
+    Path("s.yaml").write_text(f"files: {file}\nlabel: {label}\nfields:\n{fields}{rest}", "utf-8")
+    found = TableData("s.yaml", **options)
+    found.prepare_data()
+    found.setup()
+    return found
+
+
+def scorer(found):
+    """With weights that tell every row of the table apart."""
+    torch.manual_seed(0)
+    model = BaselineConfig("lr").build(found.prepared.layout)
+    for part in model.parameters():
+        torch.nn.init.normal_(part)
+    vocabulary = load_vocabulary(found.prepared_folder, found.prepared)
+    return Scorer(model, Probability(), found.prepared, vocabulary)
+
+
+TEXT = "user,price,bought\n" + "".join(f"{i % 9},{i},{i % 2}\n" for i in range(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("table", "file"),
+    [
+        ("\ufeff" + TEXT.replace("\n", "\r\n"), "t.csv"),
+        (TEXT.replace("user", '"user"', 1), "t.csv"),
+        (TEXT.replace("\n", "\n\n", 3), "t.csv"),
+        (TEXT.replace(",", "\t"), "t.tsv"),
+        (gzip.compress(TEXT.encode()), "t.csv.gz"),
+    ],
+    ids=["byte order mark", "quoted name", "empty lines", "tabs", "gzip"],
+)
+def test_text_files_hold_the_same_table(table, file):
+    prepared = data(table, file=file).prepared
+    assert sum(prepared.rows.values()) == ROWS and prepared.kinds == {"user": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "label", "ones"),
+    [
+        (["yes", "no"], "{column: bought, positive: yes}", 0),
+        (["no", "yes"], "{column: bought, positive: no}", 0),
+        (["True", "False"], "{column: bought, positive: true}", 0),
+        (["on", "off"], "{column: bought, positive: off}", 1),
+        ([2, 1], "{column: bought, positive: 2}", 0),
+        ([2.0, 1.0], "{column: bought, positive: 2}", 0),
+        ([2, 1], "{column: bought, positive: 2.0}", 0),
+        (pl.Series(["1", "0"] * (ROWS // 2)).cast(pl.Categorical), "bought", 0),
+        ([b"1", b"0"], "bought", 0),
+    ],
+)
+def test_the_positive_label_is_found_however_it_is_written(labels, label, ones):
+    cells = labels if isinstance(labels, pl.Series) else labels * (ROWS // 2)
+    found = data(shop(bought=cells), label=label, rest="split: [1, 0, 0]\n")
+    [batch] = found.loader("train", shuffle=False)
+    assert batch["label"].tolist() == [1 - ones, ones] * (ROWS // 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([1000 + i % 9 for i in range(ROWS)], [1000.0 + i % 9 for i in range(ROWS)]),
+        ([None if i % 9 == 0 else 1000.0 + i % 9 for i in range(ROWS)],
+         [None if i % 9 == 0 else 1000 + i % 9 for i in range(ROWS)]),
+        ([i % 9 for i in range(ROWS)], [f"+{i % 9}" for i in range(ROWS)]),
+        ([i % 2 == 0 for i in range(ROWS)], [float(i % 2 == 0) for i in range(ROWS)]),
+        (pl.Series([f"{i % 9}.50" for i in range(ROWS)]).cast(pl.Decimal(6, 2)),
+         [f"{i % 9}.5" for i in range(ROWS)]),
+        (pl.Series([f"{i % 9}.00" for i in range(ROWS)]).cast(pl.Decimal(6, 2)),
+         [i % 9 for i in range(ROWS)]),
+        ([b"a%d" % (i % 9) for i in range(ROWS)], [f"a{i % 9}" for i in range(ROWS)]),
+        (pl.Series(DAYS).dt.replace_time_zone("UTC"), [x.isoformat() for x in DAYS]),
+    ],
+)  # fmt: skip
+def test_ids_that_changed_their_type_on_the_way_are_the_same(before, after):
+    model = scorer(data(shop(user=before)))
+    assert len(np.unique(model.score(shop(user=before, price=0.0)))) > 1
+    assert np.array_equal(model.score(shop(user=before)), model.score(shop(user=after)))
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        DAYS,
+        [x.isoformat() for x in DAYS],
+        [f"{x}Z" for x in DAYS],
+        pl.Series([f"{i}.50" for i in range(ROWS)]).cast(pl.Decimal(20, 2)),
+        [datetime.timedelta(hours=i) for i in range(ROWS)],
+        [str(i) for i in range(ROWS)],
+        [i % 2 == 0 for i in range(ROWS)],
+    ],
+)
+def test_numbers_of_any_type_are_numbers(cells):
+    found = data(shop(price=cells), rest="split: [1, 0, 0]\n")
+    [batch] = found.loader("train", shuffle=False)
+    value = batch["value"][:, 1].double()
+    assert abs(value.mean()) < 1e-5 and abs(value.std(correction=0) - 1) < 1e-5
+    huge = shop(price=[1e30] * ROWS)
+    assert np.isfinite(scorer(found).score(huge)).all()
+
+
+@pytest.mark.parametrize("cells", [[["a", "b"]], [[1, 2]], ["a|b"]])
+def test_lists_are_lists_of_any_type(cells):
+    series = pl.Series(cells * ROWS)
+    arrays = series.list.to_array(2) if isinstance(series.dtype, pl.List) else series
+    for column in (series, arrays):
+        found = data(shop(tags=column), FIELDS + "  tags: multi\n")
+        assert found.prepared.layout.sizes[-1] == 3
+    assert scorer(found).score(shop(tags=["a|b"] * ROWS)).shape == (ROWS,)
+
+
+def test_a_folder_names_a_column_of_its_files():
+    for day in (1, 2):
+        Path(f"d/day={day}").mkdir(parents=True)
+        shop().write_parquet(f"d/day={day}/part.parquet")
+    found = data(None, FIELDS + "  day: categorical\n", file="d")
+    assert found.prepared.layout.sizes[-1] == 3 and found.prepared.kinds["day"] == "integer"
+
+
+@pytest.mark.parametrize("name", ["yes", "1", "u" * 300, "a/b", ".."])
+def test_any_name_is_a_column(name):
+    key = f"'{name}'" if name == ".." else name
+    found = data(shop().rename({"user": name}), f"  {key}: categorical\n")
+    assert scorer(found).score([{name: 1003}]).shape == (1,)
+
+
+def test_a_weight_counts_in_what_is_measured(monkeypatch):
+    from attn_recsys import serving
+
+    weight = [float(i % 3) for i in range(ROWS)]
+    model = scorer(data(shop(w=weight), rest="weight: w\n"))
+    monkeypatch.setattr(Scorer, "load", lambda path: model)
+    frame = shop(w=weight).select(pl.all().repeat_by(pl.col("w").cast(pl.Int64)).explode())
+    frame.with_columns(w=1.0).write_parquet("repeated.parquet")
+    once, often = (serving.evaluate("x", file).found for file in ("t.parquet", "repeated.parquet"))
+    for name in ("auc", "pr_auc", "logloss", "normalized_entropy", "calibration_ratio"):
+        assert once[name] == pytest.approx(often[name], rel=1e-6)
+
+
+def test_a_scorer_takes_tables_and_rows_and_nothing_else():
+    pandas = pytest.importorskip("pandas")
+    model, frame = scorer(data(shop())), shop()
+    expected = model.score(frame)
+    for rows in (
+        frame.to_arrow(),
+        pandas.DataFrame(frame.to_dict(as_series=False)),
+        frame.to_dicts(),
+    ):
+        assert np.allclose(model.score(rows), expected)
+    assert model.score([]).shape == (0,)
+    for rows in ({"user": 1, "price": 2}, "t.parquet", frame.lazy()):
+        with pytest.raises(TypeError, match="rows must be a table or a list of mappings, got"):
+            model.score(rows)
+
+
+LONG = shop(tags=[["a"]] * ROWS)
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "said"),
+    [
+        (TEXT.encode("utf-16"), {"file": "t.csv"}, "t.csv is UTF-16 text; save it as UTF-8"),
+        (TEXT.replace("1", "\xe9", 1).encode("latin-1"), {"file": "t.csv"}, "save it as UTF-8"),
+        ("", {"file": "t.csv"}, "t.csv: Empty CSV file"),
+        ("user,price,bought\n", {"file": "t.csv"}, "no row is left to train on"),
+        ("user,price,bought\n1,2,1\n3,4\n", {"file": "t.csv"}, "Expected 3 columns, got 2"),
+        ("{}", {"file": "t.jsonl"}, ".jsonl is not read; save it as CSV, TSV or Parquet"),
+        (TEXT, {"file": "t.csv.gz"}, "t.csv.gz: "),
+        ("garbage", {}, "t.parquet: Parquet"),
+        (shop(), {"rest": "separator: ';;'\n", "file": "t.csv"}, "one ASCII character, got ';;'"),
+        (shop(), {"label": "{column: bought, positive: maybe}"}, "no row is 'maybe'"),
+        (shop(bought=[[1]] * ROWS), {}, "label column bought must hold one value in a cell"),
+        (shop(bought=3), {"label": "{column: bought, above: 3, below: 3}"}, "no row is left"),
+        (shop(), {"label": "[bought]"}, "label must be one name or value"),
+        (shop(user=[{"a": 1}] * ROWS), {}, "must hold one value in a cell, got Struct"),
+        (shop(user=[b"\xff"] * ROWS), {}, "holds bytes that are no UTF-8 text"),
+        (shop(user=[i / 2 for i in range(ROWS)]), {}, "must hold strings or integers, got Float64"),
+        (shop(price=[1e300] * ROWS), {}, "numbers may be as large as 1e+18"),
+        (shop(price=["$1"] * ROWS), {}, "field price has '$1' in row 1, not a number"),
+        (LONG, {"rest": "group: tags\n"}, "column tags must hold one value in a cell"),
+        (shop(w=0.0), {"rest": "weight: w\n"}, "all rows of part train have weight 0"),
+        (shop(at=5), {"rest": "time: at\n"}, "no row is left to train on"),
+        (shop(), {"rest": "split: abc\n"}, "split must be three shares"),
+        (shop(), {"fields": "  null: categorical\n"}, "a name like null stands in quotes"),
+        (shop(), {"fields": "  user: {kind: categorical, min_count: true}\n"}, "min_count must be"),
+        (shop(), {"fields": "  user: {kind: categorical, buckets: 9999999999}\n"}, "below 2^31"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_said(table, options, said):
+    with pytest.raises(ValueError) as error:
+        data(table, **options)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keep", "said"),
+    [(["row"], "row is a column that the output has itself"), (["tags"], "write a .parquet file")],
+)
+def test_columns_that_cannot_be_kept_are_refused(monkeypatch, keep, said):
+    from attn_recsys import serving
+
+    model = scorer(data(LONG.with_columns(row=1)))
+    monkeypatch.setattr(Scorer, "load", lambda path: model)
+    with pytest.raises(ValueError, match=said):
+        serving.predict_files("x", "t.parquet", "out.csv", keep=keep)
+    serving.predict_files("x", "t.parquet", "out.parquet", keep=["user", "user", "tags"])
+    assert pl.read_parquet("out.parquet").columns == ["row", "user", "tags", "probability"]
