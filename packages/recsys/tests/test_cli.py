@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shlex
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import polars as pl
 import pytest
 import torch
 
-from attn_recsys import cli
+from attn_recsys import Scorer, cli
 from attn_recsys.tasks import ClickTask
 from core_attn.training import opened
 
@@ -102,6 +104,43 @@ def test_a_table_of_ones_own_trains_scores_exports_and_reports(trained, table, m
     torch.testing.assert_close(
         torch.from_numpy(session.run(None, feed)[0]), expected, atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.onnx.*")
+def test_the_twenty_lines_of_the_readme(table, tmp_path, monkeypatch):
+    """Exactly they: on one machine, on another that has the checkpoint alone, on the next day."""
+    section = README.read_text().split("## Your own table, in twenty lines")[1].split("\n## ")[0]
+    lines = [x for x in section.split("```")[1::2]]
+    count = sum(len([y for y in x.splitlines()[1:] if y.strip()]) for x in lines)
+    assert count <= 20
+    stick, other = tmp_path / "stick", tmp_path / "other"
+    stick.mkdir()
+    other.mkdir()
+    table.drop("bought").write_parquet(other / "more.parquet")
+    table.write_csv(other / "labelled.csv")
+    tuesday = table.with_columns(user=pl.concat_str("user", pl.lit("b")))
+    tuesday.write_parquet(other / "tuesday.parquet")
+    for block in lines[1:]:
+        kind, _, text = block.partition("\n")
+        if kind == "python":
+            exec(compile(text, "README.md", "exec"), scope := {})
+            assert scope["scorer"].score(table).shape == (len(table),)
+            continue
+        for line in text.strip().splitlines():
+            name, *words = shlex.split(line)
+            if name == "cp":
+                shutil.copy(words[0], stick / "shop.ckpt")
+                shutil.copy(stick / "shop.ckpt", other)
+                for path in (tmp_path / "runs", tmp_path / "cache"):
+                    shutil.rmtree(path)
+                for file in ("shop.csv", "shop.yaml"):
+                    (tmp_path / file).unlink()
+                monkeypatch.chdir(other)
+            else:
+                assert run(monkeypatch, *words) == 0, line
+    assert pl.read_csv("clicks.csv").columns == ["row", "user", "item", "probability"]
+    [second] = Path("runs/table-autoint").glob("version_*/best.ckpt")
+    assert "u3b" in set(Scorer.load(second).vocabulary.tables["user"]["value"])
 
 
 def test_a_calibration_is_kept_in_the_checkpoint_until_training_goes_on(trained, monkeypatch):

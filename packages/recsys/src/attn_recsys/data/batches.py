@@ -47,7 +47,8 @@ class ShardDataset(Stream):
 
     Every process reads the same rows in the same order and takes its share of each batch, so that
     n processes with batch size b see what one sees with n * b. In training their shares are equal:
-    of a worker's last batch so many rows are left out that they are. Otherwise every row counts.
+    of a worker's last batch so many rows are left out that they are. Otherwise every row counts,
+    and a process for which none is left gives a last batch without rows, so that all give as many.
 
     Args:
         folder: with part-*.parquet.
@@ -104,7 +105,7 @@ class ShardDataset(Stream):
         """Batches of an epoch that one worker of this process gives."""
         rows = sum(group.rows for group in self.dealt(worker, workers))
         full, rest = divmod(rows, self.batch_size * self.world)
-        return full + (len(self._share(rest)) > 0 and not self.drop_last)
+        return full + (self._is_one(rest) and not self.drop_last)
 
     def batches(self, workers: int) -> int:
         """Batches of an epoch in this process; in training as many in every process."""
@@ -115,6 +116,10 @@ class ShardDataset(Stream):
         if self.shuffle:
             rows -= rows % self.world
         return range(self.rank, rows, self.world)
+
+    def _is_one(self, rows: int) -> bool:
+        """Whether so many rows over all processes are a batch."""
+        return rows >= (self.world if self.shuffle else 1)
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
@@ -164,7 +169,7 @@ class ShardDataset(Stream):
                 if not carried:
                     yield self._mine(batch)
             skip = 0
-        if carried is not None and not self.drop_last and self._share(len(carried["label"])):
+        if carried is not None and not self.drop_last and self._is_one(len(carried["label"])):
             yield self._mine(carried)
 
     def _mine(self, batch: Batch) -> Batch:

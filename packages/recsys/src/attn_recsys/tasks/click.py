@@ -54,6 +54,8 @@ class ClickTask(Task, ABC):
             that checkpoint's vocabularies (`extends` of `TableData`).
         pretrained: for a field, a Parquet file with the columns `id` and `vector`, from which the
             table rows of its values start in a new run; longer vectors are reduced to `dim`.
+        tables: "copied" to every process, or dealt out to them by "torchrec", for tables larger
+            than one device; in one process that is the same.
     """
 
     monitor = "val/logloss"
@@ -71,8 +73,10 @@ class ClickTask(Task, ABC):
         rare_rate: float | None = 0.0,
         start: str | None = None,
         pretrained: dict[str, str] | None = None,
+        tables: Literal["copied", "torchrec"] = "copied",
     ):
         super().__init__()
+        self.tables, self._sharded = tables, {}
         self.start, self.pretrained = start, pretrained
         self._moments: list[dict[str, Any]] = []
         if rare_rate is not None and not 0 <= rare_rate < 1:
@@ -119,6 +123,11 @@ class ClickTask(Task, ABC):
                 start_from_vectors(self.model, self.pretrained, vocabulary, self.prepared)
             if self.start is not None and fits:
                 self._start_warm(self.start)
+            if self.tables == "torchrec" and self.trainer.world_size > 1:
+                from ..sharding import ignored_by_ddp, shard_tables
+
+                self._sharded = shard_tables(self.model)
+                ignored_by_ddp(self, [f"model.{name}" for name in self._sharded])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the schema, from which the network is built again, and the calibration if any."""
@@ -129,6 +138,8 @@ class ClickTask(Task, ABC):
             checkpoint["vocabulary"] = tables
         if self.probability.calibrator is not None:
             checkpoint["calibration"] = json.dumps(self.probability.calibrator.to_dict())
+        for table in self._sharded.values():
+            checkpoint["optimizer_states"] = table.whole_states(checkpoint["optimizer_states"])
 
     def _tables(self) -> dict[str, Tensor] | None:
         """The vocabularies; where they are too large for a checkpoint they are put beside it."""
@@ -158,6 +169,8 @@ class ClickTask(Task, ABC):
             self.prepared.check_same(stored.hash, "the checkpoint")
         if "calibration" in checkpoint:
             self.probability.calibrator = calibrator_from(json.loads(checkpoint["calibration"]))
+        for table in self._sharded.values():
+            checkpoint["optimizer_states"] = table.own_states(checkpoint["optimizer_states"])
 
     def _build(self, prepared: PreparedSchema) -> None:
         model = self.build(prepared.layout, sparse=self.optimizer_name in SPARSE)

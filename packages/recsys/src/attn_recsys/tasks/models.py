@@ -14,7 +14,7 @@ class AutoIntTask(ClickTask):
     Args:
         config: the network's switches.
         optimizer, lr, table_lr, table_weight_decay, loss, l2_deep, start_at_base_rate, rare_rate,
-            start, pretrained: as in `ClickTask`.
+            start, pretrained, tables: as in `ClickTask`.
     """
 
     def __init__(
@@ -30,10 +30,11 @@ class AutoIntTask(ClickTask):
         rare_rate: float | None = 0.0,
         start: str | None = None,
         pretrained: dict[str, str] | None = None,
+        tables: Literal["copied", "torchrec"] = "copied",
     ):
         super().__init__(
             optimizer, lr, table_lr, table_weight_decay, loss, l2_deep,
-            start_at_base_rate and config.init == "zero", rare_rate, start, pretrained,
+            start_at_base_rate and config.init == "zero", rare_rate, start, pretrained, tables,
         )  # fmt: skip
         self.config = config
 
@@ -48,7 +49,7 @@ class BaselineTask(ClickTask):
     Args:
         config: which, and its sizes.
         optimizer, lr, table_lr, table_weight_decay, loss, l2_deep, start_at_base_rate, rare_rate,
-            start, pretrained: as in `ClickTask`.
+            start, pretrained, tables: as in `ClickTask`.
     """
 
     def __init__(
@@ -64,10 +65,11 @@ class BaselineTask(ClickTask):
         rare_rate: float | None = 0.0,
         start: str | None = None,
         pretrained: dict[str, str] | None = None,
+        tables: Literal["copied", "torchrec"] = "copied",
     ):
         super().__init__(
             optimizer, lr, table_lr, table_weight_decay, loss, l2_deep, start_at_base_rate,
-            rare_rate, start, pretrained,
+            rare_rate, start, pretrained, tables,
         )  # fmt: skip
         self.config = config
 
