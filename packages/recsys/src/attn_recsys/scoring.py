@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from core_attn.training.files import read_checkpoint
 
+from . import single
 from .calibration import Probability, calibrator_from
 from .data.batches import Batch, to_batch
 from .data.encode import encoded
@@ -195,6 +197,8 @@ class Scorer:
             )
         elif not rows:
             return np.empty(0, np.float32)
+        elif len(rows) <= single.ROWS and self.single and (few := self.single.batch(rows)):
+            return self.probabilities(few, batch_size).numpy()
         else:
             columns = {name: [row.get(name) for row in rows] for name in self.prepared.schema.names}
             absent = [name for name in columns if not any(name in row for row in rows)]
@@ -206,6 +210,13 @@ class Scorer:
             there = ", ".join(frame.columns)
             raise ValueError(f"column {', '.join(missing)} missing; there are {there}")
         return self.probabilities(self.batch(self.coded(frame)), batch_size).numpy()
+
+    @cached_property
+    def single(self) -> single.Single | None:
+        """Encodes a few rows without tables; None where the vocabularies are too large for it."""
+        if sum(map(len, self.vocabulary.tables.values())) > single.VALUES:
+            return None
+        return single.Single(self.prepared, self.vocabulary)
 
     def coded(self, frame: pl.DataFrame, start: int = 0) -> pl.DataFrame:
         """Table rows and numbers of the cells; `start` is the first row's number, for messages."""

@@ -48,10 +48,9 @@ class ShardedTable:
             whole, {"table": row_wise()}, local_size=world, world_size=world,
             device_type=full.device.type,
         )  # fmt: skip
-        env = ShardingEnv.from_process_group(distributed.group.WORLD)
-        self.module: Any = shard(
-            whole, plan, env=env, device=full.device, sharder=EmbeddingBagCollectionSharder()
-        )
+        sharder: Any = EmbeddingBagCollectionSharder()
+        env = ShardingEnv.from_process_group(distributed.distributed_c10d._get_default_group())
+        self.module: Any = shard(whole, plan, env=env, device=full.device, sharder=sharder)
         self.jagged, self.rows = KeyedJaggedTensor, rows
         [self.weight] = self.module.parameters()
         [table] = self.module.state_dict().values()

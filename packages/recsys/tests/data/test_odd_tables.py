@@ -246,3 +246,28 @@ def test_columns_that_cannot_be_kept_are_refused(monkeypatch, keep, said):
         serving.predict_files("x", "t.parquet", "out.csv", keep=keep)
     serving.predict_files("x", "t.parquet", "out.parquet", keep=["user", "user", "tags"])
     assert pl.read_parquet("out.parquet").columns == ["row", "user", "tags", "probability"]
+
+
+@pytest.mark.parametrize("transform", ["standard", "none", "log2", "minmax", "quantiles"])
+@pytest.mark.parametrize("missing", ["zero", "learned"])
+def test_a_row_alone_is_scored_as_in_a_table(transform, missing):
+    frame = shop(
+        item=[f" i{i % 5} " if i % 7 else "" for i in range(ROWS)],
+        tags=["|".join(f"t{j}" for j in range(i % 4)) for i in range(ROWS)],
+        seen=[[f"i{j}" for j in range(i % 5)] for i in range(ROWS)],
+        flag=[i % 2 == 0 for i in range(ROWS)],
+        price=[None if i % 6 == 0 else i - 7.5 for i in range(ROWS)],
+    )
+    fields = (
+        f"  user: categorical\n  item: {{kind: categorical, missing: {missing}}}\n"
+        f"  price: {{kind: numerical, transform: {transform}, missing: {missing}}}\n"
+        "  tags: {kind: multi, max_values: 2, keep: last}\n"
+        "  seen: {kind: sequence, target: item, max_values: 3}\n"
+    )
+    model = scorer(data(frame, fields))
+    expected = model.score(frame)
+    rows = frame.to_dicts()
+    assert model.single.batch(rows[:1]) is not None
+    assert np.allclose([model.score([row])[0] for row in rows], expected, atol=1e-6)
+    strange = {"user": 1003.0, "item": b"i1", "price": "3", "tags": None, "seen": []}
+    assert model.single.batch([strange]) is None and model.score([strange]).shape == (1,)

@@ -142,6 +142,9 @@ def _looked_up(
         buckets = size - (field.vocabulary in vocabulary.missing)
         return stable_hash(values, buckets, seed) + first
     table = vocabulary.tables[field.vocabulary]
+    if len(table) > 4 * len(values):  # so that what is built is as small as the block
+        met = pl.DataFrame({"value": values.unique()})
+        table = table.join(met, on="value", how="semi")
     found = pl.DataFrame({"value": values, "row": rows}).join(
         table, on="value", how="left", maintain_order="left"
     )

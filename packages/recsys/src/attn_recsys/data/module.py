@@ -16,6 +16,7 @@ from pytorch_lightning import LightningDataModule
 
 from core_attn.training.data import StreamLoader
 
+from ..notes import note
 from ..schema import PreparedSchema, Schema, read_yaml
 from .batches import Batch, ShardDataset
 from .blocks import find_files, read_blocks
@@ -145,7 +146,7 @@ class TableData(ClickData):
 
     Args:
         schema: a YAML file with `label` and `fields`, and perhaps `files`, `split`, `time` and
-            `separator`.
+            `separator`; where it is missing, what `extends` was trained with.
         files: paths, folders or glob patterns of the table, if the schema does not name them.
         val_files: a table of its own for validation; else rows are split off `files`.
         test_files: likewise for the test.
@@ -169,8 +170,15 @@ class TableData(ClickData):
 
     def __post_init__(self):
         super().__post_init__()
-        content = read_yaml(self.schema)
-        self.table = Schema.read(self.schema)
+        content: dict[str, Any] = {}
+        if self.extends is not None and not Path(self.schema).expanduser().is_file():
+            from ..scoring import Scorer
+
+            before = Scorer.load(self.extends).prepared
+            self.table, content = before.schema, {"separator": before.separator}
+            note(f"schema file {self.schema} is not here: that of {self.extends} is taken")
+        else:
+            content, self.table = read_yaml(self.schema), Schema.read(self.schema)
         beside = Path(self.schema).expanduser().parent
         named = content.get("files", [])
         named = [named] if isinstance(named, str) else named

@@ -344,10 +344,23 @@ def vocabulary_file(folder: str | Path, name: str) -> Path:
 
 
 def load_vocabulary(folder: str | Path, prepared: PreparedSchema) -> Vocabulary:
-    """Reads the vocabularies of a prepared folder, to encode further rows the same way."""
+    """Reads the vocabularies of a prepared folder, to encode further rows the same way.
+
+    Those that `map_vocabulary` wrote stay in their files, of which memory maps what is read.
+    """
     tables = {}
     for name in prepared.schema.names:
         path = vocabulary_file(folder, name)
-        if path.is_file():
+        if (mapped := path.with_suffix(".arrow")).is_file():
+            tables[name] = pl.read_ipc(mapped, memory_map=True)
+        elif path.is_file():
             tables[name] = pl.read_parquet(path)
     return Vocabulary(tables, prepared.rare, prepared.missing, prepared.layout, prepared.features)
+
+
+def map_vocabulary(folder: str | Path, target: str | Path) -> None:
+    """Writes the vocabularies of a prepared folder into another, so that memory can map them."""
+    to = Path(target) / "vocabulary"
+    to.mkdir(parents=True, exist_ok=True)
+    for path in (Path(folder) / "vocabulary").glob("*.parquet"):
+        pl.scan_parquet(path).sink_ipc(to / f"{path.stem}.arrow", compression="uncompressed")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from .. import metrics
 from ..calibration import Probability, Served, calibrator_from
 from ..data.batches import Batch
 from ..data.module import ClickData
-from ..data.prepare import load_vocabulary
+from ..data.prepare import load_vocabulary, map_vocabulary
 from ..layout import Layout
 from ..losses import official_log_loss, official_mse
 from ..models import AutoInt, Model
@@ -151,8 +150,7 @@ class ClickTask(Task, ABC):
             beside = [x.path.parent for x in callbacks if isinstance(x, LastCheckpoint)]
             large = self.prepared.rare and not self._packed
             if large and beside and self.trainer.is_global_zero:
-                target = tables_beside(beside[0], self.prepared)
-                shutil.copytree(folder / "vocabulary", target / "vocabulary", dirs_exist_ok=True)
+                map_vocabulary(folder, tables_beside(beside[0], self.prepared))
         small = self._packed or not self.prepared.rare
         return self._packed if small else None
 
