@@ -99,6 +99,8 @@ def predict(
     separator: str | None = None,
     allow_unseen: bool = False,
     batch_size: int = 8192,
+    null_values: list[str] | None = None,
+    decimal_comma: bool | None = None,
 ) -> None:
     """Stream rows of Parquet, CSV or TSV files through a checkpoint into a table.
 
@@ -112,12 +114,14 @@ def predict(
         separator: between cells of text files; by default that of the training files.
         allow_unseen: score also where no value of a field was seen in training.
         batch_size: rows scored at once.
+        null_values: spellings of an empty cell in text files; by default those of training.
+        decimal_comma: whether numbers there are written 3,5; by default as in training.
     """
     from .serving import predict_files
 
     rows, seconds, notes = predict_files(
         ckpt, input, output, batch_size=batch_size, keep=keep, separator=separator,
-        allow_unseen=allow_unseen,
+        allow_unseen=allow_unseen, null_values=null_values, decimal_comma=decimal_comma,
     )  # fmt: skip
     print(f"{output}: {rows:,} rows, {rows / max(seconds, 1e-9):,.0f} a second")
     for line in notes:
@@ -131,6 +135,8 @@ def evaluate(
     group: str | None = None,
     slice: str | None = None,
     at: list[int] = [5, 10],  # noqa: B006 (the parser copies it)
+    null_values: list[str] | None = None,
+    decimal_comma: bool | None = None,
 ) -> None:
     """Measure a checkpoint on a new labelled file.
 
@@ -143,14 +149,17 @@ def evaluate(
             reciprocal rank of each group's first rows; by default the schema's group.
         slice: a column, for whose most frequent values the metrics are shown apart.
         at: how many of a group's first rows count for NDCG and reciprocal rank.
+        null_values: spellings of an empty cell in text files; by default those of training.
+        decimal_comma: whether numbers there are written 3,5; by default as in training.
     """
     import polars as pl
 
     from .serving import evaluate as measured
 
     rows, found, slices, notes = measured(
-        ckpt, input, separator, group=group, slice_by=slice, cutoffs=at
-    )
+        ckpt, input, separator, group=group, slice_by=slice, cutoffs=at,
+        null_values=null_values, decimal_comma=decimal_comma,
+    )  # fmt: skip
     print(f"{rows:,} rows")
     for name, value in found.items():
         print(f"{name:<20} {value:.5f}")

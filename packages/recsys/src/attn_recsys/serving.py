@@ -1,5 +1,6 @@
 """Scoring and measuring of files, calibration, export with the tables, and latency."""
 
+import dataclasses
 import json
 import shutil
 import time
@@ -86,6 +87,23 @@ class Output:
             self.part.unlink(missing_ok=True)
 
 
+def _opened(
+    ckpt: str | Path,
+    separator: str | None,
+    null_values: Sequence[str] | None,
+    decimal_comma: bool | None,
+) -> Scorer:
+    """A scorer that reads text files as in training, but for what is said."""
+    scorer = Scorer.load(ckpt)
+    said: dict[str, Any] = {"null_values": null_values, "decimal_comma": decimal_comma}
+    said = {name: value for name, value in said.items() if value is not None}
+    schema = dataclasses.replace(scorer.prepared.schema, **said)
+    scorer.prepared = dataclasses.replace(
+        scorer.prepared, schema=schema, separator=separator or scorer.prepared.separator
+    )
+    return scorer
+
+
 def predict_files(
     ckpt: str | Path,
     files: str | Sequence[str],
@@ -95,6 +113,8 @@ def predict_files(
     keep: Sequence[str] = (),
     separator: str | None = None,
     allow_unseen: bool = False,
+    null_values: Sequence[str] | None = None,
+    decimal_comma: bool | None = None,
 ) -> tuple[int, float, list[str]]:
     """Streams rows through a checkpoint; memory does not grow with the files.
 
@@ -108,6 +128,8 @@ def predict_files(
         keep: columns that are copied.
         separator: between cells of text files; that of the training files if None.
         allow_unseen: whether a field may hold no value that was seen in training.
+        null_values: spellings of an empty cell in text files; those of the schema if None.
+        decimal_comma: whether numbers there are written 3,5; as in the schema if None.
 
     Returns:
         Rows, seconds, and what in the rows is not as it was in training.
@@ -115,7 +137,7 @@ def predict_files(
     Raises:
         ValueError: a cell that does not fit its field, or a field whose values are all unseen.
     """
-    scorer, writer = Scorer.load(ckpt), Output(output)
+    scorer, writer = _opened(ckpt, separator, null_values, decimal_comma), Output(output)
     keep = list(dict.fromkeys(keep))
     if taken := {"row", "probability"} & set(keep):
         raise ValueError(f"keep: {', '.join(sorted(taken))} is a column that the output has itself")
@@ -126,7 +148,7 @@ def predict_files(
         for frame in read_blocks(
             files,
             columns,
-            separator=separator or scorer.prepared.separator,
+            separator=scorer.prepared.separator,
             null_values=schema.null_values,
         ):
             if writer.is_text and (lists := [n for n in keep if frame[n].dtype.is_nested()]):
@@ -176,6 +198,8 @@ def evaluate(
     slice_by: str | None = None,
     cutoffs: Sequence[int] = (5, 10),
     most: int = 20,
+    null_values: Sequence[str] | None = None,
+    decimal_comma: bool | None = None,
 ) -> Measured:
     """Measures a checkpoint on labelled files.
 
@@ -187,15 +211,17 @@ def evaluate(
         slice_by: a column, for each of whose values is measured apart.
         cutoffs: rows of each group that count for NDCG and reciprocal rank.
         most: so many slices at most.
+        null_values: spellings of an empty cell in text files; those of the schema if None.
+        decimal_comma: whether numbers there are written 3,5; as in the schema if None.
 
     Raises:
         ValueError: a cell or label that does not fit, or no rows.
     """
-    scorer = Scorer.load(ckpt)
+    scorer = _opened(ckpt, separator, null_values, decimal_comma)
     group = group or scorer.prepared.schema.group
     schema = scorer.prepared.schema
     columns = [name for name in (group, slice_by, schema.weight) if name is not None]
-    labels, logits, met, beside = _label_and_logits(scorer, files, separator, columns)
+    labels, logits, met, beside = _label_and_logits(scorer, files, columns)
     calibrator = scorer.probability.calibrator
     p = (logits.sigmoid() if calibrator is None else calibrator(logits)).double().numpy()
     weight = None
@@ -267,7 +293,7 @@ def _held_out(
     ckpt: str, files: str | Sequence[str] | None
 ) -> Iterable[tuple[str, np.ndarray, Tensor]]:
     if files is not None:
-        labels, logits, *_ = _label_and_logits(Scorer.load(ckpt), files, None)
+        labels, logits, *_ = _label_and_logits(Scorer.load(ckpt), files)
         yield "held out", labels, logits
         return
     from core_attn.training import opened
@@ -294,7 +320,6 @@ def _held_out(
 def _label_and_logits(
     scorer: Scorer,
     files: str | Sequence[str],
-    separator: str | None,
     beside: Sequence[str] = (),
 ) -> tuple[np.ndarray, Tensor, Met, pl.DataFrame]:
     """Labels and log odds of the labelled rows, and their columns `beside`."""
@@ -304,7 +329,7 @@ def _label_and_logits(
     for frame in read_blocks(
         files,
         list(dict.fromkeys([*schema.names, schema.label, *beside])),
-        separator=separator or prepared.separator,
+        separator=prepared.separator,
         null_values=schema.null_values,
     ):
         label = encode.labels(frame, schema, start)

@@ -271,3 +271,20 @@ def test_a_row_alone_is_scored_as_in_a_table(transform, missing):
     assert np.allclose([model.score([row])[0] for row in rows], expected, atol=1e-6)
     strange = {"user": 1003.0, "item": b"i1", "price": "3", "tags": None, "seen": []}
     assert model.single.batch([strange]) is None and model.score([strange]).shape == (1,)
+
+
+def test_a_new_file_may_be_written_otherwise_than_the_training_table(monkeypatch):
+    from attn_recsys import serving
+
+    model = scorer(data(TEXT, file="t.csv"))
+    monkeypatch.setattr(Scorer, "load", lambda path: model)
+    serving.predict_files("x", "t.csv", "one.csv")
+    other = TEXT.replace("\n0,", "\n-,").replace(",", ";").replace("1;", "1,0;")
+    Path("other.csv").write_text(other)
+    with pytest.raises(ValueError, match="other.csv: "):
+        serving.predict_files("x", "other.csv", "two.csv")
+    options = {"separator": ";", "null_values": ["-"], "decimal_comma": True}
+    serving.predict_files("x", "other.csv", "two.csv", **options)
+    one, two = (pl.read_csv(f"{name}.csv")["probability"] for name in ("one", "two"))
+    rows = np.arange(ROWS) % 9 > 1  # whose user was not rewritten
+    assert np.allclose(one.filter(pl.Series(rows)), two.filter(pl.Series(rows)))
