@@ -352,7 +352,8 @@ def load_vocabulary(folder: str | Path, prepared: PreparedSchema) -> Vocabulary:
     for name in prepared.schema.names:
         path = vocabulary_file(folder, name)
         if (mapped := path.with_suffix(".arrow")).is_file():
-            tables[name] = pl.read_ipc(mapped, memory_map=True)
+            whole = pa.ipc.open_file(pa.memory_map(str(mapped))).read_all()
+            tables[name] = pl.DataFrame(pl.from_arrow(whole))
         elif path.is_file():
             tables[name] = pl.read_parquet(path)
     return Vocabulary(tables, prepared.rare, prepared.missing, prepared.layout, prepared.features)
