@@ -20,7 +20,7 @@ class Outcome:
         feature: what the classifier reads, as the normalized class token; None where there is none.
     """
 
-    output: Float[Tensor, "samples *rest"]
+    output: Float[Tensor, " samples *rest"]
     feature: Float[Tensor, "samples dim"] | None = None
 
     @staticmethod
@@ -102,7 +102,7 @@ def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def bootstrap(
-    values: Float[Tensor, "samples *rest"], *, resamples: int = 1000, seed: int = 0
+    values: Float[Tensor, " samples *rest"], *, resamples: int = 1000, seed: int = 0
 ) -> tuple[Float[Tensor, "*rest"], Float[Tensor, "*rest"]]:
     """The 95 % interval of the mean over samples, by resampling them.
 

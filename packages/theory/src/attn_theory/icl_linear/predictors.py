@@ -10,8 +10,8 @@ from .data import Prompts
 
 
 def softmax_heads(
-    prompts: Prompts, omega: Float[Tensor, "heads"], mu: Float[Tensor, "heads"]
-) -> Float[Tensor, "batch"]:
+    prompts: Prompts, omega: Float[Tensor, " heads"], mu: Float[Tensor, " heads"]
+) -> Float[Tensor, " batch"]:
     """The structured model sum_h mu_h <y, softmax(omega_h X x_q)>.
 
     Args:
@@ -31,7 +31,7 @@ def softmax_heads(
     return smoothers(prompts, omega) @ mu
 
 
-def smoothers(prompts: Prompts, omega: Float[Tensor, "heads"]) -> Float[Tensor, "batch heads"]:
+def smoothers(prompts: Prompts, omega: Float[Tensor, " heads"]) -> Float[Tensor, "batch heads"]:
     """<y, softmax(omega_h X x_q)> of each head; the scores X x_q are computed once for all.
 
     Args:
@@ -66,7 +66,7 @@ def read_labels(
     return attention(asked.unsqueeze(1), keys, values, scale=1.0)[:, 0]
 
 
-def gradient_step(prompts: Prompts, *, debiased: bool = False) -> Float[Tensor, "batch"]:
+def gradient_step(prompts: Prompts, *, debiased: bool = False) -> Float[Tensor, " batch"]:
     """(1/n) sum_l y_l <x_l, x_q>, the covariates centred on their mean where debiased.
 
     Args:
@@ -91,7 +91,7 @@ def _scores(prompts: Prompts) -> Float[Tensor, "batch length"]:
 
 def ridge(
     prompts: Prompts, penalty: float
-) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]:
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     """Ridge predictions, and x_q^T (X^T X + penalty I)^-1 x_q.
 
     With penalty = noise * d the first is Bayes-optimal and the second, times the noise, is the

@@ -34,7 +34,7 @@ def edge_attention(
     k: Float[Tensor, "edges heads dim"],
     v: Float[Tensor, "edges heads v_dim"],
     direction: Float[Tensor, "edges 3"],
-    offsets: Int[Tensor, "atoms_and_one"],
+    offsets: Int[Tensor, " atoms_and_one"],
     *,
     degrees: Sequence[int] | None = None,
     bias: Float[Tensor, " edges"] | None = None,
@@ -53,8 +53,8 @@ def edge_attention(
     without making them (2l + 1) times as wide. An edge of direction zero, as an atom's with itself,
     has no angle: only its channels of degree 0 count.
 
-    On a CPU a kernel in C does the work in float32, on a GPU one in Triton, first and second
-    derivatives included.
+    On a CPU a kernel in C does the work in float32, first and second derivatives included. There is
+    one in Triton too, which runs on a GPU where `use_backend("triton")` asks for it.
 
     Args:
         q: queries of all edges, or of one per atom with `first_only`.

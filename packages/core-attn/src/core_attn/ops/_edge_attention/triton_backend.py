@@ -34,10 +34,10 @@ def refuses(call: EdgeCall) -> str | None:
 
 
 def reluctant(call: EdgeCall) -> str | None:
-    """It leaves exports, and CPUs under the interpreter, to others."""
+    """It runs where it is asked for: its second pass spills, and no GPU has timed it yet."""
     if torch.compiler.is_exporting():
         return "exports are left to torch's own operators"
-    return interpreted(call.q)
+    return interpreted(call.q) or "its second derivatives spill registers; not timed on a GPU yet"
 
 
 def _solve(number: int, q: Tensor, *arguments: Any, **tensors: Any) -> None:
