@@ -55,7 +55,7 @@ def kept_signs(
         ValueError: more than a million states even with 15 nodes, as from K = 5 on.
 
     Example:
-        >>> kept_signs(1, 0.5, 1)[1].tolist()
+        >>> kept_signs(1, 0.5, 1)[1].round(9).tolist()
         [0.25, 0.75]
     """
     kept = np.arange(examples + 1)
