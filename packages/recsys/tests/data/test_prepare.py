@@ -110,7 +110,7 @@ def test_multi_valued_cells_keep_their_values_and_an_empty_one_is_null_and_count
         (Field("I3", "numerical"), ["1", "nan", "2"], "I3 has nan in row 1; set missing='zero'"),
         (Field("I3", "numerical"), ["1", "2", "x7"], "I3 has 'x7' in row 2, not a number"),
         (Field("c"), ["", "", ""], "field c: empty in every counted row"),
-        (Field("c"), [1.0, 2.0, 3.0], "must hold strings or integers, got Float64"),
+        (Field("c"), [1.0, 2.5, 3.0], "must hold strings or integers, got Float64"),
     ],
 )
 def test_bad_cells_are_refused(tmp_path, field, cells, message):
