@@ -202,9 +202,9 @@ def by_distance(x: Float[Tensor, "*batch queries keys"]) -> Float[Tensor, "*batc
 
     Example:
         >>> import torch
-        >>> by_distance(torch.tensor([[2, 1, 0], [2, 1, 0]]))
-        tensor([[1, 0, 2],
-                [2, 1, 0]])
+        >>> by_distance(torch.tensor([[2.0, 1.0, 0.0], [2.0, 1.0, 0.0]]))
+        tensor([[1., 0., 2.],
+                [2., 1., 0.]])
     """
     queries, keys = x.shape[-2:]
     if keys == 1:
