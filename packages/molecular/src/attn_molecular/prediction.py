@@ -6,7 +6,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from .calculator import DTYPES, Source, has_volume, ready
+from .calculator import Source, has_volume, ready
 from .graph import Batch
 
 __all__ = ["fill_by_atoms", "predict"]
@@ -43,8 +43,6 @@ def predict(
         >>> methane.get_forces().shape
         (5, 3)
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
     potential = ready(source, device, dtype)
     results: list[Atoms] = []
     for chosen in fill_by_atoms([len(atoms) for atoms in structures], batch_atoms):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from core_attn.training.files import read_checkpoint
 
-from . import single
+from . import few_rows
 from .calibration import Probability, calibrator_from
 from .data.batches import Batch, to_batch
 from .data.encode import encoded
@@ -197,7 +197,7 @@ class Scorer:
             )
         elif not rows:
             return np.empty(0, np.float32)
-        elif len(rows) <= single.ROWS and self.single and (few := self.single.batch(rows)):
+        elif len(rows) <= few_rows.ROWS and self.few and (few := self.few.batch(rows)):
             return self.probabilities(few, batch_size).numpy()
         else:
             columns = {name: [row.get(name) for row in rows] for name in self.prepared.schema.names}
@@ -212,11 +212,11 @@ class Scorer:
         return self.probabilities(self.batch(self.coded(frame)), batch_size).numpy()
 
     @cached_property
-    def single(self) -> single.Single | None:
+    def few(self) -> few_rows.FewRows | None:
         """Encodes a few rows without tables; None where the vocabularies are too large for it."""
-        if sum(map(len, self.vocabulary.tables.values())) > single.VALUES:
+        if sum(map(len, self.vocabulary.tables.values())) > few_rows.VALUES:
             return None
-        return single.Single(self.prepared, self.vocabulary)
+        return few_rows.FewRows(self.prepared, self.vocabulary)
 
     def coded(self, frame: pl.DataFrame, start: int = 0) -> pl.DataFrame:
         """Table rows and numbers of the cells; `start` is the first row's number, for messages."""

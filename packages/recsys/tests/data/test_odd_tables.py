@@ -267,10 +267,10 @@ def test_a_row_alone_is_scored_as_in_a_table(transform, missing):
     model = scorer(data(frame, fields))
     expected = model.score(frame)
     rows = frame.to_dicts()
-    assert model.single.batch(rows[:1]) is not None
+    assert model.few.batch(rows[:1]) is not None
     assert np.allclose([model.score([row])[0] for row in rows], expected, atol=1e-6)
     strange = {"user": 1003.0, "item": b"i1", "price": "3", "tags": None, "seen": []}
-    assert model.single.batch([strange]) is None and model.score([strange]).shape == (1,)
+    assert model.few.batch([strange]) is None and model.score([strange]).shape == (1,)
 
 
 def test_a_new_file_may_be_written_otherwise_than_the_training_table(monkeypatch):

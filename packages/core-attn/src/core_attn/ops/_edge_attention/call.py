@@ -33,6 +33,14 @@ class EdgeCall(NamedTuple):
         found = (self.q, self.k, self.v, self.direction, self.bias, self.offsets)
         return tuple(None if x is None else x.contiguous() for x in found)
 
+    def beyond_kernels(self) -> str | None:
+        """What no kernel knows of the call."""
+        if self.q.dtype != torch.float32:
+            return f"it computes in float32, the tensors are {self.q.dtype}"
+        if self.pair_bias is not None:
+            return "it knows no bias of pairs"
+        return "it knows no dropout" if self.dropout else None
+
     def layout(self) -> "Layout":
         """How edges are padded and packed again."""
         if self.slots is not None:

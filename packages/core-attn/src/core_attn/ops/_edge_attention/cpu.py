@@ -48,12 +48,8 @@ def refuses(call: EdgeCall) -> str | None:
     """It takes float32 on a CPU with a C compiler, without dropout and biases of pairs."""
     if call.q.device.type != "cpu":
         return f"the tensors are on {call.q.device.type}"
-    if call.q.dtype != torch.float32:
-        return f"it computes in float32, the tensors are {call.q.dtype}"
-    if call.pair_bias is not None:
-        return "it knows no bias of pairs"
-    if call.dropout:
-        return "it knows no dropout"
+    if (reason := call.beyond_kernels()) is not None:
+        return reason
     if len(call.degrees) > MOST_DEGREES:
         return f"it knows {MOST_DEGREES} degrees, there are {len(call.degrees)}"
     return _missing()

@@ -21,12 +21,8 @@ def refuses(call: EdgeCall) -> str | None:
     """It takes float32 on a GPU, without dropout and biases of pairs."""
     if (reason := refuses_device(call.q)) is not None:
         return reason
-    if call.q.dtype != torch.float32:
-        return f"it computes in float32, the tensors are {call.q.dtype}"
-    if call.pair_bias is not None:
-        return "it knows no bias of pairs"
-    if call.dropout:
-        return "it knows no dropout"
+    if (reason := call.beyond_kernels()) is not None:
+        return reason
     widest = max(call.q.shape[2], call.v.shape[2])
     if widest > MOST_CHANNELS:
         return f"it knows heads up to {MOST_CHANNELS} channels, there are {widest}"

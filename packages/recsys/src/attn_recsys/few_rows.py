@@ -20,7 +20,7 @@ Slot = tuple[int, float]
 Encode = Callable[[Any], list[Slot] | None]
 
 
-class Single:
+class FewRows:
     """Ids and values of rows of plain cells, the same as the way over tables gives.
 
     Args:
