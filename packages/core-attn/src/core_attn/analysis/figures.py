@@ -138,6 +138,7 @@ def trends(strengths: Mapping[str, Strength]) -> "Figure":
             axis.legend(frameon=False, fontsize=7)
         axis.set_title(key.replace("_", " "), fontsize=9, loc="left")
         axis.set_xlabel("layer", fontsize=8)
+        axis.locator_params(axis="x", integer=True)
         axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
         axis.tick_params(labelsize=7)
     return _plain(figure)

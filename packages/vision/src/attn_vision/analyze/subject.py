@@ -11,7 +11,7 @@ from typing import Any
 import timm
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from safetensors import safe_open
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from core_attn.analysis import Layout, Sites, find_sites, pruned
 from core_attn.weights import read_weights
 
+from ..data.image_data import ImageData
+from ..data.reading import read_image
 from ..models import VARIANTS, create
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
@@ -32,7 +34,8 @@ class Subject:
         name: what it was called.
         model: in evaluation mode.
         layout: of the tokens of an image.
-        transform: from a picture to the model's input.
+        transform: from a picture of so many channels to the model's input.
+        channels: 1 for grey pictures, 3 for color.
         class_names: what its classes are called, if that is known.
         source: the checkpoint's file and the first digits of its SHA-256.
     """
@@ -41,6 +44,7 @@ class Subject:
     model: nn.Module
     layout: Layout
     transform: Callable[[Image.Image], Tensor]
+    channels: int
     class_names: Sequence[str]
     source: str
 
@@ -145,9 +149,10 @@ def _subject(
     config = getattr(model, "config", None)
     if config is not None and hasattr(config, "image_sides"):
         grid, prefix, sides = config.grid, model.prefix, config.image_sides
-        mean = getattr(described, "mean", (0.485, 0.456, 0.406))
-        std = getattr(described, "std", (0.229, 0.224, 0.225))
-        transform: Any = _resized(sides, mean, std)
+        if isinstance(described, ImageData):
+            transform: Any = described.evaluation_transform()
+        else:
+            transform = _resized(sides)
     else:
         embed: Any = getattr(model, "patch_embed", None)
         if not hasattr(embed, "grid_size") or not hasattr(model, "num_prefix_tokens"):
@@ -156,18 +161,18 @@ def _subject(
         data = resolve_model_data_config(model)
         data["input_size"] = (data["input_size"][0], *embed.img_size)
         transform = create_transform(**data, is_training=False)
-    return Subject(name, model, Layout(tuple(grid), prefix), transform, class_names, source)
+    channels = described.channels if isinstance(described, ImageData) else 3
+    layout = Layout(tuple(grid), prefix)
+    return Subject(name, model, layout, transform, channels, class_names, source)
 
 
-def _resized(
-    sides: tuple[int, int], mean: Sequence[float], std: Sequence[float]
-) -> Callable[[Image.Image], Tensor]:
+def _resized(sides: tuple[int, int]) -> Callable[[Image.Image], Tensor]:
     from torchvision.transforms import v2
 
-    grey = [v2.Grayscale()] if len(mean) == 1 else []
     return v2.Compose(
-        [*grey, v2.Resize(max(sides)), v2.CenterCrop(sides), v2.ToImage(),
-         v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+        [v2.Resize(max(sides)), v2.CenterCrop(sides), v2.ToImage(),
+         v2.ToDtype(torch.float32, scale=True),
+         v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
     )  # fmt: skip
 
 
@@ -252,10 +257,9 @@ def read_pictures(paths: Sequence[str], subject: Subject, most: int | None = Non
     pictures, faults = [], []
     for file, label in found:
         try:
-            with Image.open(file) as opened:
-                image = opened.convert("RGB")
-        except (UnidentifiedImageError, OSError, ValueError) as error:
-            faults.append(f"{file}: {str(error).splitlines()[0]}")
+            image = read_image(file, subject.channels)
+        except ValueError as error:
+            faults.append(str(error).splitlines()[0])
             continue
         number = None if label is None else labels.get(label)
         pictures.append(Picture(file, subject.transform(image), number, _thumbnail(image)))
@@ -281,7 +285,9 @@ def _labels(folders: Sequence[str], subject: Subject) -> dict[str, int]:
 
 def _thumbnail(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    small = image.copy()
+    small = image.convert("RGB")
+    if (larger := 112 // max(small.size)) > 1:  # pixels stay sharp
+        small = small.resize([larger * side for side in small.size], Image.Resampling.NEAREST)
     small.thumbnail((224, 224))
     small.save(file, "PNG")
     return file.getvalue()
