@@ -32,7 +32,7 @@ from .worker import Worker
 
 SHARES = {"1": 0.22, "2": 0.24, "3": 0.44, "4": 0.1}  # of the time; what is left over goes on
 PATIENCE = 40.0  # seconds for one case, compilation included
-DTYPES = ("bfloat16", "float16", "float32")
+MOST = 14  # processes at once that compile kernels
 TESTS = Path(__file__).parents[2] / "tests" / "kernels"
 DRY_TESTS = "window_of_one or strided_lengths"
 
@@ -56,7 +56,7 @@ def run_tests(report: Report, deadline: float, dry: bool) -> None:
     command = [sys.executable, "-m", "pytest", "-v", "-ra", "--tb=line", "-p", "no:cacheprovider"]
     command += [str(TESTS), "-k", DRY_TESTS if dry else "not interpreter"]
     if not dry:
-        command += ["-n", str(min(8, os.cpu_count() or 1))]  # compiling is most of it
+        command += ["-n", str(min(MOST, os.cpu_count() or 1))]  # compiling is most of it
     environment = os.environ | ({"TRITON_INTERPRET": "1"} if dry else {})
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -80,7 +80,7 @@ def error_cases(dry: bool) -> Iterator[Case]:
     """Stage 2. The head dims of every feature first, since the cheap ones tell most."""
     for name, subject in OPERATORS.items():
         for shape in subject.checked[: 1 if dry else None]:
-            for dtype in ("float32",) if dry else DTYPES:
+            for dtype in ("float32",) if dry else subject.dtypes:
                 if dtype == "float32" and shape[-1] > 64:
                     continue  # no kernel takes these
                 for feature in subject.features:
@@ -89,12 +89,17 @@ def error_cases(dry: bool) -> Iterator[Case]:
 
 def timing_cases() -> Iterator[Case]:
     """Stage 3: ours and SDPA's first, the slow compilations of FlexAttention last."""
-    for rivals in (NAMES[:-1], NAMES[-1:]):
-        for dtype in ("bfloat16", "float16", "float32"):
+    for late in (False, True):
+        for first in (
+            True,
+            False,
+        ):  # every case in an operator's first dtype, then one in the others
             for name, subject in OPERATORS.items():
-                timed = subject.timed if dtype == "bfloat16" else subject.timed[:1]
-                for shape, feature in timed:
-                    yield from (Case(name, feature, dtype, shape, rival) for rival in rivals)
+                for dtype in subject.dtypes[:1] if first else subject.dtypes[1:]:
+                    rivals = NAMES if subject.has_rivals else ("ours", "composed")
+                    rivals = [rival for rival in rivals if (rival == "flex") == late]
+                    for shape, feature in subject.timed[: None if first else 1]:
+                        yield from (Case(name, feature, dtype, shape, rival) for rival in rivals)
 
 
 def sweep_cases() -> Iterator[Case]:
@@ -149,7 +154,7 @@ def main() -> int:
         return 2
     start, share = time.monotonic(), 0.0
     total = sum(SHARES[stage] for stage in options.stages)
-    many = 1 if options.dry else min(8, os.cpu_count() or 1)
+    many = 1 if options.dry else min(MOST, os.cpu_count() or 1)
     with options.out.open("a") as file:
         report = Report(file)
         worker = Worker()

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import core_attn
 
 Shape = tuple[int, int, int, int]  # batch, heads, tokens, dim
 DENSE = {"causal": 0.5}  # shares of the keys that are seen
-FLOATS = ("bias", "head_gate", "slot_bias")  # options that have a gradient
 
 
 class Problem(NamedTuple):
@@ -22,13 +22,15 @@ class Problem(NamedTuple):
 
     @property
     def leaves(self) -> list[Tensor]:
-        return [*self.tensors, *(x for x in self.options.values() if _is_leaf(x))]
+        return [x for x in (*self.tensors, *self.options.values()) if _is_leaf(x)]
 
     def copy(self, dtype: torch.dtype) -> "Problem":
         """The same numbers in another dtype."""
 
         def to(x: Any) -> Any:
-            return x.detach().to(dtype).requires_grad_() if _is_leaf(x) else x
+            if not isinstance(x, Tensor) or not x.is_floating_point():
+                return x
+            return x.detach().to(dtype).requires_grad_(x.requires_grad)
 
         return Problem(
             tuple(map(to, self.tensors)), {name: to(x) for name, x in self.options.items()}
@@ -50,6 +52,7 @@ class Subject(NamedTuple):
         timed: shapes and features for the timings, the most wanted first.
         seen: the share of the keys that a query sees, by tokens and feature.
         has_rivals: whether torch has kernels for it.
+        dtypes: those that its kernel takes.
     """
 
     call: Callable[..., Tensor]
@@ -59,6 +62,7 @@ class Subject(NamedTuple):
     timed: tuple[tuple[Shape, str], ...]
     seen: Callable[[int, str], float] = lambda tokens, feature: DENSE.get(feature, 1.0)
     has_rivals: bool = True
+    dtypes: tuple[str, ...] = ("bfloat16", "float16", "float32")
 
     def flops(self, shape: Shape, feature: str) -> float:
         """Useful FLOPs of the forward; the backward has 2.5 times as many."""
@@ -147,6 +151,54 @@ def make_windows(shape: Shape, feature: str, dtype: torch.dtype, device: torch.d
     return Problem(tensors, options)
 
 
+def make_clusters(shape: Shape, feature: str, dtype: torch.dtype, device: torch.device) -> Problem:
+    """Clusters of an eighth of the tokens, that overlap."""
+    batch, heads, tokens, _ = shape
+    tensors = tuple(normal(shape, dtype, device, seed) for seed in range(3))
+    members = max(tokens // 8, 1)
+    begin = torch.arange(8, device=device)[:, None] * members
+    index = (begin + torch.arange(members + 1, device=device)) % tokens
+    options = {"members": index.expand(batch, heads, 8, members + 1)}
+    return Problem(tensors, options | ({"causal": True} if feature == "causal" else {}))
+
+
+def make_edges(shape: Shape, feature: str, dtype: torch.dtype, device: torch.device) -> Problem:
+    """(atoms, heads, edges of an atom, dim), angles with half of the channels."""
+    atoms, heads, each, dim = shape
+    q, k, v = (normal((atoms * each, heads, dim), dtype, device, seed) for seed in range(3))
+    direction = F.normalize(normal((atoms * each, 3), dtype, device, 3).detach(), dim=1)
+    degrees = (dim,)
+    if feature == "angles":
+        degrees = (dim // 2, dim // 4, dim - dim // 2 - dim // 4)
+        direction.requires_grad_()
+    offsets = torch.arange(atoms + 1, device=device) * each
+    bias = normal((atoms * each,), dtype, device, 4)
+    return Problem((q, k, v, direction, offsets), {"degrees": degrees, "bias": bias})
+
+
+def make_wkv(shape: Shape, feature: str, dtype: torch.dtype, device: torch.device) -> Problem:
+    batch, _, tokens, channels = shape
+    k, v = (normal((batch, tokens, channels), dtype, device, seed) for seed in range(2))
+    decay, bonus = (normal((channels,), dtype, device, seed).detach() for seed in (2, 3))
+    options = {"log_decay": -decay.abs(), "bonus": bonus}
+    return Problem((k, v), {name: x.requires_grad_() for name, x in options.items()})
+
+
+def make_tokens(shape: Shape, feature: str, dtype: torch.dtype, device: torch.device) -> Problem:
+    batch, _, tokens, channels = shape
+    return Problem((normal((batch, tokens, channels), dtype, device, 0),), {})
+
+
+def first_of(operator: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Tensor]:
+    """A recurrence without the state that it returns beside its outputs."""
+    return lambda *tensors, **options: operator(*tensors, **options)[0]
+
+
+def one_pass(tokens: int, feature: str) -> float:
+    """The share of the keys for what goes through the tokens once."""
+    return 1 / tokens
+
+
 OPERATORS = {
     "attention": Subject(
         core_attn.attention, make_attention,
@@ -179,5 +231,34 @@ OPERATORS = {
         ((1, 2, 64, 16), (2, 4, 196, 32), (2, 4, 400, 128)),
         (((16, 8, 4096, 16), "plain"), ((16, 4, 3136, 64), "plain"), ((16, 4, 3136, 32), "single")),
         lambda tokens, feature: (9 if feature == "single" else 196) / tokens, has_rivals=False,
+    ),
+    "cluster_attention": Subject(
+        core_attn.cluster_attention, make_clusters,
+        ("plain", "causal"),
+        ((1, 2, 16, 16), (2, 4, 200, 64), (2, 4, 512, 128)),
+        (((8, 8, 4096, 64), "plain"), ((8, 8, 4096, 64), "causal")),
+        lambda tokens, feature: 1 / 8, has_rivals=False,
+    ),
+    "edge_attention": Subject(
+        core_attn.edge_attention, make_edges,
+        ("plain", "angles"),
+        ((3, 2, 5, 16), (64, 4, 20, 16), (64, 8, 33, 64)),
+        (((1000, 8, 30, 16), "angles"), ((1000, 8, 30, 16), "plain")),
+        has_rivals=False, dtypes=("float32",),
+    ),
+    "wkv": Subject(
+        first_of(core_attn.wkv), make_wkv,
+        ("plain",), ((2, 1, 9, 16), (2, 1, 197, 64)), (((8, 1, 1024, 768), "plain"),),
+        one_pass, has_rivals=False,
+    ),
+    "lif": Subject(
+        first_of(core_attn.lif), make_tokens,
+        ("plain",), ((2, 1, 9, 16), (2, 1, 197, 64)), (((8, 1, 1024, 768), "plain"),),
+        one_pass, has_rivals=False,
+    ),
+    "pluecker_mean": Subject(
+        lambda z: core_attn.pluecker_mean(z, (1, 2, 4, 8)), make_tokens,
+        ("plain",), ((2, 1, 9, 6), (2, 1, 197, 32)), (((8, 1, 1024, 32), "plain"),),
+        one_pass, has_rivals=False,
     ),
 }  # fmt: skip

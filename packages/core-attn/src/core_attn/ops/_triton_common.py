@@ -38,6 +38,7 @@ class Plane(NamedTuple):
     """A (batch, heads, queries, keys) tensor; the stride of an axis it broadcasts over is None.
 
     `width` keys of a row may be read or written, those that there are and then perhaps padding.
+    A plane that is not given has no data: Triton 3.6 cannot tell a record with Nones from None.
     """
 
     data: Any
@@ -48,14 +49,14 @@ class Plane(NamedTuple):
     width: int
 
     @classmethod
-    def of(cls, x: Tensor | None, full: tuple[int, ...]) -> "Plane | None":
-        """Addresses `x`, which broadcasts to the shape `full`; None switches the branch off.
+    def of(cls, x: Tensor | None, full: tuple[int, ...]) -> "Plane":
+        """Addresses `x`, which broadcasts to the shape `full`; None is a plane without data.
 
         Rows that do not begin at multiples of 16 entries are copied to where they do: else every
         entry is a load of its own, with an address in registers.
         """
         if x is None:
-            return None
+            return cls(None, None, None, None, None, 0)
         width = x.shape[3]
         if x.shape[2] > 1 and width > 1 and not _aligned(x):
             width = -(-width // 16) * 16
@@ -181,16 +182,14 @@ def origin(x, batch, head):
 
 @triton.jit
 def row_mask(exists, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Which entries of rows padded to BLOCK_D there are; None for all."""
+    """Which entries of rows padded to BLOCK_D there are; for where some may be missing."""
     if DIM < BLOCK_D:
         inside = (tl.arange(0, BLOCK_D) < DIM)[None, :]
         if exists is not None:
             inside = exists[:, None] & inside
         return inside
-    elif exists is not None:
-        return exists[:, None]
     else:
-        return None
+        return exists[:, None]
 
 
 @triton.jit
@@ -200,11 +199,10 @@ def load_rows(start, offset, exists, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     None for `exists` says that all do.
     """
     at = start + offset[:, None] + tl.arange(0, BLOCK_D)[None, :]
-    inside = row_mask(exists, DIM, BLOCK_D)
-    if inside is None:
+    if DIM == BLOCK_D and exists is None:
         return tl.load(at)
     else:
-        return tl.load(at, mask=inside, other=0.0)
+        return tl.load(at, mask=row_mask(exists, DIM, BLOCK_D), other=0.0)
 
 
 @triton.jit
@@ -220,7 +218,11 @@ def load_numbers(at, exists, other):
 def store_rows(start, offset, rows, exists, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     """Stores (rows, BLOCK_D) at start + offset, in the dtype that is there."""
     at = start + offset[:, None] + tl.arange(0, BLOCK_D)[None, :]
-    tl.store(at, rows.to(start.dtype.element_ty), mask=row_mask(exists, DIM, BLOCK_D))
+    rows = rows.to(start.dtype.element_ty)
+    if DIM == BLOCK_D and exists is None:
+        tl.store(at, rows)
+    else:
+        tl.store(at, rows, mask=row_mask(exists, DIM, BLOCK_D))
 
 
 @triton.jit

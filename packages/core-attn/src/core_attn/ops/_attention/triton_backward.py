@@ -31,7 +31,6 @@ from .triton_forward import (
     edge_tiles,
     forbid,
     key_tiles,
-    locate,
     row_offset,
 )
 
@@ -178,7 +177,8 @@ def attention_backward_queries(
     end = keys if lengths is None else tl.minimum(tl.load(lengths + batch), keys).to(tl.int32)
 
     r = first + tl.arange(0, BLOCK_Q)
-    i, more = locate(r, GROUP)
+    i = r // GROUP
+    more = r % GROUP if GROUP > 1 else None
     is_query = i < queries
     batch_head = batch * (units * GROUP) + head
     row = batch_head.to(tl.int64) * queries + i
@@ -198,7 +198,7 @@ def attention_backward_queries(
     tl.store(dgate + row, mean, mask=is_query)
     norm = tl.load(lse + row, mask=is_query, other=float("inf"))
     factor = None
-    if gate is not None:
+    if gate.data is not None:
         column = more if more is None else more[:, None]
         factor = load_plane(
             gate, batch, head, column, i[:, None], 0, is_query[:, None], False, INDEX
@@ -266,7 +266,9 @@ def key_gradient_tile(
 ):  # fmt: skip
     """Adds what a tile of rows gives to the gradients of keys and values."""
     d_key, d_value = state
-    i, more = locate(start + tl.arange(0, BLOCK_Q), GROUP)
+    r = start + tl.arange(0, BLOCK_Q)
+    i = r // GROUP
+    more = r % GROUP if GROUP > 1 else None
     j = first + tl.arange(0, BLOCK_K)
     if EDGE:
         is_query = i < queries
@@ -289,7 +291,7 @@ def key_gradient_tile(
         left, right, EDGE, INDEX,
     )  # fmt: skip
     p = tl.exp2(s - load_numbers(lse + row, is_query, float("inf"))[None, :])
-    if gate is not None:
+    if gate.data is not None:
         factor = load_plane(gate, batch, head, column, i[None, :], 0, exists, False, INDEX)
         p *= factor.to(tl.float32)
     d_out = load_rows(

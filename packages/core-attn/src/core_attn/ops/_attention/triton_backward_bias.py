@@ -74,7 +74,7 @@ def attention_backward_bias(
             bias, mask, left, right, True, INDEX,
         )  # fmt: skip
         p = tl.exp2(s - tl.load(lse + row, mask=is_query, other=float("inf"))[:, None])
-        if gate is not None:
+        if gate.data is not None:
             factor = load_plane(
                 gate, batch, head, None, i[:, None], 0, is_query[:, None], False, INDEX
             )

@@ -106,15 +106,6 @@ def plan(
 
 
 @triton.jit
-def locate(r, GROUP: tl.constexpr):
-    """The query of row `r` and, where heads are packed, its head within the group."""
-    if GROUP > 1:
-        return r // GROUP, r % GROUP
-    else:
-        return r, None
-
-
-@triton.jit
 def row_offset(x, i, more, INDEX: tl.constexpr):
     """Where row `i` of a head lies, `more` heads after the first of its group."""
     at = i.to(INDEX) * x.token
@@ -132,9 +123,9 @@ def forbid(
 
     Unless the tile may be at an EDGE, every query sees every key but for the mask.
     """
-    if bias is not None:
+    if bias.data is not None:
         s += in_log2(load_plane(bias, batch, head, more, i, j, exists, EDGE, INDEX))
-    if mask is not None:
+    if mask.data is not None:
         seen = load_plane(mask, batch, head, more, i, j, exists, EDGE, INDEX)
         s = tl.where(seen != 0, s, float("-inf"))
     if EDGE:
@@ -246,7 +237,8 @@ def attention_forward(
     end = keys if lengths is None else tl.minimum(tl.load(lengths + batch), keys).to(tl.int32)
 
     r = first + tl.arange(0, BLOCK_Q)
-    i, more = locate(r, GROUP)
+    i = r // GROUP
+    more = r % GROUP if GROUP > 1 else None  # its head within the group
     is_query = i < queries
     batch_head = batch * (units * GROUP) + head
     row = batch_head.to(tl.int64) * queries + i
@@ -296,7 +288,7 @@ def attention_forward(
     tl.store(lse + row, log_normalizer(top, total), mask=is_query)
     start = displacement(out, batch, head)
     offset = row_offset(out, i, more, INDEX)
-    if gate is not None and not SPLIT:
+    if gate.data is not None and not SPLIT:
         store_rows(heads + start, offset, attended, is_query, V_DIM, BLOCK_D)
         column = more if more is None else more[:, None]
         factor = load_plane(
@@ -335,7 +327,7 @@ def attention_combine(
     batch, head = batch_head // head_count, batch_head % head_count
     offset = batch.to(tl.int64) * out.batch + head.to(tl.int64) * out.head
     offset += i.to(tl.int64) * out.token
-    if gate is not None:
+    if gate.data is not None:
         store_rows(heads, offset, attended, exists, V_DIM, BLOCK_D)
         at = plane_pointers(gate, batch, head, None, i, 0, tl.int64)
         attended *= tl.load(at, mask=exists, other=0.0).to(tl.float32)[:, None]

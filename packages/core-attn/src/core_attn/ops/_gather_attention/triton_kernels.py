@@ -51,7 +51,8 @@ class Lists(NamedTuple):
 class Slots(NamedTuple):
     """A number for every slot of a list, by group and member or by query.
 
-    The strides of axes over which it broadcasts are 0; those that it does not have are None.
+    The strides of axes over which it broadcasts are 0; those that it does not have are None. Where
+    it is not given it has no data.
     """
 
     data: Any
@@ -63,10 +64,10 @@ class Slots(NamedTuple):
     slot: int
 
     @classmethod
-    def of(cls, x: Tensor | None) -> "Slots | None":
+    def of(cls, x: Tensor | None) -> "Slots":
         """Addresses (batch, heads, groups, members, slots) or (batch, heads, queries, slots)."""
         if x is None:
-            return None
+            return cls(None, 0, 0, None, None, None, 0)
         batch, head, *rows, slot = _strides(x, x.dim())
         group, member, query = (*rows, None) if len(rows) == 2 else (None, None, *rows)
         return cls(x, batch, head, group, member, query, slot)
@@ -277,7 +278,7 @@ def list_scores(
     for axis in tl.static_range(AXES):
         at = slot_pointers(ranked, batch, head, group, m, i, coordinate(n, axis, W0, W1, W2))
         s += tl.load(at, mask=inside, other=0.0).to(tl.float32) * LOG2E
-    if bias is not None:
+    if bias.data is not None:
         at = slot_pointers(bias, batch, head, group, m, i, n)
         s += in_log2(tl.load(at, mask=inside, other=0.0))
     if self_bias is not None:
@@ -295,7 +296,7 @@ def extra_scores(
 ):  # fmt: skip
     """Scores of the keys beside the list."""
     s = by_keys(query, key, PRECISION) * (scale * LOG2E)
-    if extra_bias is not None:
+    if extra_bias.data is not None:
         at = slot_pointers(extra_bias, batch, head, group, m, i, n)
         s += in_log2(tl.load(at, mask=exists[:, None] & there[None, :], other=0.0))
     return tl.where(there[None, :], s, float("-inf"))
@@ -360,7 +361,7 @@ def lists_forward(
             p *= dropout_factor(seed, dropout, batch_head, row[:, None], start, BLOCK_K)
         value = load_rows(origin(v, batch, head), at * v.token, is_key, V_DIM, BLOCK_D)
         attended = mixed(p, value, attended * shrink[:, None], PRECISION)
-        if added is not None:
+        if added.data is not None:
             plus = tl.load(
                 slot_pointers(added, batch, head, group, m, i, n),
                 mask=exists[:, None] & in_list[None, :], other=0.0,
@@ -371,7 +372,7 @@ def lists_forward(
     tl.store(lse + batch_head.to(tl.int64) * groups * members + row, norm, mask=m < members)
     start = displacement(out, batch, head)
     offset = (row if BY_MEMBER else i).to(tl.int64) * out.token
-    if added is not None:
+    if added.data is not None:
         store_rows(soft + start, offset, attended, exists, V_DIM, BLOCK_D)
         attended += more
     store_rows(out.data + start, offset, attended, exists, V_DIM, BLOCK_D)
@@ -443,7 +444,7 @@ def lists_backward(
                 back(dropped, d_out, PRECISION), there, V_DIM, BLOCK_D,
             )  # fmt: skip
             ds = p * (dp - mean[:, None])
-            if extra_bias is not None:
+            if extra_bias.data is not None:
                 at_bias = slot_pointers(dextra_bias, batch, head, group, m, i, n)
                 tl.store(at_bias, ds, mask=exists[:, None] & there[None, :])
             ds *= scale
@@ -452,7 +453,7 @@ def lists_backward(
                 group_rows(dextra_k, batch, head, group), at * dextra_k.token,
                 back(ds, query, PRECISION), there, DIM, BLOCK_D,
             )  # fmt: skip
-    if ranked is not None:
+    if ranked.data is not None:
         c = tl.arange(0, BLOCK_C)
         d_ranked = tl.zeros([BLOCK_Q, BLOCK_C], tl.float32)
     for start in range(0, picks, BLOCK_K):
@@ -467,14 +468,14 @@ def lists_backward(
         value = load_rows(origin(v, batch, head), at * v.token, is_key, V_DIM, BLOCK_D)
         dp = by_keys(d_out, value, PRECISION)
         dropped = p
-        if added is not None:
+        if added.data is not None:
             inside = exists[:, None] & in_list[None, :]
             tl.store(slot_pointers(dadded, batch, head, group, m, i, n), dp, mask=inside)
         if seed is not None:
             factor = dropout_factor(seed, dropout, batch_head, row[:, None], start, BLOCK_K)
             dropped = p * factor
             dp *= factor
-        if added is not None:
+        if added.data is not None:
             at_added = slot_pointers(added, batch, head, group, m, i, n)
             dropped += tl.load(at_added, mask=inside, other=0.0).to(tl.float32)
         add_rows(
@@ -482,7 +483,7 @@ def lists_backward(
             V_DIM, BLOCK_D,
         )  # fmt: skip
         ds = p * (dp - mean[:, None])
-        if dbias is not None:
+        if dbias.data is not None:
             if TILED:
                 at_bias = origin(dbias, batch, head) + tl.cast(group, tl.int64) * dbias.group
                 at_bias += tile * dbias.member + n * dbias.slot
@@ -490,7 +491,7 @@ def lists_backward(
             else:
                 at_bias = slot_pointers(dbias, batch, head, group, m, i, n)
                 tl.store(at_bias, ds, mask=(m < members)[:, None] & in_list[None, :])
-        if ranked is not None:
+        if ranked.data is not None:
             unary = coordinate(n, 0, W0, W1, W2)[:, None] == c[None, :]
             for axis in tl.static_range(1, AXES):
                 unary |= coordinate(n, axis, W0, W1, W2)[:, None] == c[None, :]
@@ -500,7 +501,7 @@ def lists_backward(
         add_rows(
             origin(dk, batch, head), at * dk.token, back(ds, query, PRECISION), is_key, DIM, BLOCK_D
         )
-    if ranked is not None:
+    if ranked.data is not None:
         at_ranked = slot_pointers(dranked, batch, head, group, m, i, c)
         tl.store(at_ranked, d_ranked, mask=exists[:, None] & (c < RANKS)[None, :])
     if BY_MEMBER:

@@ -39,11 +39,11 @@ def launch_of(x: Inputs, kernel: Any, name: str, arch: str, **outputs: Any) -> L
         raise ValueError(f"{arch} has no tiles for {x.longest} tokens of {dim} channels")
     tiles: Tiles = getattr(entry, name)
     together = tiles.keys // x.longest
-    gate = x.gate
-    if gate is not None:
-        per_problem = gate.shape[0] == problems and gate.shape[2] == 1
-        batch_stride, head_stride, token_stride = gate.stride()
-        gate = Rows(gate, batch_stride, head_stride, None if per_problem else token_stride)
+    gate = Rows(None, 0, 0, None)
+    if x.gate is not None:
+        per_problem = x.gate.shape[0] == problems and x.gate.shape[2] == 1
+        batch_stride, head_stride, token_stride = x.gate.stride()
+        gate = Rows(x.gate, batch_stride, head_stride, None if per_problem else token_stride)
     args = {
         "q": Rows.of(x.q),
         "k": Rows.of(x.k),
@@ -69,9 +69,9 @@ def launch_of(x: Inputs, kernel: Any, name: str, arch: str, **outputs: Any) -> L
     return Launch(kernel, triton.cdiv(problems, together) * heads, args)
 
 
-def _whole_plane(x: Tensor | None, full: tuple[int, ...]) -> Plane | None:
+def _whole_plane(x: Tensor | None, full: tuple[int, ...]) -> Plane:
     if x is None:
-        return None
+        return Plane.of(None, full)
     batch, head, query, key = x.expand(full).stride()
     return Plane(x, batch, head, query, key, full[3])
 
@@ -147,10 +147,10 @@ def whole_plane_pointers(x, first, head, problem, i, j):
 @triton.jit
 def softmax(s, first, head, problem, i, j, same, bias, mask):
     """Weights from scores in units of log 2; rows that may see nothing are 0."""
-    if bias is not None:
+    if bias.data is not None:
         at = whole_plane_pointers(bias, first, head, problem, i, j)
         s += in_log2(tl.load(at, mask=same, other=0.0))
-    if mask is not None:
+    if mask.data is not None:
         at = whole_plane_pointers(mask, first, head, problem, i, j)
         s = tl.where(tl.load(at, mask=same, other=0) != 0, s, float("-inf"))
     s = tl.where(same, s, float("-inf"))
@@ -208,7 +208,7 @@ def short_forward(
             which = ((first + problem) * head_count + head)[:, None]
             p *= dropout_factor_at(seed, dropout, which, i[:, None], j[None, :])
         attended = dot(p.to(value.dtype), value, None, PRECISION)
-        if gate is not None:
+        if gate.data is not None:
             g = load_gate(gate, first, head, batch0, place0, problem, batch, place, exists)
             attended *= g[:, None]
         start = begin(out, batch0, head, place0)
@@ -262,7 +262,7 @@ def short_backward(
             dropped = p * factor
             dp *= factor
         mean = tl.sum(p * dp, 1)
-        if gate is not None:
+        if gate.data is not None:
             start = begin(dgate, batch0, head, place0)
             tl.store(start + batch * dgate.batch + place, mean, mask=exists)
             g = load_gate(gate, first, head, batch0, place0, problem, batch, place, exists)
@@ -270,7 +270,7 @@ def short_backward(
             dropped *= g[:, None]
         d_value = dot(tl.trans(dropped.to(d_out.dtype)), d_out, d_value, PRECISION)
         ds = p * (dp - mean[:, None])
-        if dbias is not None:
+        if dbias.data is not None:
             at = whole_plane_pointers(dbias, first, head, problem, i, j)
             if SHARED_BIAS:
                 tl.atomic_add(at, ds, mask=same, sem="relaxed")
