@@ -114,16 +114,16 @@ def sevennet() -> Call:
 
 def diep() -> Call:
     """DIEP, whose weights are in its wheel."""
-    from diep.ext.ase import PESCalculator
-    from diep.utils import load_model
+    from diep.pretrained import make_calculator
 
-    return of_calculator(PESCalculator(load_model()))
+    return of_calculator(make_calculator())
 
 
 def mace() -> Call:
     """MACE of MP-0's small layout, with random weights."""
+    torch.serialization.add_safe_globals([slice])  # in a file of constants that e3nn 0.4.4 loads
     from e3nn import o3
-    from mace import data, modules
+    from mace import modules
     from mace.calculators import MACECalculator
 
     torch.manual_seed(0)
@@ -137,7 +137,6 @@ def mace() -> Call:
         atomic_energies=np.zeros(len(numbers)), avg_num_neighbors=60, atomic_numbers=numbers,
         correlation=3, atomic_inter_scale=1.0, atomic_inter_shift=0.0,
     )  # fmt: skip
-    del data
     return of_calculator(MACECalculator(models=[model], device="cpu", default_dtype="float32"))
 
 

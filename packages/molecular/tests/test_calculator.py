@@ -1,10 +1,12 @@
 import copy
 import pickle
+import re
 import threading
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from operator import methodcaller
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -17,6 +19,7 @@ from ase.calculators.mixing import SumCalculator
 from ase.io.trajectory import Trajectory
 
 from attn_molecular import AttnCalculator, predict
+from attn_molecular.models.network import give_back
 from attn_molecular.potential import shipped
 from attn_molecular.testing import untrained
 from core_attn import record
@@ -298,6 +301,32 @@ def test_pieces_within_a_memory_bound_give_the_same(kind):
     crystal.calc = AttnCalculator(potential, memory=0.1)
     with pytest.raises(ValueError, match=r"memory = 0.1 MiB is too little for 32 atoms"):
         crystal.get_potential_energy()
+
+
+def grown(atoms):
+    """MiB by which the process grows at most while forces are computed."""
+    give_back()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    start = resident("VmRSS")
+    atoms.get_forces()
+    return resident("VmHWM") - start
+
+
+def resident(name):
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measured by Linux's /proc")
+@pytest.mark.parametrize("dtype, bound", [("float32", 50.0), ("float64", 100.0)])
+def test_memory_stays_below_its_bound(dtype, bound):
+    potential = untrained((14,), neighbors=16, cutoff=5.0)
+    crystal = bulk("Si", cubic=True) * (4, 4, 4)
+    crystal.rattle(0.1, seed=0)
+    free = with_calc(crystal, potential, dtype=dtype)
+    free.get_forces()
+    assert grown(with_calc(crystal, potential, dtype=dtype)) > bound
+    assert grown(with_calc(crystal, potential, dtype=dtype, memory=bound)) < bound
 
 
 def test_shipped_potentials_are_small_have_cards_and_know_their_substances():

@@ -40,7 +40,7 @@ class AttnCalculator(Calculator):
         device: of the network.
         dtype: "float32", or "float64" for phonons and tight relaxations.
         skin: in A; the list of neighbors serves until an atom has moved by half of it.
-        memory: about the most MiB that intermediate results may take: large structures are then
+        memory: the most MiB that intermediate results may take: large structures are then
             computed in pieces, with the same result. As many as needed by default.
 
     Raises:

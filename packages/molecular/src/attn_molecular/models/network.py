@@ -1,8 +1,9 @@
 """What turns atoms' energies into energies, forces and stress; shared by both releases."""
 
+import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from .config import BaseConfig
 from .layers import Surroundings, branch_keep
 
 KEPT_OF_GRAPH = 600  # bytes of an edge: candidates in float64 and what their gradient needs
-WORK = 60  # numbers of an edge and channel in one block
+WORK = 48  # numbers of an edge and channel in one block, where no kernel spares any
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,10 @@ class Network(nn.Module):
                 again for gradients instead of kept.
         """
         keep = branch_keep(self.config.drop_path, self.training, system)
-        if most is None or keep is not None or len(graph.center) <= most:
+        if most is None or keep is not None:
             pieces, run = [graph], _called
         else:
-            pieces, run = graph.pieces(most), partial(checkpoint, use_reentrant=False)
+            pieces, run = graph.pieces(most), partial(checkpoint, _sparing, use_reentrant=False)
         order = _together([run(self.order, piece) for piece in pieces])
         around = [Surroundings(piece, numbers, order) for piece in pieces]
         states = [run(self.input, s) for s in around]
@@ -107,7 +108,7 @@ class Network(nn.Module):
             pairs: candidates from `self.graph.pairs`, so that one list serves several calls.
             create_graph: whether gradient forces can be differentiated again; by default while
                 training.
-            memory: the most MiB that intermediate results may take, about; as many as needed by
+            memory: the most MiB that intermediate results may take; as many as needed by
                 default. Where it binds, atoms are taken in pieces, and gradients compute again
                 what a layer made of a piece: the result is the same, the time a third longer.
 
@@ -181,10 +182,11 @@ class Network(nn.Module):
             seen[1], seen[2] = self.stress_head(nodes, edges, graph, batch)
         return Prediction(energy, energies, *seen)
 
-    def _edges_within(self, memory: float, graph: Graph) -> int:
-        """How many edges a piece may have.
+    def _edges_within(self, memory: float, graph: Graph) -> int | None:
+        """How many edges a piece may have; None where the whole may stay.
 
-        The graph and the edges after each block are kept, of a piece what a block makes of it.
+        The graph and the edges after each block are kept, of a piece what a block makes of it, of
+        the whole what all make.
         """
         c, size = self.config, torch.finfo(self.dtype).bits // 8
         kept = len(graph.center) * (KEPT_OF_GRAPH + size * c.dim * (c.depth + 3)) / 2**20
@@ -194,6 +196,8 @@ class Network(nn.Module):
                 f"memory = {memory} MiB is too little for {graph.atoms} atoms with "
                 f"{len(graph.center)} edges: at least {kept + work * graph.longest:.0f} are needed"
             )
+        if kept + work * len(graph.center) * (c.depth + 1) <= memory:
+            return None
         return int((memory - kept) / work)
 
     @property
@@ -204,6 +208,27 @@ class Network(nn.Module):
 
 def _called(layer: Callable, *arguments: Any) -> Any:
     return layer(*arguments)
+
+
+def _sparing(layer: Callable, *arguments: Any) -> Any:
+    """Calls a layer after what the piece before has freed is the system's again."""
+    give_back()
+    return layer(*arguments)
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None  # another C library than glibc, which has its own ways
+
+
+def give_back() -> None:
+    """Returns freed memory that glibc keeps between what is in use, several times as much here."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
 
 
 def _together(parts: Sequence[Tensor]) -> Tensor:
