@@ -10,6 +10,7 @@ python -m benchmarks.analyze memory      the strength view of DeiT-B on 200 imag
 import resource
 import sys
 import time
+from collections.abc import Iterator
 
 import timm
 import torch
@@ -91,13 +92,23 @@ def beside_timm() -> None:
 
 
 def strength(name: str = "deit_tiny", count: int = 50, batch: int = 10) -> None:
-    """Time and peak memory, images and all."""
-    model, start = create(name).eval(), time.perf_counter()
-    batches = list(images(count).split(batch))
-    attention_strength(model, batches, Layout((14, 14), 1), find_sites(model))
-    took = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    print(f"{name}, {count} images: {took:.1f} s, peak of the process {peak:.2f} GiB")
+    """Time and peak memory of the process, which is told as images pass."""
+    model, start, seen = create(name).eval(), time.perf_counter(), 0
+
+    def told() -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+        print(f"{name}, {seen} images: {time.perf_counter() - start:.1f} s, peak of the process "
+              f"{peak:.2f} GiB", flush=True)  # fmt: skip
+
+    def stream() -> Iterator[torch.Tensor]:
+        nonlocal seen
+        for first in range(0, count, batch):
+            yield images(min(batch, count - first))
+            seen = min(first + batch, count)
+            if seen in (30, 50, 100, count):
+                told()
+
+    attention_strength(model, stream(), Layout((14, 14), 1), find_sites(model))
 
 
 PARTS = {

@@ -70,6 +70,17 @@ def test_grouped_heads_masked_equals_pruned_and_reloaded(group, tmp_path):
     assert again.generate(PROMPTS[0][None], max_new_tokens=3, do_sample=False).shape == (1, 8)
 
 
+def test_masked_equals_pruned_to_rounding_in_double_precision():
+    decoder = Decoder(llama(num_hidden_layers=4).double())
+    removal = decoder.choose(decoder.importance(PROMPTS), heads=3, units=5)
+    with decoder.masked(removal):
+        right = decoder.model(PROMPTS[0][None]).logits
+    smaller = prune_decoder(decoder, removal)
+    difference = (smaller(PROMPTS[0][None]).logits - right).abs().max()
+    assert right.dtype == torch.float64
+    assert difference < 1e-13 * right.abs().max()
+
+
 @pytest.mark.parametrize("family", ["gpt2", "phi", "qwen2"])
 def test_other_families_masked_equals_pruned(family):
     t = transformers

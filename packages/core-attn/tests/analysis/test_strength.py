@@ -1,5 +1,7 @@
 """What the views of a vision transformer refuse, each with the layer."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from core_attn import AttentionLayer, MultiHeadAttention
 from core_attn.analysis import (
     Bench,
     Layout,
+    Strength,
     attention_strength,
     find_sites,
     head_importance,
@@ -15,6 +18,35 @@ from core_attn.analysis import (
 )
 
 LAYOUT, VIEWS = Layout((2, 2), prefix=1), (attention_strength, sample_maps)
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_no_image_keeps_its_weights_alive(prefix):
+    strength = Strength(Layout((2, 2), prefix=prefix))
+    weights = torch.rand(3, 2, 4 + prefix, 4 + prefix).softmax(-1)
+    kept = weakref.ref(weights.untyped_storage())
+    strength.update(weights)
+    del weights
+    assert kept() is None
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_batches_are_taken_one_after_the_other(view):
+    model = nn.Sequential(MultiHeadAttention(8, heads=2))
+    sites, images = find_sites(model), [torch.randn(2, 5, 8) for _ in range(3)]
+    given = {"images": 6} if view is sample_maps else {}
+    before, alive = [], []
+
+    def stream():
+        for x in images:
+            batch = x.clone()
+            alive.append(sum(old() is not None for old in before))
+            before.append(weakref.ref(batch.untyped_storage()))
+            yield batch
+            del batch
+
+    view(model, stream(), LAYOUT, sites, **given)
+    assert max(alive) <= 1  # that of the loop itself
 
 
 def looked(view, model, x, layout=LAYOUT):

@@ -121,13 +121,17 @@ def head_importance(
         for head in range(bench.num_heads[name])
     ]
     chain = Chain(bench.model, bench.sites)
-    base, known, parts = [], [], {}
+    images = sum(len(inputs) for inputs, _ in bench.batches)
+    widest = max(bench.num_heads[name] for name in names)
+    base, known, values = [], [], {}
     for number, (inputs, labels) in enumerate(bench.batches):
         with chain.caching():
             whole = bench.outcome(inputs)
+        first = sum(len(x) for x, _ in bench.batches[:number])
         if len(bad := (~whole.output.flatten(1).isfinite().all(1)).nonzero()):
-            first = sum(len(x) for x, _ in bench.batches[:number]) + int(bad[0])
-            raise ValueError(f"the model's output on image {first} is NaN or infinite")
+            raise ValueError(
+                f"the model's output on image {first + int(bad[0])} is NaN or infinite"
+            )
         if number == 0 and not chain.holds(lambda x=inputs: bench.outcome(x).output, whole.output):
             chain.block_of.clear()
         labels = bench.target(labels, whole)
@@ -139,14 +143,11 @@ def head_importance(
             with start, bench.removed((name, head) for head in gone):
                 changed = bench.outcome(inputs)
             for metric in wanted:
+                if metric not in values:
+                    values[metric] = torch.full((images, len(names), widest), torch.nan)
                 lost = measure(metric, whole, changed, labels)
-                parts.setdefault(metric, {}).setdefault((name, head), []).append(lost)
+                values[metric][first : first + len(inputs), names.index(name), head] = lost
             progress(number * len(runs) + done + 1, len(bench.batches) * len(runs))
-    widest = max(bench.num_heads[name] for name in names)
-    values = {
-        metric: _grid({head: torch.cat(lost) for head, lost in of_head.items()}, names, widest)
-        for metric, of_head in parts.items()
-    }
     labels = None if any(x is None for x in known) else torch.cat(known)
     return HeadImportance(names, values, labels, Outcome.joined(base))
 

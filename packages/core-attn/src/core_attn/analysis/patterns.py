@@ -1,6 +1,6 @@
 """What kinds of attention there are: codes of maps, their clusters, names by rules."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -170,10 +170,11 @@ class MapSample:
 @torch.no_grad()
 def sample_maps(
     model: nn.Module,
-    batches: Sequence[Tensor],
+    batches: Iterable[Tensor],
     layout: Layout,
     sites: Sites,
     *,
+    images: int | None = None,
     most: int = 5000,
 ) -> MapSample:
     """Runs images through a model and keeps maps of all heads, of images evenly chosen.
@@ -183,6 +184,7 @@ def sample_maps(
         batches: inputs.
         layout: of the tokens.
         sites: the layers to look at.
+        images: how many there are in all batches; counted, with all batches in memory, by default.
         most: maps at most; at least one image is kept.
 
     Example:
@@ -194,7 +196,10 @@ def sample_maps(
         >>> sorted({image for _, _, image in found.owners})
         [0, 2]
     """
-    total, heads = sum(map(len, batches)), sum(site.num_heads for site in sites.values())
+    if images is None:
+        batches = list(batches)
+        images = sum(map(len, batches))
+    total, heads = images, sum(site.num_heads for site in sites.values())
     count = min(total, max(1, most // heads))
     chosen = set(torch.linspace(0, total - 1, count).round().long().tolist())
     sample, first = MapSample(layout), 0

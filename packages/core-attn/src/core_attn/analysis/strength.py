@@ -1,5 +1,6 @@
 """How strongly and how far each head of a vision transformer attends, in constant memory."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import polars as pl
@@ -51,6 +52,30 @@ class Layout:
         return torch.cdist(places, places)
 
 
+class _Rows:
+    """Rows one after the other in one block, which doubles when it is full.
+
+    Many small results that stay, between the large ones that go, would split free memory so that
+    no next batch fits in it, and memory would grow by a batch every time.
+    """
+
+    def __init__(self, like: Tensor):
+        self._block, self._count = like.new_empty(64, *like.shape[1:]), 0
+
+    def append(self, rows: Tensor) -> None:
+        """Copies rows."""
+        start, self._count = self._count, self._count + len(rows)
+        if self._count > len(self._block):
+            larger = rows.new_empty(2 * self._count, *rows.shape[1:])
+            larger[:start] = self._block[:start]
+            self._block = larger
+        self._block[start : self._count] = rows
+
+    def seen(self) -> Tensor:
+        """All of them."""
+        return self._block[: self._count]
+
+
 class Strength:
     """A reduction that keeps, per image and head, how strongly and how far it attends.
 
@@ -83,8 +108,7 @@ class Strength:
         self._rings = torch.nn.functional.one_hot(hops).float()  # query, key, distance
         self._pairs = self._rings.sum((0, 1))
         self._distances = layout.distances()
-        self._parts: dict[str, list[Tensor]] = {}
-        self._offsets = torch.zeros(())
+        self._rows: dict[str, _Rows] = {}
         self._mean = torch.zeros(())
         self._images = 0
 
@@ -108,13 +132,15 @@ class Strength:
             found["cls_to_patch"] = x[..., 0, prefix:].sum(-1)
             found["patch_to_cls"] = x[..., prefix:, :prefix].sum(-1).mean(-1)
         for name, values in found.items():
-            self._parts.setdefault(name, []).append(values)
-        self._mean = self._mean + among.sum(0)
+            self._rows.setdefault(name, _Rows(values)).append(values)
+        if not self._images:
+            self._mean = torch.zeros(among.shape[1:])
+        self._mean += among.sum(0)
         self._images += len(x)
 
     def numbers(self) -> dict[str, Float[Tensor, "images heads *distances"]]:
         """Everything per image and head."""
-        return {name: torch.cat(parts) for name, parts in self._parts.items()}
+        return {name: rows.seen() for name, rows in self._rows.items()}
 
     def compute(self) -> Float[Tensor, "heads patches patches"]:
         """The mean weights among patches over all images."""
@@ -175,13 +201,13 @@ def check_pattern(x: Tensor, layout: Layout) -> None:
 
 @torch.no_grad()
 def attention_strength(
-    model: nn.Module, batches: "list[Tensor]", layout: Layout, sites: Sites
+    model: nn.Module, batches: Iterable[Tensor], layout: Layout, sites: Sites
 ) -> dict[str, Strength]:
-    """Runs images through a model and keeps each layer's `Strength`.
+    """Runs images through a model and keeps each layer's `Strength`, in constant memory.
 
     Args:
         model: in evaluation mode.
-        batches: inputs.
+        batches: inputs, taken one after the other.
         layout: of the tokens.
         sites: the layers to look at.
 

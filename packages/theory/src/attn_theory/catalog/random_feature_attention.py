@@ -33,7 +33,7 @@ SOURCE = Source(
         Entry(
             "random_feature_attention.heads",
             "More heads at a fixed sample size: the error falls towards that of the infinite-head "
-            "kernel; with 1280 heads it is still up to a fifth above.",
+            "kernel; with 1280 heads it is still up to 22 % above.",
             "abstract: excess risk bounds with finitely many heads",
             60,
         ),

@@ -1,7 +1,7 @@
 """From a model and images to numbers: importance, strength and patterns of every head."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -26,7 +26,7 @@ from core_attn.analysis import (
     strength_table,
 )
 
-from .subject import Picture, Subject
+from .subject import Picture, Subject, batches
 
 VIEWS = ("importance", "strength", "patterns")
 NOISY = 50
@@ -82,41 +82,41 @@ def run(
         say: told what is done, and what it will cost.
 
     Raises:
-        ValueError: an unknown view or layer, or attention that these views are not defined for.
+        ValueError: an unknown view or layer, no images at once, or attention that these views are
+            not defined for.
     """
     if wrong := set(views) - set(VIEWS):
         raise ValueError(f"no view {sorted(wrong)[0]!r}; views: {', '.join(VIEWS)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     model, sites = subject.model.to(device), subject.sites
     names = list(sites)
     for number in layers or ():
         if not 0 <= number < len(names):
             raise ValueError(f"layer {number} is not among the layers 0 to {len(names) - 1}")
     chosen = names if layers is None else [names[number] for number in layers]
-    inputs = torch.stack([picture.input for picture in pictures]).to(device)
     labels = [picture.label for picture in pictures]
-    known = torch.tensor([-1 if label is None else label for label in labels], device=device)
-    batches = list(
-        zip(
-            inputs.split(batch_size),
-            known.split(batch_size) if None not in labels else [None] * len(inputs),
-            strict=False,
-        )
-    )
+
+    def inputs() -> Iterator[Tensor]:
+        return (x.to(device) for x in batches(pictures, batch_size))
+
     some = Sites({name: sites[name] for name in chosen})
     frames: list[pl.DataFrame] = []
     found: dict = {}
     if "strength" in views:
-        say(f"strength: {len(batches)} passes")
-        found["strengths"] = attention_strength(
-            model, [x for x, _ in batches], subject.layout, some
-        )
+        say(f"strength: {-(-len(pictures) // batch_size)} passes")
+        found["strengths"] = attention_strength(model, inputs(), subject.layout, some)
         frames.append(strength_table(found["strengths"]))
     if "importance" in views:
-        found |= _importance(subject, batches, chosen, metric, seed, say)
+        known = [None] * len(pictures)
+        if None not in labels:
+            known = torch.tensor(labels, device=device).split(batch_size)
+        labeled = list(zip(inputs(), known, strict=False))  # they are run many times
+        found |= _importance(subject, labeled, chosen, metric, seed, say)
         frames.append(_wide(found["importance"].table(seed=seed)))
     if "patterns" in views:
         say("patterns: an autoencoder over the maps")
-        sample = sample_maps(model, [x for x, _ in batches], subject.layout, some)
+        sample = sample_maps(model, inputs(), subject.layout, some, images=len(pictures))
         found["patterns"] = find_patterns(sample, seed=seed)
         frames.append(found["patterns"].consistency())
     heads = frames[0]

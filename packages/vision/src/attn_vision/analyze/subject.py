@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,14 @@ class Subject:
     def sites(self) -> Sites:
         """Its attention layers."""
         return find_sites(self.model)
+
+    def read(self, path: Path) -> Float[Tensor, "channels height width"]:
+        """An image file as the model takes it.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        return self.transform(read_image(path, self.channels))
 
 
 def load_subject(model: str, checkpoint: str | None = None, size: int | None = None) -> Subject:
@@ -187,19 +195,36 @@ def _digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Picture:
-    """One image to look at.
+    """One image to look at, read anew whenever it is needed: memory does not grow with images.
 
     Attributes:
         path: its file.
-        input: as the model takes it.
+        read: from a file to the model's input.
         label: its class; None if that is unknown.
         thumbnail: a small PNG.
     """
 
     path: Path
-    input: Float[Tensor, "channels height width"]
+    read: Callable[[Path], Tensor]
     label: int | None
     thumbnail: bytes
+
+    @property
+    def input(self) -> Float[Tensor, "channels height width"]:
+        """As the model takes it.
+
+        Raises:
+            ValueError: the file cannot be read any more.
+        """
+        return self.read(self.path)
+
+
+def batches(
+    pictures: Sequence[Picture], size: int
+) -> Iterator[Float[Tensor, "images channels height width"]]:
+    """The inputs of pictures, `size` at once, read one batch after the other."""
+    for first in range(0, len(pictures), size):
+        yield torch.stack([picture.input for picture in pictures[first : first + size]])
 
 
 @dataclass(frozen=True)
@@ -262,7 +287,7 @@ def read_pictures(paths: Sequence[str], subject: Subject, most: int | None = Non
             faults.append(str(error).splitlines()[0])
             continue
         number = None if label is None else labels.get(label)
-        pictures.append(Picture(file, subject.transform(image), number, _thumbnail(image)))
+        pictures.append(Picture(file, subject.read, number, _thumbnail(image)))
     if not pictures:
         raise ValueError(f"no image can be read: {'; '.join(faults) or ', '.join(paths)}")
     return Reading(pictures, faults, notes)

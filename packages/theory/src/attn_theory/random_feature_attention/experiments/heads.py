@@ -42,8 +42,9 @@ def checks(result: Result) -> list[Check]:
     errors = {int(part["heads"]): part["error"].mean(0) for part in result.parts}
     limit = errors.pop(0)
     most = errors[max(errors)]
-    # Mean and four times the spread over six streams, for f1 p2, which has the largest.
-    allowed = 0.2 if max(errors) >= 1000 else 0.55
+    # Mean and four times the spread over streams, where that is largest: over two for f2 q1 in
+    # full (.186, .218), over six for f1 p2 in the quick form.
+    allowed = 0.3 if max(errors) >= 1000 else 0.55
     out = [
         at_most(
             f"{name}: |{max(errors)} heads / infinite - 1|",
