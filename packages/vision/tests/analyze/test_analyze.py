@@ -49,7 +49,8 @@ def test_one_command_writes_page_tables_and_pruned_weights(photos, weights, tmp_
     facts = json.loads((out / "report.json").read_text())
     assert facts["pruned"]["largest difference to masked heads"] < 1e-5
     heads = pl.read_csv(out / "heads.csv")
-    assert heads["layer"].unique().to_list() == [0, 11]
+    for table in ("heads", "strength", "importance"):
+        assert set(pl.read_csv(out / f"{table}.csv")["layer"]) == {0, 11}
     assert {"prob_drop", "low_prob_drop", "khop_mean_3", "kind", "cluster"} <= set(heads.columns)
     page = (out / "index.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
@@ -67,6 +68,17 @@ def test_one_command_writes_page_tables_and_pruned_weights(photos, weights, tmp_
         torch.no_grad(),
     ):
         torch.testing.assert_close(smaller.model(x), whole.model(x), rtol=0, atol=1e-5)
+
+
+def test_a_cut_model_is_looked_into_again(photos, weights, tmp_path):
+    small = str(tmp_path / "small.safetensors")
+    whole = load_subject("deit_tiny", str(weights), 64)
+    cut = pruned(whole.model, [("blocks.0.attn", 1), ("blocks.0.attn", 2)])
+    heads = {name: site.num_heads for name, site in find_sites(cut).items()}
+    save_file(cut.state_dict(), small, {"heads": json.dumps(heads)})
+    analyze("deit_tiny", [str(photos)], out=str(tmp_path / "out"), checkpoint=small, size=64,
+            views="importance,strength", layers="0,1", quiet=True)  # fmt: skip
+    assert len(pl.read_csv(tmp_path / "out/heads.csv")) == 1 + 3
 
 
 def test_images_left_out_and_folders_without_meaning_are_said(photos, weights, tmp_path, capsys):

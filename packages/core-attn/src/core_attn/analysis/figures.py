@@ -1,7 +1,7 @@
 """The pictures of an analysis of a vision transformer."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 INK, SOFT, HOT = "#1f4e79", "#9bb7d4", "#c0392b"
 
 
-def importance_maps(found: HeadImportance) -> "Figure":
-    """One panel per metric, four in a row: layers from top to bottom, heads in order, 0 white."""
+def importance_maps(found: HeadImportance, numbers: Sequence[int] | None = None) -> "Figure":
+    """One panel per metric, four in a row: layers from top to bottom, heads in order, 0 white.
+
+    Args:
+        found: the importance.
+        numbers: of its layers in the model; from 0 by default, here as in the other figures.
+    """
     names = list(found.values)
     layers, heads = next(iter(found.values.values())).shape[1:]
     columns = min(4, len(names))
@@ -34,7 +39,7 @@ def importance_maps(found: HeadImportance) -> "Figure":
         image = axis.imshow(means.numpy(), cmap="RdBu_r", vmin=-bound, vmax=bound)
         axis.set_title(name.replace("_", " "), fontsize=9, loc="left")
         axis.set_xticks(range(heads))
-        axis.set_yticks(range(layers), range(layers))
+        axis.set_yticks(range(layers), numbers or range(layers))
         axis.tick_params(labelsize=7)
         axis.set_xlabel("head", fontsize=8)
         figure.colorbar(image, ax=axis, shrink=0.8).ax.tick_params(labelsize=7)
@@ -96,42 +101,51 @@ def partial_bars(frames: Mapping[str, pl.DataFrame], metric: str) -> "Figure":
     return _plain(figure)
 
 
-def hop_lines(strengths: Mapping[str, Strength], key: str, tint: Tensor | None) -> "Figure":
+def hop_lines(
+    strengths: Mapping[str, Strength],
+    key: str,
+    tint: Tensor | None,
+    numbers: Sequence[int] | None = None,
+) -> "Figure":
     """A small line per head: strength over hops; the background shows its importance."""
     from matplotlib import colormaps
 
-    means = torch.stack([s.numbers()[key].mean(0) for s in strengths.values()])
-    layers, heads, _ = means.shape
-    figure = _figure(1.0 + 0.95 * heads, 0.6 + 0.62 * layers)
-    axes = figure.subplots(layers, heads, sharex=True, sharey=True, squeeze=False)
+    means = [strength.numbers()[key].mean(0) for strength in strengths.values()]
+    heads = max(map(len, means))
+    figure = _figure(1.0 + 0.95 * heads, 0.6 + 0.62 * len(means))
+    axes = figure.subplots(len(means), heads, sharex=True, sharey=True, squeeze=False)
     bound = float(tint[~tint.isnan()].abs().max()) if tint is not None else 1.0
-    for layer in range(layers):
-        for head in range(heads):
-            axis = axes[layer, head]
-            axis.plot(means[layer, head], color=INK, lw=1)
-            if tint is not None:
-                share = float(tint[layer, head]) / (bound or 1.0)
-                axis.set_facecolor(colormaps["RdBu_r"](0.5 + 0.5 * share, alpha=0.45))
+    for layer, of_heads in enumerate(means):
+        for head, axis in enumerate(axes[layer]):
             axis.tick_params(labelsize=6, length=2)
             if layer == 0:
                 axis.set_title(f"head {head}", fontsize=7)
-        axes[layer, 0].set_ylabel(f"{layer}", fontsize=8, rotation=0, labelpad=8)
+            if head >= len(of_heads):  # a layer that has lost heads
+                axis.set_axis_off()
+                continue
+            axis.plot(of_heads[head], color=INK, lw=1)
+            if tint is not None:
+                share = float(tint[layer, head]) / (bound or 1.0)
+                axis.set_facecolor(colormaps["RdBu_r"](0.5 + 0.5 * share, alpha=0.45))
+    _name_rows(axes, numbers)
     figure.supxlabel("hops", fontsize=8)
     return _plain(figure)
 
 
-def trends(strengths: Mapping[str, Strength]) -> "Figure":
+def trends(strengths: Mapping[str, Strength], numbers: Sequence[int] | None = None) -> "Figure":
     """Over layers: how far heads look, and what share of the weight goes to the class token."""
+    places = list(range(len(strengths)) if numbers is None else numbers)
     keys = ["mean_distance", "entropy", "self_mass", "patch_to_cls"]
     first = next(iter(strengths.values()))
     keys = [key for key in keys if key in first.numbers()]
     figure = _figure(3.3 * len(keys), 2.8)
     for axis, key in zip(_row(figure, len(keys)), keys, strict=True):
-        for layer, strength in enumerate(strengths.values()):
+        for layer, strength in zip(places, strengths.values(), strict=True):
             heads = strength.numbers()[key].mean(0)
             axis.scatter([layer] * len(heads), heads, s=12, color=SOFT)
         line = [float(s.numbers()[key].mean()) for s in strengths.values()]
-        axis.plot(line, color=INK, label="mean of the heads")
+        axis.plot(places, line, color=INK, label="mean of the heads")
+        axis.locator_params(axis="x", integer=True)
         if key == "mean_distance":
             uniform = float(first.layout.distances().mean())
             axis.axhline(uniform, ls="--", lw=0.8, color="gray", label="uniform attention")
@@ -179,7 +193,9 @@ def mean_maps(maps: Mapping[str, Tensor]) -> "Figure":
     return figure
 
 
-def offset_grid(strengths: Mapping[str, Strength]) -> "Figure":
+def offset_grid(
+    strengths: Mapping[str, Strength], numbers: Sequence[int] | None = None
+) -> "Figure":
     """Every head's mean weight by offset from the query, each on its own scale."""
     maps = [strength.offsets() for strength in strengths.values()]
     heads = max(map(len, maps))
@@ -190,9 +206,11 @@ def offset_grid(strengths: Mapping[str, Strength]) -> "Figure":
             axis.set(xticks=[], yticks=[])
             if head < len(of_heads):
                 axis.imshow(of_heads[head].numpy(), cmap="magma", vmin=0)
+            else:
+                axis.set_axis_off()
             if layer == 0:
                 axis.set_title(f"head {head}", fontsize=7)
-        axes[layer, 0].set_ylabel(f"{layer}", fontsize=8, rotation=0, labelpad=8)
+    _name_rows(axes, numbers)
     return figure
 
 
@@ -254,6 +272,11 @@ def _figure(width: float, height: float) -> "Figure":
 
 def _row(figure: "Figure", count: int) -> list:
     return list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _name_rows(axes: Any, numbers: Sequence[int] | None) -> None:
+    for row, number in zip(axes, numbers or range(len(axes)), strict=True):
+        row[0].set_ylabel(f"{number}", fontsize=8, rotation=0, labelpad=8)
 
 
 def _plain(figure: "Figure") -> "Figure":

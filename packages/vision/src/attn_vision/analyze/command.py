@@ -108,7 +108,7 @@ def analyze(
         facts["pruned"] = cut
         say(json.dumps(cut))
     with whole_folder(Path(out)) as folder:
-        _tables(found, folder)
+        _tables(found, list(subject.sites), folder)
         if maps and found.strengths is not None:
             from safetensors.torch import save_file
 
@@ -192,9 +192,12 @@ def _prune(
     }
 
 
-def _tables(found: "Analysis", folder: Path) -> None:
+def _tables(found: "Analysis", layers: Sequence[str], folder: Path) -> None:
+    import polars as pl
+
     from core_attn.analysis import strength_table
 
+    numbers = {name: number for number, name in enumerate(layers)}
     tables = {"heads": found.heads, "curve": found.curve}
     if found.strengths is not None:
         tables["strength"] = strength_table(dict(found.strengths))
@@ -204,4 +207,6 @@ def _tables(found: "Analysis", folder: Path) -> None:
         tables["patterns"] = found.patterns.table()
     for name, table in tables.items():
         if table is not None:
+            if "layer" in table.columns:  # of the model, not of those looked at
+                table = table.with_columns(layer=pl.col("name").replace_strict(numbers))
             table.write_csv(folder / f"{name}.csv")

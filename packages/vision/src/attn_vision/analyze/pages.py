@@ -32,14 +32,14 @@ def write_pages(
         facts: what stands at the top.
         query: the patch that is shown first.
     """
-    sections, dots = [], []
+    sections, dots, layers = [], [], list(subject.sites)
     if found.importance is not None:
-        sections.append(_importance(found))
+        sections.append(_importance(found, layers))
         dots += _drops(found, pictures)
     if found.strengths is not None:
-        sections.append(_strength(found))
+        sections.append(_strength(found, layers))
     if found.patterns is not None:
-        section, plot = _patterns(found, list(subject.sites))
+        section, plot = _patterns(found, layers)
         sections.append(section)
         dots.append(plot)
     write_page(
@@ -71,15 +71,16 @@ def _said(picture: Picture, subject: Subject) -> str:
     return f"{picture.path.name}, {label}"
 
 
-def _importance(found: Any) -> Section:
+def _importance(found: Any, layers: Sequence[str]) -> Section:
     section = Section(
         "Which heads matter",
         "A head is removed by setting its output to 0 before the output projection. Definitions of "
         "the metrics are this project's; the intervals in the table are 95 % over images.",
     )
+    numbers = [layers.index(name) for name in found.importance.layers]
     section.figures.append(
         ("Every head, every metric", "Red: something is lost without the head; blue: gained.",
-         figures.importance_maps(found.importance)),
+         figures.importance_maps(found.importance, numbers)),
     )  # fmt: skip
     if len(found.importance.values) > 1:
         section.figures.append(
@@ -126,22 +127,23 @@ def _drops(found: Any, pictures: Sequence[Picture]) -> list[Dots]:
     return plots
 
 
-def _strength(found: Any) -> Section:
+def _strength(found: Any, layers: Sequence[str]) -> Section:
     section = Section(
         "How far heads look",
         "Distances are in patches. A ring of a border patch has fewer cells, which the mean weight "
         "per pair corrects for.",
     )
+    numbers = [layers.index(name) for name in found.strengths]
     tint, tinted = None, ""
     if found.importance is not None:
         tint = found.importance.values[found.metric].mean(0)
         tinted = "; tinted by importance: red matters"
     section.figures += [
-        ("Over depth", "One dot per head.", figures.trends(found.strengths)),
+        ("Over depth", "One dot per head.", figures.trends(found.strengths, numbers)),
         ("Weight at each distance", f"Mean weight of a pair of patches over hops{tinted}.",
-         figures.hop_lines(found.strengths, "khop_mean", tint)),
+         figures.hop_lines(found.strengths, "khop_mean", tint, numbers)),
         ("Weight by offset", "Where a head looks from the patch in the center, mean over images.",
-         figures.offset_grid(found.strengths)),
+         figures.offset_grid(found.strengths, numbers)),
     ]  # fmt: skip
     return section
 
