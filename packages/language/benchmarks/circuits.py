@@ -75,7 +75,7 @@ def main() -> None:
         top = found.top(arguments.ablated)
         bottom = list(found.table().tail(arguments.ablated).select("name", "head").iter_rows())
         best = ", ".join(
-            f"{layers[name]}.{head} ({codes})"
+            f"{layers[name]}.{head} ({codes:g})"
             for name, head, codes in found.table()
             .head(5)
             .select("name", "head", "codes")

@@ -1,6 +1,7 @@
 """Bugs planted one at a time: each must break a check that holds without it."""
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pytest
@@ -91,6 +92,12 @@ def failed(module, tmp_path) -> list[str]:
     return [check.name for check in experiment.checks(result) if not check.passed]
 
 
+@pytest.fixture(scope="module")
+def right(tmp_path_factory):
+    """The checks that fail without any bug, computed once a module."""
+    return cache(lambda module: failed(module, tmp_path_factory.mktemp("right")))
+
+
 @pytest.mark.parametrize(
     "module, plant",
     [
@@ -105,7 +112,7 @@ def failed(module, tmp_path) -> list[str]:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_planted_bug_breaks_a_check(module, plant, monkeypatch, tmp_path):
-    assert not failed(module, tmp_path / "right")
+def test_a_planted_bug_breaks_a_check(module, plant, right, monkeypatch, tmp_path):
+    assert not right(module)
     plant(monkeypatch)
-    assert failed(module, tmp_path / "wrong")
+    assert failed(module, tmp_path)

@@ -237,3 +237,23 @@ def test_heads_at_the_last_position_are_those_of_that_position_alone():
         for prompt, parts in zip(prompts, last, strict=True):
             whole = model(prompt[None])[0, -1] - model[1].proj.bias
             torch.testing.assert_close(parts.sum(0), whole)
+
+
+def ranked(counts, edges):
+    heads = [("a", number) for number in range(len(counts))]
+    codes, model = torch.zeros(2, len(counts)).long(), c.HeadAutoencoder(4, 5)
+    return c.Circuit(heads, torch.tensor(counts), edges, codes, model).table()["head"].to_list()
+
+
+def test_normalized_counts_rank_heads():
+    assert ranked([0.1, 0.9, 0.5], torch.zeros(3, 3)) == [1, 2, 0]
+
+
+def test_as_many_codes_are_told_apart_by_pairs_and_not_by_layer():
+    edges = torch.zeros(120, 120)
+    for head in range(120):  # later heads stand in more of the strongest pairs
+        edges[head, :head] = edges[:head, head] = head
+    counts = c.edge_counts(edges)
+    order = ranked([3.0] * 120, edges)
+    assert (c.edge_circuit(edges) == 0).sum() > 2  # where the softmax tells nothing
+    assert [int(counts[head]) for head in order] == sorted(counts.tolist(), reverse=True)

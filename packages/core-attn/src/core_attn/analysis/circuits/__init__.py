@@ -6,7 +6,15 @@ Identification in Language Models", arXiv 2405.12522.
 
 from .autoencoder import HeadAutoencoder, train
 from .find import Circuit, ablated, find_circuit, head_outputs
-from .scores import Agreement, agreement, distinct_codes, edge_circuit, edge_scores, node_scores
+from .scores import (
+    Agreement,
+    agreement,
+    distinct_codes,
+    edge_circuit,
+    edge_counts,
+    edge_scores,
+    node_scores,
+)
 from .tasks import GROUND_TRUTH, Prompts, docstring, greater_than, ioi, truth
 
 __all__ = [
@@ -20,6 +28,7 @@ __all__ = [
     "node_scores",
     "edge_scores",
     "edge_circuit",
+    "edge_counts",
     "agreement",
     "Agreement",
     "Prompts",

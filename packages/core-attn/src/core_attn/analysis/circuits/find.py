@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..sites import Sites, find_sites
 from .autoencoder import HeadAutoencoder, train
-from .scores import distinct_codes, edge_circuit, edge_scores
+from .scores import distinct_codes, edge_circuit, edge_counts, edge_scores
 
 Head = tuple[str, int]
 
@@ -88,14 +88,21 @@ class Circuit:
     model: HeadAutoencoder
 
     def table(self) -> pl.DataFrame:
-        """One row per head, best first: `name`, `head`, `codes`, `node`, `edge` (softmaxes)."""
-        node, edge = self.counts.softmax(0), edge_circuit(self.edges)
-        rows = [
-            (name, head, int(count), float(n), float(e))
-            for (name, head), count, n, e in zip(self.heads, self.counts, node, edge, strict=True)
-        ]
-        frame = pl.DataFrame(rows, schema=["name", "head", "codes", "node", "edge"], orient="row")
-        return frame.sort("codes", "edge", descending=True, maintain_order=True)
+        """One row per head, best first: `name`, `head`, `codes`, `node`, `pairs`, `edge`.
+
+        `codes` and `pairs` count codes, and places among the strongest pairs; `node` and `edge`
+        are their softmaxes. Heads with as many codes come by `pairs`.
+        """
+        node, pairs = self.counts.softmax(0), edge_counts(self.edges)
+        columns = {
+            "name": [name for name, _ in self.heads],
+            "head": [head for _, head in self.heads],
+            "codes": self.counts.tolist(),
+            "node": node.tolist(),
+            "pairs": pairs.tolist(),
+            "edge": edge_circuit(self.edges).tolist(),
+        }
+        return pl.DataFrame(columns).sort("codes", "pairs", descending=True, maintain_order=True)
 
     def top(self, count: int) -> list[Head]:
         """The heads with the most codes of their own."""

@@ -98,10 +98,10 @@ def edge_scores(
     return scores
 
 
-def edge_circuit(
+def edge_counts(
     scores: Float[Tensor, "heads heads"], entries: int | None = None
-) -> Float[Tensor, " heads"]:
-    """Softmax of how often each head stands in the list of the strongest pairs.
+) -> Int[Tensor, " heads"]:
+    """How often each head stands in the list of the strongest pairs.
 
     Args:
         scores: from `edge_scores`.
@@ -109,14 +109,27 @@ def edge_circuit(
             Equal scores come in the order of NumPy's argsort, reversed, as in the authors' code.
 
     Example:
-        >>> edge_circuit(torch.tensor([[0.0, 2, 0], [2, 0, 0], [0, 0, 0]]), entries=4).argmin()
-        tensor(2)
+        >>> edge_counts(torch.tensor([[0.0, 2, 0], [2, 0, 0], [0, 0, 0]]), entries=4)
+        tensor([2, 2, 0])
     """
     heads = len(scores)
     order = np.argsort(scores.double().numpy().flatten())[::-1].copy()
     listed = torch.from_numpy(np.stack(np.unravel_index(order, (heads, heads)), 1)).flatten()
-    counts = torch.bincount(listed[: entries or heads**2 // 2], minlength=heads)
-    return counts.float().softmax(0)
+    return torch.bincount(listed[: entries or heads**2 // 2], minlength=heads)
+
+
+def edge_circuit(
+    scores: Float[Tensor, "heads heads"], entries: int | None = None
+) -> Float[Tensor, " heads"]:
+    """Softmax of `edge_counts`, the authors' score of a head.
+
+    Among many heads counts lie so far apart that the softmax of all but a few is 0.
+
+    Example:
+        >>> edge_circuit(torch.tensor([[0.0, 2, 0], [2, 0, 0], [0, 0, 0]]), entries=4).argmin()
+        tensor(2)
+    """
+    return edge_counts(scores, entries).float().softmax(0)
 
 
 @dataclass(frozen=True)
