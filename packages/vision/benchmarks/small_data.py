@@ -203,6 +203,7 @@ FIELDS = ("setting", "model", "seed", "accuracy", "seconds")
 
 def main(
     tables: Sequence[str] = tuple(SETTINGS),
+    models: Sequence[str] = (*MODELS, *ABLATIONS),
     seeds: int = 3,
     out: str = "runs/small_data.csv",
     run_more: bool = True,
@@ -211,6 +212,7 @@ def main(
 
     Args:
         tables: of digits, fashion, cifar and cifar-8000.
+        models: those to train; the ablations are of the digits only.
         seeds: runs of each model at most; one is all of cifar-8000.
         out: the file of finished runs.
         run_more: False only prints and draws what is there.
@@ -231,7 +233,7 @@ def main(
                 writer.writerow(FIELDS)
             for seed in range(seeds):
                 for name in (each for each in tables if seed < SETTINGS[each].seeds):
-                    for model in models_of(name):
+                    for model in (each for each in models_of(name) if each in models):
                         if (key := (name, model, seed)) not in done:
                             done[key] = run(*key)
                             writer.writerow([*key, *done[key]])

@@ -11,12 +11,12 @@ from attn_vision.models import VARIANTS, create
 from attn_vision.models.blocks import DropPath
 from core_attn import losses, record
 
-_COLUMN = {"image_size": 16, "patch_size": 4, "channels": 1, "classes": 3, "dim": 24, "depth": 3}
+_COLUMN = {"image_size": 16, "patch_size": 4, "channels": 1, "classes": 3, "dim": 24, "depth": 2}
 SHRUNK = {
     "VisionTransformerConfig": _COLUMN | {"heads": 3},
-    "ConViTConfig": _COLUMN | {"heads": 4, "local_layers": 2},
+    "ConViTConfig": _COLUMN | {"heads": 4, "local_layers": 1},
     "DHVTConfig": _COLUMN | {"heads": 4, "patch_size": 4},
-    "EViTConfig": _COLUMN | {"heads": 3, "keep_rates": (1, 0.7, 0.5)},
+    "EViTConfig": _COLUMN | {"heads": 3, "keep_rates": (0.7, 0.5)},
     "SparsifinerConfig": _COLUMN | {"heads": 3, "top_coefficients": 2},
     "HaloNetConfig": {
         "image_size": 32, "channels": 1, "classes": 3, "dims": (8, 16), "depths": (1, 1),
@@ -28,7 +28,7 @@ SHRUNK = {
         "heads": (2, 4), "mlp_ratios": (2, 2), "shrinks": (4, 1), "shared": (2, 1),
         "routed": (0, 2),
     },
-    "SpectFormerConfig": _COLUMN | {"heads": 4, "spectral": 2, "drop_path": 0.0},
+    "SpectFormerConfig": _COLUMN | {"heads": 4, "spectral": 1, "drop_path": 0.0},
     "SpectFormerHConfig": {
         "image_size": 32, "channels": 1, "classes": 3, "dims": (8, 16), "depths": (1, 2),
         "stem_dim": 4, "heads": (2, 4), "mlp_ratios": (2, 2), "spectral": (True, False),
@@ -85,7 +85,6 @@ SMALL = {shrunk(config): name for name, config in VARIANTS.items()}
 EVERY = pytest.mark.parametrize("config", SMALL, ids=SMALL.get)
 # Compilers are slow: one small model of each class.
 ONE_OF_EACH = {type(config): config for config in reversed(SMALL)}
-NOT_AS_ONNX_YET = {"MoHViTConfig"}
 EACH = pytest.mark.parametrize("config", ONE_OF_EACH.values(), ids=SMALL.get)
 
 
@@ -195,8 +194,6 @@ def test_the_exported_program_and_onnx_serve_any_batch(config, tmp_path):
         for size in (1, 2, 5):
             given = model.example_inputs(size)
             torch.testing.assert_close(program(*given), model(*given), rtol=1e-4, atol=1e-5)
-        if type(config).__name__ in NOT_AS_ONNX_YET:
-            pytest.skip("the program agrees; as ONNX this model has not been tried")
         torch.onnx.export(
             model, inputs, path, dynamo=True, dynamic_shapes=shapes, verbose=False, optimize=False
         )

@@ -71,14 +71,14 @@ def positional_gates(gates: dict[str, Float[Tensor, " heads"]]) -> Exhibit:
     figure = Figure(figsize=(6, 3), layout="constrained")
     axis = figure.subplots()
     rows = []
-    for layer, (name, values) in enumerate(gates.items(), 1):
+    for layer, (name, values) in enumerate(gates.items()):
         axis.scatter([layer] * len(values), values.tolist(), s=22, color="#1f77b4", alpha=0.7)
         rows += [{"layer": name, "head": h, "gate": float(g)} for h, g in enumerate(values)]
     axis.axhline(
         float(torch.ones(()).sigmoid()), color="gray", lw=0.8, ls="--", label="at the start"
     )
-    axis.set(xlabel="layer", ylabel="share of position", ylim=(0, 1))
-    axis.set_xticks(range(1, len(gates) + 1))
+    axis.set(xlabel="block", ylabel="share of position", ylim=(0, 1))
+    axis.locator_params(axis="x", integer=True)
     axis.legend(frameon=False, fontsize=8)
     caption = "Gate of each head: 1 looks by position alone, 0 by content alone."
     return Exhibit("Gates of the heads", caption, figure, rows)
@@ -110,7 +110,7 @@ def spectral_filters(gates: dict[str, SpectralGate], channels: int = 6) -> Exhib
 
 @torch.no_grad()
 def kept_patches(model: EViT, images: Images, pixels: Images) -> Exhibit:
-    """The patches that go on after each shrinking block; the others are grey."""
+    """The patches that go on after each shrinking block; a veil is over the others."""
     after, states = {}, []
     hooks = [
         block.mlp.register_forward_hook(lambda m, args, y: states.append(args[0]))
@@ -124,6 +124,8 @@ def kept_patches(model: EViT, images: Images, pixels: Images) -> Exhibit:
         if state.kept is not None and (before is None or state.kept.shape != before.shape):
             after[number], before = state.kept.cpu(), state.kept
     grid, shown = model.config.grid, pixels[:6]
+    grey = shown.shape[1] == 1
+    veil = torch.tensor([0.35, 0.55, 0.9] if grey else [0.6] * 3)[:, None, None]
     figure = Figure(figsize=(1.3 * len(shown), 1.4 * (len(after) + 1)), layout="constrained")
     axes = figure.subplots(len(after) + 1, len(shown), squeeze=False)
     for i, image in enumerate(shown):
@@ -133,11 +135,12 @@ def kept_patches(model: EViT, images: Images, pixels: Images) -> Exhibit:
             mask[kept[i][kept[i] >= 0]] = 1  # fused tokens have negative numbers
             scale = [side // cells for side, cells in zip(image.shape[-2:], grid, strict=True)]
             full = mask.view(grid).repeat_interleave(scale[0], 0).repeat_interleave(scale[1], 1)
-            pictures.show(axes[row, i], image * full + 0.6 * (1 - full))
+            pictures.show(axes[row, i], image * full + veil * (1 - full))
             if i == 0:
                 axes[row, 0].set_ylabel(f"block {number}", fontsize=8)
     axes[0, 0].set_ylabel("image", fontsize=8)
-    caption = "Patches that go on after each shrinking block; those dropped or fused are grey."
+    color = "blue" if grey else "grey"
+    caption = f"Patches that go on after each shrinking block; those dropped or fused are {color}."
     return Exhibit("Kept patches", caption, figure)
 
 
@@ -204,5 +207,6 @@ def head_use(model: ImageModel, images: Images, routers: dict[str, HeadGate]) ->
         axis.scatter([layer] * len(share), share.tolist(), s=20, color="#1f77b4", alpha=0.7)
         rows += [{"layer": name, "head": h, "share": float(s)} for h, s in enumerate(share)]
     axis.set(xlabel="layer with a router", ylabel="share of tokens", ylim=(0, 1))
+    axis.locator_params(axis="x", integer=True)
     caption = "How many tokens each routed head acts for; a head at 0 is not used."
     return Exhibit("Use of the routed heads", caption, figure, rows)

@@ -92,7 +92,7 @@ def head_distances(
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axis = figure.subplots()
     means = []
-    for layer, pattern in enumerate(patterns.values(), 1):
+    for layer, pattern in enumerate(patterns.values()):
         among = pattern[..., prefix:, prefix:]
         among = among / among.sum(-1, keepdim=True).clamp(min=1e-9)
         heads = (among * distance).sum(-1).mean((0, 2))
@@ -100,18 +100,18 @@ def head_distances(
         axis.scatter(
             [layer] * len(heads), heads.tolist(), s=18, color="#1f77b4", alpha=0.7, linewidths=0
         )
-    axis.plot(range(1, len(means) + 1), means, color="#1f77b4", lw=1, label="mean of the heads")
+    axis.plot(means, color="#1f77b4", lw=1, label="mean of the heads")
     axis.axhline(float(distance.mean()), color="gray", lw=0.8, ls="--", label="uniform attention")
     axis.set(xlabel="block", ylabel="mean distance (patches)", ylim=(0, None))
-    axis.set_xticks(range(1, len(means) + 1))
+    axis.locator_params(axis="x", integer=True)
     axis.legend(frameon=False, fontsize=8)
     caption = "Mean distance from a patch to the patches it attends to; one dot per head."
     return Exhibit("Reach of the heads", caption, figure)
 
 
 def show(axis, image: Float[Tensor, "channels height width"]) -> None:
-    """Draws an image without ticks."""
+    """Draws an image of values in [0, 1] without ticks."""
     pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
-    axis.imshow(pixels, cmap="gray" if pixels.ndim == 2 else None)
+    axis.imshow(pixels, cmap="gray" if pixels.ndim == 2 else None, vmin=0, vmax=1)
     axis.set_xticks([])
     axis.set_yticks([])
