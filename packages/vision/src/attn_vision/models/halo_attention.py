@@ -105,9 +105,11 @@ class HaloAttention(AttentionLayer):
                 f"a feature map of {rows}x{columns} is not divisible by block {self.block}; pad "
                 "the input, or build with any_size=True"
             )
+        tokens = _tokens(x).contiguous()  # once for both projections
         asking = x[:, :, :: self.stride, :: self.stride]
-        q = self.q(_tokens(asking)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        kv = self.kv(_tokens(x)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        asked = tokens if self.stride == 1 else _tokens(asking)
+        q = self.q(asked).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        kv = self.kv(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k, v = kv.split([self.head_dim, self.v_dim], -1)
         scale = self.head_dim**-0.5
         tables = (self.height, self.width)
