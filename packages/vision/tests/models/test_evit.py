@@ -52,6 +52,17 @@ def test_class_distillation_and_register_tokens_are_never_ranked():
     assert state.patches.shape[1] == token_counts(config)[-1] - 4
 
 
+def test_any_number_of_threads_keeps_the_same_patches():
+    model, before, kept = SMALL.build().eval(), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            kept.append(model.features(IMAGES).kept)
+    finally:
+        torch.set_num_threads(before)
+    assert kept[0].equal(kept[1]) and kept[0].equal(kept[2])
+
+
 def test_of_equally_attended_patches_the_first_go_on():
     state = TokenState(torch.arange(5.0)[None, :, None], (1, 4), prefix=1)
     small = select(state, torch.full((1, 4), 0.25), keep=2, fused_as=-1)

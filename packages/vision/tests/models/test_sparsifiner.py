@@ -5,7 +5,12 @@ import timm
 import torch
 
 from attn_vision.models import VisionTransformerConfig
-from attn_vision.models.sparsifiner import SparsifinerConfig, reconstruction_loss
+from attn_vision.models.sparsifiner import (
+    SparsifinerConfig,
+    reconstruction_loss,
+    saved_share,
+    sparsity,
+)
 from attn_vision.models.tokens import TokenState
 from attn_vision.official import sparsifiner
 
@@ -40,6 +45,18 @@ def test_every_query_has_its_budget_of_keys_in_every_batch():
         mask = layer.mask(layer.mask_predictor(q, k), None)
         assert mask[:, :, 0].all()
         assert (mask[:, :, 1:].sum(-1) == 8).all()  # ceil(0.3 * 25)
+
+
+def test_sparsity_is_told_block_by_block():
+    model = SMALL.build().eval()
+    first, second = sparsity(model, IMAGES)
+    assert (first["block"], second["block"]) == (0, 1)
+    assert first["attn_mask_sparsity"] == pytest.approx(1 - (25 + 24 * 8) / 25**2)
+    assert first["basis_coef_sparsity"] == pytest.approx(1 - 2 / 4)  # two of 25 // 6 patterns
+    filled = float((model.blocks[1].attn.mask_predictor.proj_back_n.abs() > 0.02).float().mean())
+    assert second["basis_sparsity"] == pytest.approx(1 - filled)
+    expected = saved_share(25, 8, 0.3, width=4, size=4, filled=filled, top=2)
+    assert second["multiplications_saved"] == pytest.approx(expected)
 
 
 def test_predictors_learn_the_attention_of_their_backbone():

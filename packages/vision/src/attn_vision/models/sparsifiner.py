@@ -255,6 +255,59 @@ def reconstruction_loss(
     return torch.stack(errors).mean()
 
 
+@torch.no_grad()
+def chosen_keys(
+    model: Sparsifiner, images: Float[Tensor, "batch channels height width"]
+) -> list[tuple[Prediction, Bool[Tensor, "batch heads tokens tokens"]]]:
+    """For each block what its predictor says, and which keys each query attends to."""
+    found, hooks = [], []
+    for block in model.blocks:
+
+        def note(module, args, prediction, attn=block.attn):
+            found.append((prediction, attn.mask(prediction, args[2] if len(args) > 2 else None)))
+
+        hooks.append(block.attn.mask_predictor.register_forward_hook(note))
+    model(images)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def sparsity(
+    model: Sparsifiner, images: Float[Tensor, "batch channels height width"]
+) -> list[dict[str, float]]:
+    """For each block: zeros among basis, coefficients and weights, and multiplications saved.
+
+    Args:
+        model: in evaluation mode.
+        images: over which shares are taken.
+
+    Example:
+        >>> config = SparsifinerConfig(16, patch_size=4, dim=16, depth=1, heads=2,
+        ...                            keep_rates=(0.5,), top_coefficients=2)
+        >>> shares = sparsity(config.build().eval(), torch.randn(2, 3, 16, 16))
+        >>> round(shares[0]["attn_mask_sparsity"], 3)  # 16 queries of 17 have 9 of 17 keys
+        0.443
+    """
+    rows = []
+    for number, (prediction, mask) in enumerate(chosen_keys(model, images)):
+        attn = model.blocks[number].attn
+        parts = {
+            "basis": prediction.basis,
+            "basis_coef": prediction.coefficients,
+            "attn_mask": mask,
+        }
+        shares = {f"{name}_sparsity": float((x == 0).float().mean()) for name, x in parts.items()}
+        saved = saved_share(
+            mask.shape[-1], attn.head_dim, attn.keep_rate,
+            width=attn.mask_predictor.proj_c_q.out_features, size=len(prediction.basis),
+            filled=1 - shares["basis_sparsity"],
+            top=attn.mask_predictor.top_coefficients or len(prediction.basis),
+        )  # fmt: skip
+        rows.append({"block": number, **shares, "multiplications_saved": saved})
+    return rows
+
+
 def saved_share(tokens: int, head_dim: int, keep_rate: float, *, width: int, size: int,
                 filled: float, top: int = 8) -> float:  # fmt: skip
     """The share of attention's multiplications that is saved, the predictor's counted.

@@ -13,7 +13,7 @@ from core_attn.training import Exhibit
 from ..models import ImageModel, VisionTransformer
 from ..models.evit import EViT
 from ..models.gated_positional import GatedPositionalAttention
-from ..models.sparsifiner import Sparsifiner
+from ..models.sparsifiner import Sparsifiner, chosen_keys, sparsity
 from ..models.spectral_gate import SpectralGate
 from . import pictures
 
@@ -40,6 +40,11 @@ def of_model(model: ImageModel, images: Images, pixels: Images) -> Iterable[Exhi
         yield kept_patches(model, images, pixels)
     if isinstance(model, Sparsifiner):
         yield connectivity(model, images, pixels)
+        caption = (
+            "Shares of zeros in the basis, its coefficients and the weights of each block, and of "
+            "attention's multiplications that are saved, the predictor's counted."
+        )
+        yield Exhibit("Sparsity of the blocks", caption, sparsity(model, images))
     routers = {n: m for n, m in model.named_modules() if isinstance(m, HeadGate) and m.choices}
     if routers:
         yield head_use(model, images, routers)
@@ -158,16 +163,7 @@ def connectivity(
     """
     grid = model.config.grid
     patch = grid[0] // 2 * grid[1] + grid[1] // 2 if patch is None else patch
-    masks, hooks = [], []
-    for block in model.blocks:
-
-        def chosen(m, args, prediction, attn=block.attn):
-            masks.append(attn.mask(prediction, args[2] if len(args) > 2 else None).float().mean(1))
-
-        hooks.append(block.attn.mask_predictor.register_forward_hook(chosen))
-    model(images)
-    for hook in hooks:
-        hook.remove()
+    masks = [mask.float().mean(1) for _, mask in chosen_keys(model, images)]
     shown = pixels[:4]
     figure = Figure(figsize=(1.2 * (len(masks) + 1), 1.3 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), len(masks) + 1, squeeze=False)
