@@ -73,6 +73,7 @@ def flex(feature: str, problem: Problem) -> Run:
     elif feature not in ("plain", "grouped", "decode", "split"):
         raise NotImplementedError(f"no FlexAttention is written for {feature}")
     torch._dynamo.config.recompile_limit = 256  # each row is a compilation of its own
+    torch._functorch.config.donated_buffer = False  # the backward is timed several times
     compiled = torch.compile(flex_attention, dynamic=False)
     grouped = feature in ("grouped", "decode")
     return lambda: compiled(q, k, v, score_mod=score, block_mask=mask, enable_gqa=grouped)  # pyright: ignore

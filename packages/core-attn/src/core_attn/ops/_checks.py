@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._dispatch import autocasts
+
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 INTEGERS = (torch.int32, torch.int64)
 
@@ -55,7 +57,7 @@ def autocast_dtype(x: Any) -> torch.dtype | None:
     if not isinstance(x, Tensor):
         return None
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if autocasts(kind):
         return torch.get_autocast_dtype(kind)
     return None
 

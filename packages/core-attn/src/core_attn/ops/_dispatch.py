@@ -143,7 +143,7 @@ class Operator(Generic[Call, Result]):
             ValueError: the backend asked for cannot run the call, or is not there.
         """
         kind = call[0].device.type
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        if autocasts(kind):
             with torch.autocast(kind, enabled=False):
                 return self._plan(call).run()
         return self._plan(call).run()
@@ -222,6 +222,16 @@ def constant_in_graphs(function: Callable[..., Result]) -> Callable[..., Result]
     """What `torch.compiler.assume_constant_result` does, without its import of two seconds."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def autocasts(kind: str) -> bool:
+    """Whether autocast is on for devices of a kind."""
+    return _has_autocast(kind) and torch.is_autocast_enabled(kind)
+
+
+@constant_in_graphs
+def _has_autocast(kind: str) -> bool:
+    return torch.amp.is_autocast_available(kind)
 
 
 @contextmanager

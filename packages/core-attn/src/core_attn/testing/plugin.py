@@ -8,6 +8,7 @@
 - Memory that nothing has written holds NaN (or the largest integer), not what was there before.
 """
 
+import inspect
 import typing
 from collections.abc import Callable
 from importlib.metadata import distributions
@@ -39,12 +40,25 @@ FORCED = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """Has annotations checked from now on, and makes warnings errors."""
+    _keep_kernels_bare()
     packages = [x.name.replace("-", "_") for x in distributions() if x.name.startswith("attn-")]
     jaxtyping.install_import_hook(["core_attn", *packages], f"{__name__}.shapes")
     config.addinivalue_line("markers", "refuses: gives arguments that their annotations exclude")
     config.addinivalue_line("filterwarnings", "error")
     for line in FORCED:
         config.addinivalue_line("filterwarnings", line)
+
+
+def _keep_kernels_bare() -> None:
+    """Has triton compile functions as written: a checked one has the globals of its wrapper."""
+    try:
+        import triton
+    except ImportError:
+        return
+    compiled = triton.jit
+    triton.jit = lambda function=None, **options: (
+        compiled(**options) if function is None else compiled(inspect.unwrap(function), **options)
+    )
 
 
 @pytest.fixture(autouse=True)

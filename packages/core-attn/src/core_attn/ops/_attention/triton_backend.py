@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._dispatch import offer_of
+from .._eager import short_way, short_way_with_gradient
 from .._recompute import twice_differentiable
 from .._schema import gradients_of, schema_of
 from .._triton_host import arch_of, interpreted, refuses_device, rows_like
@@ -34,7 +35,7 @@ def run_with_lse(call: AttentionCall) -> tuple[Tensor, Tensor]:
         window = (window[0] if window else call.k.shape[2], 0)
     if call.dropout > 0:
         seed = torch.randint(2**62, (1,), device=call.q.device)
-    out, _, lse = torch.ops.core_attn.attention_triton(
+    out, _, lse = attend(
         call.q, call.k, call.v, call.bias, call.mask, call.lengths, call.head_gate, seed,
         call.k_head_map, call.v_head_map, window, call.scale, call.dropout,
     )  # fmt: skip
@@ -167,9 +168,7 @@ def _differentiate(
         dout = torch.zeros_like(heads)
     # Without dropout the definition is derived instead, and nothing but zeros arrives here then.
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.dropout > 0):
-        dq, dk, dv, dbias, dgate = torch.ops.core_attn.attention_triton_backward(
-            dout, dlse, heads, lse, with_bias, *x
-        )
+        dq, dk, dv, dbias, dgate = differentiate(dout, dlse, heads, lse, with_bias, *x)
     dbias, dgate = dbias if with_bias else None, None if x.gate is None else dgate
     return gradients_of(Inputs, q=dq, k=dk, v=dv, bias=dbias, gate=dgate)
 
@@ -181,5 +180,6 @@ def _refuse_second_derivative(ctx: Any, *_: Any) -> None:
     )
 
 
-_forward.register_autograd(_differentiate, setup_context=_save)
+attend = short_way_with_gradient(_forward, _differentiate, _save)
 _backward.register_autograd(_refuse_second_derivative)
+differentiate = short_way(_backward)

@@ -104,6 +104,8 @@ def passes(
     )
     both = real.to(tl.float32)
     zero, one = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32), tl.full([BLOCK_Q, BLOCK_K], 1, tl.float32)
+    # Triton takes what a loop sets to the tensor that it began as for constant: r1 = r asks for two.
+    none = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
     if PASS == 2:
         tqs = rows_of(tq, queries, asks, heads, head, dim, d)
         tks = rows_of(tk, keys, there, heads, head, dim, d)
@@ -114,7 +116,7 @@ def passes(
         tc += ax[:, None] * tbx[None, :] + ay[:, None] * tby[None, :] + az[:, None] * tbz[None, :]
 
     scores, t_scores = zero, zero
-    p, r, p1, r1 = one, zero, zero, zero  # P_n, its derivative, those of n - 1
+    p, r, p1, r1 = one, zero, zero, none  # P_n, its derivative, those of n - 1
     for n in range(degrees):
         ql = tl.where(of == n, qs, 0.0)
         a = product(ql, tl.trans(ks), PRECISION)
@@ -161,7 +163,7 @@ def passes(
             tl.zeros([BLOCK_K, BLOCK_D], tl.float32),
         )
         dc, dtc = zero, zero  # gradients of the cosines and of their tangents
-        p, r, w, p1, r1, w1 = one, zero, zero, zero, zero, zero  # with second derivatives
+        p, r, w, p1, r1, w1 = one, zero, zero, zero, none, none  # with second derivatives
         for n in range(degrees):
             ql, kl = tl.where(of == n, qs, 0.0), tl.where(of == n, ks, 0.0)
             a = product(ql, tl.trans(ks), PRECISION)

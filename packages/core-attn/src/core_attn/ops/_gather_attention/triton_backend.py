@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._eager import short_way, short_way_with_gradient
 from .._normal import one_batch
 from .._recompute import twice_differentiable
 from .._schema import gradients_of, schema_of
@@ -95,7 +96,7 @@ def reluctant(call: Any) -> str | None:
 
 def attend(x: Inputs) -> Tensor:
     """The kernels, differentiable once."""
-    return torch.ops.core_attn.lists_triton(*x)[0]
+    return lists(*x)[0]
 
 
 @torch.library.custom_op(
@@ -161,7 +162,7 @@ def _differentiate(ctx: Any, dout: Tensor | None, *_: None) -> tuple[Tensor | No
     dropped = ctx.rest[-1] > 0
     # Without dropout the definition is derived instead, and nothing but zeros arrives here then.
     with torch.set_grad_enabled(torch.is_grad_enabled() and dropped):
-        found = torch.ops.core_attn.lists_triton_backward(
+        found = differentiate(
             dout, soft, lse, ctx.needs_input_grad[Inputs._fields.index("bias")], *tensors, *ctx.rest
         )
     pairs = zip(FLOATS, found, strict=True)
@@ -175,5 +176,6 @@ def _refuse_second_derivative(ctx: Any, *_: Any) -> None:
     )
 
 
-_forward.register_autograd(_differentiate, setup_context=_save)
+lists = short_way_with_gradient(_forward, _differentiate, _save)
 _backward.register_autograd(_refuse_second_derivative)
+differentiate = short_way(_backward)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._eager import short_way, short_way_with_gradient
 from .._schema import gradients_of, schema_of
 from .._triton_host import arch_of, interpreted, refuses_device, rows_like
 from .call import ShortCall
@@ -20,7 +21,7 @@ def run(call: ShortCall) -> Tensor:
     if call.dropout > 0:
         seed = torch.randint(2**62, (1,), device=call.q.device)
     longest = call.longest or 0  # it is known, or the call would have been refused
-    return torch.ops.core_attn.short_attention_triton(
+    return attend(
         call.q, call.k, call.v, call.bias, call.mask, call.offsets, gate, seed, longest,
         call.scale, call.dropout,
     )  # fmt: skip
@@ -118,9 +119,7 @@ def _differentiate(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
     x = Inputs(*ctx.saved_tensors, *ctx.rest)
     # Without dropout the definition is derived instead, and nothing but zeros arrives here then.
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.dropout > 0):
-        dq, dk, dv, dbias, dgate = torch.ops.core_attn.short_attention_triton_backward(
-            dout, with_bias, *x
-        )
+        dq, dk, dv, dbias, dgate = differentiate(dout, with_bias, *x)
     dbias, dgate = dbias if with_bias else None, None if x.gate is None else dgate
     return gradients_of(Inputs, q=dq, k=dk, v=dv, bias=dbias, gate=dgate)
 
@@ -132,5 +131,6 @@ def _refuse_second_derivative(ctx: Any, *_: Any) -> None:
     )
 
 
-_forward.register_autograd(_differentiate, setup_context=_save)
+attend = short_way_with_gradient(_forward, _differentiate, _save)
 _backward.register_autograd(_refuse_second_derivative)
+differentiate = short_way(_backward)
