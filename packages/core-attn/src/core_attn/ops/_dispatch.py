@@ -164,7 +164,7 @@ class Operator(Generic[Call, Result]):
                     continue
                 del refused[backend.name]
                 offer = offer.able
-            if _logs.get():
+            if _watched():
                 note_choice(Choice(self.name, backend.name, forced, refused, offer.kernel))
             return offer
         names = ", ".join(backend.name for backend in backends)
@@ -201,6 +201,18 @@ def under_transform() -> bool:
     return forward_mode or torch._C._are_functorch_transforms_active()
 
 
+def constant_in_graphs(function: Callable[..., Result]) -> Callable[..., Result]:
+    """What `torch.compiler.assume_constant_result` does, without its import of two seconds."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+def follows_context(function: Callable[..., Result]) -> Callable[..., Result]:
+    """For what reads a context variable: torch before 2.14 cannot trace it, so a graph keeps it."""
+    return constant_in_graphs(function) if torch.__version__ < "2.14" else function
+
+
+@follows_context
 def preferred(operator: str) -> Preference | None:
     """What the surrounding `use_backend` asks of an operator; one that names it goes before."""
     general = None
@@ -212,16 +224,16 @@ def preferred(operator: str) -> Preference | None:
     return general
 
 
+@follows_context
+def _watched() -> bool:
+    """Whether a `why` surrounds the call."""
+    return bool(_logs.get())
+
+
 def note_choice(choice: Choice) -> None:
     """Tells every surrounding `why`."""
     for log in _logs.get():
         log.append(choice)
-
-
-def constant_in_graphs(function: Callable[..., Result]) -> Callable[..., Result]:
-    """What `torch.compiler.assume_constant_result` does, without its import of two seconds."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
 
 
 def autocasts(kind: str) -> bool:

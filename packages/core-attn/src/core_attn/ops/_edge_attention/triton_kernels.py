@@ -104,7 +104,7 @@ def passes(
     )
     both = real.to(tl.float32)
     zero, one = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32), tl.full([BLOCK_Q, BLOCK_K], 1, tl.float32)
-    # Triton takes what a loop sets to the tensor that it began as for constant: r1 = r asks for two.
+    # Triton takes for constant what a loop sets to the tensor it began as: r1 = r asks for another.
     none = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
     if PASS == 2:
         tqs = rows_of(tq, queries, asks, heads, head, dim, d)
