@@ -196,11 +196,13 @@ class SelfAttention(AttentionLayer):
 
     def forward(self, x: Tensor, state: Cache | None = None, valid: Tensor | None = None):
         """The attended tokens (batch, tokens, dim), and the cache with their keys and values."""
-        q, k, v = split_heads(self.project(x), self.head_dim).split(self.sizes, 1)
+        queries, keys, values = self.sizes
+        qk, v = split_heads(self.project(x), self.head_dim).split((queries + keys, values), 1)
         if self.rope_base is not None:
             start = 0 if state is None else state.k.x.shape[-2]
             positions = torch.arange(start, start + x.shape[1], device=x.device)
-            q, k = (rotate(z, positions, base=self.rope_base) for z in (q, k))
+            qk = rotate(qk, positions, base=self.rope_base)
+        q, k = qk.split((queries, keys), 1)
         cache = extended(state, k, v)
         mask = None if self.causal or valid is None else valid[:, None, None]
         heads = self.attend(
