@@ -119,8 +119,8 @@ HEADER = """\
 Written by `nox -s kernels`, which compiles Triton kernels ahead of time, without a GPU, with the
 tiles that calls are dispatched to, and fails where products have no tensor-core instruction, where
 a kernel exceeds the shared memory of its GPU, or where this page changes. The same session runs the
-kernels under Triton's interpreter against the reference. Nothing here was timed on a GPU: the last
-columns are estimates; `python -m benchmarks.gpu` in packages/core-attn is to measure them.
+kernels under Triton's interpreter against the reference. The last columns are estimates; what
+`python -m benchmarks.gpu` measured stands in packages/core-attn/README.md.
 
 The rows are the hardest of each kind: 16-bit floats, heads of 64 and 128, an odd number of tokens
 (197) and heads split from one projection. `python -m benchmarks.kernels --all` compiles all dtypes,

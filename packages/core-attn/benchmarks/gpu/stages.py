@@ -16,6 +16,7 @@ from .operators import OPERATORS, Problem, Shape
 from .rivals import ours, run_of
 
 Row = dict[str, Any]
+PAUSE = 6_000_000  # cycles: 3 ms, longer than Python takes for a step of any row
 L2 = 256 << 20  # bytes that push everything else out of a second-level cache
 SWEEP = [
     Tiles(q, k, w, s) for q in (64, 128) for k in (32, 64, 128) for w in (4, 8) for s in (2, 3)
@@ -92,7 +93,7 @@ def warm(case: Case) -> Row:
 def timings(case: Case) -> Row:
     """Milliseconds forward, backward and both, and what they are of the peaks.
 
-    As called from Python, and replayed as a CUDA graph, which leaves the GPU's own time.
+    As called from Python, and behind a pause of the GPU, which leaves the GPU's own time.
     """
     problem = case.problem(here())
     run = run_of(case.rival, case.operator, case.feature, problem)
@@ -100,7 +101,7 @@ def timings(case: Case) -> Row:
     before = torch.cuda.memory_allocated()
     out = run()
     cotangent = torch.randn_like(out)
-    row = {"forward ms": milliseconds(run), "forward graph ms": milliseconds(graphed(run))}
+    row = {"forward ms": milliseconds(run), "forward GPU ms": milliseconds(run, PAUSE)}
     both = gradients = None
     if case.feature != "decode":
         gradients = torch.autograd.grad(out, problem.leaves, cotangent, retain_graph=True)
@@ -109,11 +110,11 @@ def timings(case: Case) -> Row:
         )
         step = lambda: torch.autograd.grad(run(), problem.leaves, cotangent)  # noqa: E731
         row["both ms"] = milliseconds(step)
-        row["both graph ms"] = both = milliseconds(graphed(step))
+        row["both GPU ms"] = both = milliseconds(step, PAUSE)
     row["peak MiB"] = (torch.cuda.max_memory_allocated() - before) >> 20
     flops = OPERATORS[case.operator].flops(case.shape, case.feature)
     size = sum(x.numel() * x.element_size() for x in (*problem.leaves, out))
-    row |= _rates("forward", row["forward graph ms"], flops, size, case.dtype)
+    row |= _rates("forward", row["forward GPU ms"], flops, size, case.dtype)
     if both:
         moved = 2 * size + sum(x.numel() * x.element_size() for x in gradients or ())
         row |= _rates("both", both, 3.5 * flops, moved, case.dtype)
@@ -131,21 +132,11 @@ def _rates(name: str, ms: float, flops: float, size: int, dtype: str) -> Row:
     }
 
 
-def graphed(run: Callable[[], object]) -> Callable[[], object]:
-    """What `run` does on the GPU, as one graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
+def milliseconds(run: Callable[[], object], pause: int = 0, seconds: float = 0.15) -> float:
+    """The median by CUDA events, the second-level cache flushed before every run.
 
-
-def milliseconds(run: Callable[[], object], seconds: float = 0.15) -> float:
-    """The median by CUDA events, the second-level cache flushed before every run."""
+    During a pause (cycles of the GPU) Python launches what `run` does.
+    """
     flush = torch.empty(L2, dtype=torch.int8, device="cuda")
     for _ in range(3):
         run()
@@ -154,6 +145,7 @@ def milliseconds(run: Callable[[], object], seconds: float = 0.15) -> float:
     while len(pairs) < 5 or (time.perf_counter() < stop and len(pairs) < 100):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         flush.zero_()
+        torch.cuda._sleep(pause)
         start.record()
         run()
         end.record()
