@@ -126,8 +126,10 @@ def _slug(title: str) -> str:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, list]:
     columns = list(dict.fromkeys(key for row in rows for key in row))
+    texts = {key for row in rows for key, value in row.items() if isinstance(value, str)}
     return {
         "columns": columns,
+        "numbers": [place for place, key in enumerate(columns) if key not in texts],
         "rows": [[_cell(row.get(key, "")) for key in columns] for row in rows],
     }
 
