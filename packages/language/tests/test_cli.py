@@ -55,6 +55,20 @@ def test_text_and_report_of_a_run(trained, monkeypatch, capsys):
     assert "Samples" in page and "Attention" in page
 
 
+def test_a_report_has_the_words_that_weigh_most(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code = run(
+        monkeypatch, "fit", "--config", "topics-lama", "--trainer.max_epochs", 1,
+        "--trainer.limit_train_batches", 2, "--trainer.limit_val_batches", 2,
+        "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
+    )  # fmt: skip
+    assert code == 0
+    checkpoint = tmp_path / "runs/topics-lama/version_0/best.ckpt"
+    assert run(monkeypatch, "report", "--ckpt", checkpoint) == 0
+    page = checkpoint.with_name("report.html").read_text()
+    assert "Confusion" in page and "Heaviest words" in page
+
+
 def test_conversions_of_a_run(trained, monkeypatch, capsys, tmp_path):
     out = tmp_path / "dha.ckpt"
     code = run(

@@ -204,7 +204,7 @@ def classification(task: "TextClassification", data: LabeledText) -> Iterator[Ex
         counts.index_put_((batch.labels, guessed.cpu()), torch.tensor(1), accumulate=True)
     yield confusion(counts, data.classes)
     if isinstance(task.model, Lama) and isinstance(task.model.pool, LowRankPooling):
-        yield word_weights(task, data)
+        yield from word_weights(task, data)
 
 
 def confusion(counts: Tensor, classes: Iterable[str]) -> Exhibit:
@@ -233,7 +233,7 @@ def confusion(counts: Tensor, classes: Iterable[str]) -> Exhibit:
 
 
 @torch.no_grad()
-def word_weights(task: "TextClassification", data: LabeledText) -> Exhibit:
+def word_weights(task: "TextClassification", data: LabeledText) -> tuple[Exhibit, Exhibit]:
     """The weights of the words of some texts, and the words that weigh most."""
     assert data.tokenizer is not None
     batch = next(iter(data.test_dataloader()))
@@ -270,7 +270,7 @@ def word_weights(task: "TextClassification", data: LabeledText) -> Exhibit:
         }
         for token in heaviest
     ]  # fmt: skip
-    return Exhibit(
-        "Words", "Weights of words, 1 being an even spread; darker weighs more.", figure, rows
+    return (
+        Exhibit("Words", "Weights, 1 being an even spread; darker weighs more.", figure, rows),
+        Exhibit("Heaviest words", "Of those that occur five times or more in the test.", rows),
     )
-    yield Exhibit("Heaviest words", "Of the words that occur five times or more in the test.", rows)
