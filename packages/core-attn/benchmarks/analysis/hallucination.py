@@ -3,7 +3,8 @@
 `python -m benchmarks.analysis.hallucination` trains one model per seed from scratch, image encoder
 and all, on scenes with a strong prior (`scenes`), and captions pictures that break it:
 
-- CHAIR_I against alpha, with the heads that VHR selects and with as many random ones;
+- CHAIR_I against alpha, with the heads that VHR selects, with as many random ones, with the others
+  and with all heads of its layers;
 - whether T-VHD of a hallucinated word is lower than that of a right one: the area under the curve.
 """
 
@@ -150,11 +151,19 @@ def of_seed(seed: int, arguments: argparse.Namespace) -> dict[str, float]:
     test, layers = Test(arguments.pictures, seed, **world), [1, 2, 3]
     found = {}
     for alpha in ALPHAS:
-        with h.reinforce(model, alpha=alpha):
+        with h.reinforce(model, alpha=alpha) as state:
             found[f"VHR, alpha {alpha}"], found[f"named, alpha {alpha}"] = test.judge(
                 test.write(model)
             )
-    for alpha in (1.5, 2.0):
+        chosen = dict(zip(layers, state.chosen.values(), strict=True))
+        controls = {
+            "the other heads": {layer: ~mask for layer, mask in chosen.items()},
+            "all heads": {layer: torch.ones_like(mask) for layer, mask in chosen.items()},
+        }
+        for name, heads in controls.items() if alpha >= 2 else ():
+            with h.reinforce(model, alpha=alpha, heads=heads):
+                found[f"{name}, alpha {alpha}"] = test.judge(test.write(model))[0]
+    for alpha in (1.5, 2.0, 3.0):
         draws = []
         for draw in range(5):
             heads = random_heads(layers, arguments.pictures, 100 * seed + draw)

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -212,7 +214,7 @@ def test_the_command_ranks_heads_and_compares_them_with_the_published_circuit(
 ):
     import polars as pl
 
-    from core_attn.analysis.circuits.__main__ import find
+    from core_attn.analysis.circuits.command import find
     from core_attn.cli import main
 
     def run(*words):
@@ -257,3 +259,11 @@ def test_as_many_codes_are_told_apart_by_pairs_and_not_by_layer():
     order = ranked([3.0] * 120, edges)
     assert (c.edge_circuit(edges) == 0).sum() > 2  # where the softmax tells nothing
     assert [int(counts[head]) for head in order] == sorted(counts.tolist(), reverse=True)
+
+
+def test_a_folder_that_is_not_there_is_told_in_one_line():
+    command = [sys.executable, "-m", "core_attn.analysis.circuits", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "core-attn: nowhere: no such folder"
+    assert "Traceback" not in done.stderr
