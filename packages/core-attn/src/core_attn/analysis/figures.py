@@ -145,7 +145,6 @@ def trends(strengths: Mapping[str, Strength], numbers: Sequence[int] | None = No
             axis.scatter([layer] * len(heads), heads, s=12, color=SOFT)
         line = [float(s.numbers()[key].mean()) for s in strengths.values()]
         axis.plot(places, line, color=INK, label="mean of the heads")
-        axis.locator_params(axis="x", integer=True)
         if key == "mean_distance":
             uniform = float(first.layout.distances().mean())
             axis.axhline(uniform, ls="--", lw=0.8, color="gray", label="uniform attention")
