@@ -1,10 +1,13 @@
 """The Triton kernel of edge_attention beside the reference, to the second derivative."""
 
+import re
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from core_attn import edge_attention, use_backend
+from core_attn.ops._triton_host import INSTALLED, INTERPRETED
 
 
 def make(device, counts, heads=2, dim=8, v_dim=5, first=False):
@@ -70,3 +73,30 @@ def test_what_it_does_not_take_is_told(device):
             edge_attention(*qkvu, offsets)
         with pytest.raises(ValueError, match="it knows no dropout"):
             edge_attention(*qkvu, offsets, dropout=0.1)
+
+
+@pytest.mark.skipif(INTERPRETED or not INSTALLED, reason="triton is not there, or interprets")
+def test_loops_carry_what_they_change(monkeypatch):
+    """Triton drops a variable that a loop sets to the very tensor that another one began as."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    from core_attn.ops._edge_attention.triton_kernels import plan
+
+    class Elsewhere:
+        get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
+        get_current_device = staticmethod(lambda: "elsewhere")
+        get_current_stream = staticmethod(lambda device: 0)
+
+    (q, k, v, u, bias), offsets = make("cpu", [5, 3])
+    rows, gradients = torch.zeros(8, 2, 3), {"dq": q, "dk": k, "dv": v, "dbias": torch.zeros(8, 2)}
+    launch = plan(
+        1, q, v, offsets, torch.tensor([4, 2, 2]), 1.0, False, 5, "sm90",
+        k=k, u=u, bias=bias, grad=v, du_asking=rows, du_asked=rows, **gradients,
+    )  # fmt: skip
+    monkeypatch.setattr(triton.runtime.driver, "_active", Elsewhere())
+    made = launch.kernel.warmup(grid=(launch.programs, launch.splits), **launch.args)
+    carried = [found.count("=") for found in re.findall(r"iter_args\((.*?)\)", made.asm["ttir"])]
+    # Scores, P_n, P_n', those of n - 1; then P_n to its second derivative, those of n - 1, and the
+    # gradients of queries, keys and cosines.
+    assert carried == [5, 9]
