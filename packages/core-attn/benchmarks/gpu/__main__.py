@@ -90,10 +90,8 @@ def error_cases(dry: bool) -> Iterator[Case]:
 def timing_cases() -> Iterator[Case]:
     """Stage 3: ours and SDPA's first, the slow compilations of FlexAttention last."""
     for late in (False, True):
-        for first in (
-            True,
-            False,
-        ):  # every case in an operator's first dtype, then one in the others
+        # Every case in an operator's first dtype, then one in the others.
+        for first in (True, False):
             for name, subject in OPERATORS.items():
                 for dtype in subject.dtypes[:1] if first else subject.dtypes[1:]:
                     rivals = NAMES if subject.has_rivals else ("ours", "composed")

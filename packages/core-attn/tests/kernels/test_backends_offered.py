@@ -5,6 +5,8 @@ import torch
 
 from core_attn import attention, use_backend, why
 from core_attn.ops import short_attention
+from core_attn.ops._attention import triton_backend
+from core_attn.ops._attention.call import AttentionCall
 from core_attn.ops._triton_host import INSTALLED, INTERPRETED
 
 
@@ -19,6 +21,25 @@ def test_tensors_off_the_gpu_are_refused_with_the_reason(operator):
     assert choice.backend != "triton"
     expected = "use_backend" if INTERPRETED and INSTALLED else "the tensors are on cpu"
     assert expected in choice.refused["triton"]
+
+
+@pytest.mark.parametrize(
+    "tokens, options, taken",
+    [
+        (64, {}, False),
+        (64, {"causal": True}, False),
+        (64, {"bias": torch.zeros(1, 1, 64, 64)}, False),
+        (8192, {"bias": torch.zeros(1, 1, 1, 1)}, True),
+        (64, {"window": (3, 3)}, True),
+        (64, {"causal": True, "bias": torch.zeros(1, 1, 64, 64)}, True),
+    ],
+    ids=["plain", "causal", "few", "many", "window", "causal bias"],
+)
+def test_sdpa_is_left_what_measured_faster_there(tokens, options, taken):
+    q = torch.empty(1, 1, tokens, 8, device="meta")
+    reason = triton_backend.offer(AttentionCall(q, q, q, 1.0, **options)).reason
+    assert reason.startswith("the tensors are on meta")  # what it cannot take is said first
+    assert (triton_backend._reluctant(AttentionCall(q, q, q, 1.0, **options)) is None) == taken
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter takes CPU tensors")

@@ -42,9 +42,8 @@ def short_way_with_gradient(
 
     class Direct(torch.autograd.Function):
         @staticmethod
-        def forward(
-            ctx: Any, *inputs: Any
-        ) -> Any:  # a setup_context would cost a binding each time
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            # Not by a setup_context, for which torch binds the arguments anew at every call.
             outputs = operator._init_fn(*inputs)
             save(ctx, inputs, outputs)
             return outputs

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._eager import untraced
 from .._triton_host import arch_of, interpreted, refuses_device
 from .call import EdgeCall
 from .derivatives import differentiable
@@ -36,7 +37,7 @@ def reluctant(call: EdgeCall) -> str | None:
         return "exports are left to torch's own operators"
     if (reason := interpreted(call.q)) is not None:
         return reason
-    if torch.compiler.is_compiling():
+    if not untraced(call.offsets):
         return "a graph does not know how many edges an atom has"
     if arch_of(call.q.device) != "sm90":
         return "its second derivatives spill registers, and it was timed on sm_90 only"
