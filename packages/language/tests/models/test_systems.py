@@ -12,6 +12,7 @@ from attn_language import create
 from attn_language.models.centroids import Centroids, init_centroids, kmeans_step, update_centroids
 from attn_language.models.grassmann import GrassmannConfig, GrassmannMixing
 from attn_language.models.lama import LowRankPooling
+from attn_language.models.parts import PLAIN
 from attn_language.models.rcmha import ConvolvedAttention, RCMHAConfig, next_segment
 from attn_language.models.routing import RoutedHeads, RoutingConfig
 from attn_language.models.spikegpt import SpikeGPTConfig, spike
@@ -209,7 +210,7 @@ def test_memory_is_bounded_and_distances_are_checked():
 @pytest.mark.parametrize("router", [TokenRouter, ExpertRouter])
 def test_experts_that_get_every_token_are_the_dense_layers(router):
     torch.manual_seed(0)
-    dense = SelfAttention(16, 4, range(4), range(4), rope_base=10000.0)
+    dense = SelfAttention(16, 4, range(4), range(4), rope=PLAIN)
     layer = SelectiveAttention(16, 4, router(16, 4, 4))
     ours = official_uoe.from_dense_attention(
         dense.qkv.weight, dense.qkv.bias, dense.out.weight, dense.out.bias, 4

@@ -1,6 +1,7 @@
 """Checkpoints of other programs: Hugging Face folders and GGUF files."""
 
 import json
+import re
 import struct
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 from attn_language import create
 from attn_language.loading import load
-from attn_language.official import huggingface
+from attn_language.official import gguf_file, huggingface
 from attn_language.official.gguf_file import GGUF, read_gguf
 from core_attn.analysis import Decoder
 
@@ -24,29 +25,99 @@ LLAMA = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
-@torch.no_grad()
-def test_a_folder_gives_the_logits_of_transformers(tmp_path, tied, bias):
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0, "original_max_position_embeddings": 16,
+}  # fmt: skip
+
+
+def official_model(kind, **changes):
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        **LLAMA, tie_word_embeddings=tied, attention_bias=bias, mlp_bias=bias, rope_theta=5000.0,
-        head_dim=6,
-    )  # fmt: skip
-    theirs = transformers.LlamaForCausalLM(config).eval()
-    for parameter in theirs.parameters():
+    settings = LLAMA | {"rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}} | changes
+    config = getattr(transformers, f"{kind}Config")(**settings)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    for parameter in model.parameters():
         parameter.add_(0.1 * torch.randn(parameter.shape))
+    return model
+
+
+def official_state(model):
+    tied = model.config.tie_word_embeddings
+    return {n: x for n, x in model.state_dict().items() if not (tied and n == "lm_head.weight")}
+
+
+@pytest.mark.parametrize(
+    "kind, changes",
+    [
+        ("Llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
+        ("Llama", {"head_dim": 6}),
+        ("Llama", {"rope_parameters": LLAMA3, "tie_word_embeddings": True}),
+        ("Llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}}),
+        ("Mistral", {"sliding_window": None}),
+        ("Qwen2", {"tie_word_embeddings": True}),
+    ],
+)
+@torch.no_grad()
+def test_a_folder_gives_the_logits_of_transformers(tmp_path, kind, changes):
+    theirs = official_model(kind, **changes)
     theirs.save_pretrained(tmp_path)
     model, tokenizer = load(tmp_path)
     assert tokenizer is None
-    ids = torch.randint(40, (2, 11))
+    ids = torch.randint(40, (2, 31))
     torch.testing.assert_close(model(ids), theirs(ids).logits, rtol=1e-4, atol=1e-5)
-    back = huggingface.to_official(model.state_dict(), model.config)
-    official = {
-        n: x for n, x in theirs.state_dict().items() if not (tied and n == "lm_head.weight")
-    }
+    back, official = (
+        huggingface.to_official(model.state_dict(), model.config), official_state(theirs),
+    )  # fmt: skip
     assert back.keys() == official.keys()
     assert all(back[name].equal(official[name]) for name in back)
+
+
+@pytest.mark.parametrize(
+    "kind, changes",
+    [
+        ("Llama", {"rope_parameters": LLAMA3, "attention_bias": True}),
+        ("Qwen2", {"tie_word_embeddings": True}),
+    ],
+)
+@torch.no_grad()
+def test_a_gguf_file_gives_the_logits_of_transformers(tmp_path, kind, changes):
+    import gguf
+
+    theirs = official_model(kind, **changes)
+    ours = huggingface.config_from(theirs.config.to_dict())
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", kind.lower())
+    writer.add_context_length(32)
+    writer.add_embedding_length(16)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(24)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(theirs.config.rms_norm_eps)
+    writer.add_rope_freq_base(ours.rope_base)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(["a", "b", "ab", *(f"<{i}>" for i in range(37))])
+    writer.add_token_merges(["a b"])
+    if ours.rope_factors:
+        writer.add_tensor("rope_freqs.weight", np.array(ours.rope_factors, np.float32))
+    names = {theirs: ours for ours, theirs in (gguf_file._NAMES | gguf_file._ENDS).items()}
+    for name, x in official_state(theirs).items():
+        prefix, part, suffix = re.fullmatch(
+            r"(?:model\.layers\.(\d+)\.)?(.+)\.(\w+)", name
+        ).groups()
+        if kind == "Llama" and part.endswith(("q_proj", "k_proj")):
+            heads = 4 if part.endswith("q_proj") else 2
+            x = x.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+        where = "" if prefix is None else f"blk.{prefix}."
+        writer.add_tensor(f"{where}{names[part]}.{suffix}", x.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    model, tokenizer = load(tmp_path / "m.gguf")
+    assert tokenizer.encode("abba") == [2, 1, 0]
+    ids = torch.randint(40, (2, 31))
+    torch.testing.assert_close(model(ids), theirs(ids).logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +142,11 @@ def test_folders_that_lack_something(tmp_path):
         load(tmp_path)
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="missing keys"):
+        load(tmp_path)
+    model = create("llama", vocab=40, dim=16, depth=1)
+    state = huggingface.to_official(model.state_dict(), model.config)
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="missing keys|do not fit"):
         load(tmp_path)
 
 

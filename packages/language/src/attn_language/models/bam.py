@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from core_attn import AttentionLayer, AuxiliaryLoss, Tap
 
-from .parts import rotate, split_heads
+from .parts import Rope, rotate, split_heads
 from .transformer import Cache, TransformerConfig, extended
 
 
@@ -61,7 +61,7 @@ class BAMConfig(TransformerConfig):
         return AttentionExperts(
             self.dim, self.heads, self.kv_heads or self.heads, self.features_per_head,
             self.experts, shared_kv=self.kv == "shared", dropout=self.dropout,
-            rope_base=self.rope_base if self.positions == "rotary" else None,
+            rope=self.rope,
         )  # fmt: skip
 
     def make_feed_forward(self) -> nn.Module:
@@ -82,7 +82,7 @@ class AttentionExperts(AttentionLayer):
         head_dim: features of a head.
         experts: attentions.
         shared_kv: whether they share keys and values.
-        rope_base: of rotary positions; None for none.
+        rope: the wavelengths of rotary positions; None for no such positions.
         dropout: probability of dropping a weight, in training.
 
     Source: Zhang et al., 2024, arXiv 2408.08274, section 3.1.
@@ -104,13 +104,13 @@ class AttentionExperts(AttentionLayer):
         experts: int,
         *,
         shared_kv: bool = False,
-        rope_base: float | None = 10000.0,
+        rope: Rope | None = None,
         dropout: float = 0.0,
     ):
         super().__init__()
         self.num_heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
         self.experts, self.shared_kv = experts, shared_kv
-        self.rope_base, self.dropout = rope_base, dropout
+        self.rope, self.dropout = rope, dropout
         stored = kv_heads if shared_kv else experts * kv_heads
         self.sizes = [experts * heads, stored, stored]
         self.head_map = [
@@ -126,10 +126,10 @@ class AttentionExperts(AttentionLayer):
     def forward(self, x: Tensor, state: Cache | None = None, valid: Tensor | None = None):
         """The attended tokens (batch, tokens, dim), and the cache with their keys and values."""
         q, k, v = split_heads(self.qkv(x), self.head_dim).split(self.sizes, 1)
-        if self.rope_base is not None:
+        if self.rope is not None:
             start = 0 if state is None else state.k.x.shape[-2]
             positions = torch.arange(start, start + x.shape[1], device=x.device)
-            q, k = (rotate(z, positions, base=self.rope_base) for z in (q, k))
+            q, k = (rotate(z, positions, self.rope) for z in (q, k))
         cache = extended(state, k, v)
         shares = self.routing(F.linear(x.float(), self.router.weight.float()).softmax(-1))
         heads = self.attend(

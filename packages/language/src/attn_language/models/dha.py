@@ -133,7 +133,7 @@ class FusingAttention(SelfAttention):
     ):
         super().__init__(
             attention.qkv.in_features, attention.head_dim, attention.k_map, attention.v_map,
-            rope_base=attention.rope_base, qkv_bias=attention.qkv.bias is not None,
+            rope=attention.rope, qkv_bias=attention.qkv.bias is not None,
             out_bias=attention.out.bias is not None, dropout=attention.dropout,
         )  # fmt: skip
         self.out = attention.out
@@ -164,7 +164,7 @@ class FusingAttention(SelfAttention):
         k_map = [int(self.fuse_k.membership[head].argmax()) for head in self.k_map]
         v_map = [int(self.fuse_v.membership[head].argmax()) for head in self.v_map]
         merged = SelfAttention(
-            self.out.out_features, self.head_dim, k_map, v_map, rope_base=self.rope_base,
+            self.out.out_features, self.head_dim, k_map, v_map, rope=self.rope,
             qkv_bias=self.has_bias, out_bias=self.out.bias is not None, dropout=self.dropout,
         )  # fmt: skip
         merged.out = self.out

@@ -1,6 +1,7 @@
 """Parts that several models share: rotary positions, feed-forwards, a growing cache."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -19,19 +20,35 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@dataclass(frozen=True)
+class Rope:
+    """The wavelengths of rotary positions, 2 pi base^(2i/dim) times factor i.
+
+    Args:
+        base: of the powers.
+        factors: by which each wavelength is stretched, one per pair of features; None for 1.
+    """
+
+    base: float = 10000.0
+    factors: tuple[float, ...] | None = None
+
+
+PLAIN = Rope()
+
+
 def rotate(
     x: Float[Tensor, "*batch tokens dim"],
     positions: Float[Tensor, "*batch tokens"] | Tensor,
+    rope: Rope = PLAIN,
     *,
-    base: float = 10000.0,
     interleaved: bool = False,
 ) -> Float[Tensor, "*batch tokens dim"]:
-    """Rotary positions: each pair of features turned by position * base^(-2i/dim).
+    """Rotary positions: each pair of features turned by position * base^(-2i/dim) / factor i.
 
     Args:
         x: vectors of an even number of features.
         positions: of the tokens, broadcastable to x without its last axis.
-        base: of the wavelengths.
+        rope: the wavelengths.
         interleaved: pairs are neighbors (0,1), (2,3), ...; otherwise i and i + dim/2.
 
     Source: Su et al., 2021, "RoFormer", arXiv 2104.09864, eq. (34).
@@ -44,7 +61,10 @@ def rotate(
     """
     half = x.shape[-1] // 2
     index = torch.arange(half, dtype=torch.float32, device=x.device)
-    angle = positions[..., None].float() / base ** (index / half)
+    length = rope.base ** (index / half)
+    if rope.factors is not None:
+        length = length * torch.tensor(rope.factors, device=x.device)
+    angle = positions[..., None].float() / length
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     if interleaved:
         a, b = x[..., 0::2], x[..., 1::2]

@@ -26,7 +26,7 @@ class RoutingConfig(DecoderConfig):
 
     Attributes:
         heads: local and routing heads together.
-        local_heads: of these, local ones.
+        local_heads: of these, local ones: in every block, or a number for each.
         head_dim: features of a head; dim / heads by default.
         clusters: per routing head; context / window by default.
         window: tokens of a cluster.
@@ -56,7 +56,7 @@ class RoutingConfig(DecoderConfig):
     """
 
     heads: int = 4
-    local_heads: int = 2
+    local_heads: int | tuple[int, ...] = 2
     head_dim: int | None = None
     clusters: int | None = None
     window: int = 32
@@ -81,7 +81,9 @@ class RoutingConfig(DecoderConfig):
         super().__post_init__()
         if self.heads < 1 or (self.head_dim is None and self.dim % self.heads):
             raise ValueError(f"dim {self.dim} is not divisible by {self.heads} heads")
-        if not 0 <= self.local_heads <= self.heads:
+        if isinstance(self.local_heads, tuple) and len(self.local_heads) != self.depth:
+            raise ValueError(f"local_heads {self.local_heads} given for {self.depth} blocks")
+        if not all(0 <= self.local(index) <= self.heads for index in range(self.depth)):
             raise ValueError(f"local_heads must be in [0, {self.heads}], got {self.local_heads}")
         for name, allowed in (
             ("style", ("google", "lucidrains")), ("selection", ("topk", "causal")),
@@ -106,7 +108,15 @@ class RoutingConfig(DecoderConfig):
     @property
     def exact_steps(self) -> bool:
         """Top-k membership looks at the whole text."""
-        return self.selection == "causal" or self.local_heads == self.heads
+        return self.selection == "causal" or all(
+            self.local(index) == self.heads for index in range(self.depth)
+        )
+
+    def local(self, index: int) -> int:
+        """How many heads of block `index` are local."""
+        if index < self.first_routing:
+            return self.heads
+        return self.local_heads[index] if isinstance(self.local_heads, tuple) else self.local_heads
 
     def make_embedding(self) -> nn.Module:
         """Tokens, projected where the embedding is narrower."""
@@ -116,7 +126,6 @@ class RoutingConfig(DecoderConfig):
 
     def make_block(self, index: int) -> nn.Module:
         """Local and routing heads, and a feed-forward."""
-        local = self.local_heads if index >= self.first_routing else self.heads
         hidden, is_google = self.hidden or 4 * self.dim, self.style == "google"
         if self.gated:
             activation = "gelu_tanh" if is_google else "gelu"
@@ -124,8 +133,8 @@ class RoutingConfig(DecoderConfig):
         else:
             feed_forward = FeedForward(self.dim, hidden, bias=not is_google)
         return PreNormBlock(
-            nn.LayerNorm(self.dim), MixedHeads(self, local), nn.LayerNorm(self.dim), feed_forward,
-            self.dropout,
+            nn.LayerNorm(self.dim), MixedHeads(self, self.local(index)),
+            nn.LayerNorm(self.dim), feed_forward, self.dropout,
         )  # fmt: skip
 
     def make_final_norm(self) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from core_attn import AttentionLayer
 
 from .decoder import DecoderConfig, Embedding, ParallelBlock, PostNormBlock, PreNormBlock
-from .parts import Activation, FeedForward, GatedFeedForward, Growing, rotate, split_heads
+from .parts import Activation, FeedForward, GatedFeedForward, Growing, Rope, rotate, split_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class TransformerConfig(DecoderConfig):
         hidden: features inside the feed-forward; 4 dim by default.
         positions: how tokens know their place.
         rope_base: of the rotary wavelengths.
+        rope_factors: by which these are stretched, one per pair of features of a head, as
+            checkpoints of long contexts have them.
         norm: LayerNorm ("layer"), the same without bias ("scale"), or RMSNorm ("rms").
         norm_eps: of the norms.
         activation: of the feed-forward.
@@ -42,6 +44,7 @@ class TransformerConfig(DecoderConfig):
     hidden: int | None = None
     positions: Literal["learned", "rotary", "none"] = "learned"
     rope_base: float = 10000.0
+    rope_factors: tuple[float, ...] | None = None
     norm: Literal["layer", "scale", "rms"] = "layer"
     norm_eps: float = 1e-5
     activation: Activation = "gelu"
@@ -62,6 +65,11 @@ class TransformerConfig(DecoderConfig):
             raise ValueError(f"heads {self.heads} is not divisible by kv_heads {self.kv_heads}")
         if self.positions == "rotary" and self.features_per_head % 2:
             raise ValueError(f"rotary needs an even head_dim, got {self.features_per_head}")
+        if self.rope_factors and len(self.rope_factors) != self.features_per_head // 2:
+            raise ValueError(
+                f"{len(self.rope_factors)} rope_factors given for {self.features_per_head // 2} "
+                "pairs of features"
+            )
         for name, allowed in (
             ("positions", ("learned", "rotary", "none")),
             ("norm", ("layer", "scale", "rms")),
@@ -74,6 +82,11 @@ class TransformerConfig(DecoderConfig):
     def features_per_head(self) -> int:
         """The features of a head."""
         return self.head_dim or self.dim // self.heads
+
+    @property
+    def rope(self) -> Rope | None:
+        """The rotary wavelengths, where positions are rotary."""
+        return Rope(self.rope_base, self.rope_factors) if self.positions == "rotary" else None
 
     @property
     def limit(self) -> int | None:
@@ -106,8 +119,7 @@ class TransformerConfig(DecoderConfig):
         """The attention of block `index`."""
         k_map, v_map = self.head_maps(index)
         return SelfAttention(
-            self.dim, self.features_per_head, k_map, v_map,
-            rope_base=self.rope_base if self.positions == "rotary" else None,
+            self.dim, self.features_per_head, k_map, v_map, rope=self.rope,
             qkv_bias=self.qkv_bias, out_bias=self.out_bias, dropout=self.dropout,
             causal=self.causal,
         )  # fmt: skip
@@ -156,7 +168,7 @@ class SelfAttention(AttentionLayer):
         head_dim: features of a head.
         k_map: for every query head, the key head it reads.
         v_map: for every query head, the value head it reads.
-        rope_base: of rotary positions on queries and keys; None for none.
+        rope: the wavelengths of rotary positions on queries and keys; None for no such positions.
         qkv_bias: whether the projections to queries, keys and values have biases.
         out_bias: whether the output projection has one.
         dropout: probability of dropping a weight, in training.
@@ -179,7 +191,7 @@ class SelfAttention(AttentionLayer):
         k_map: Sequence[int],
         v_map: Sequence[int],
         *,
-        rope_base: float | None = None,
+        rope: Rope | None = None,
         qkv_bias: bool = True,
         out_bias: bool = True,
         dropout: float = 0.0,
@@ -190,7 +202,7 @@ class SelfAttention(AttentionLayer):
         self.num_heads, self.head_dim = len(k_map), head_dim
         self.k_map, self.v_map = list(k_map), list(v_map)
         self.sizes = [len(k_map), max(k_map) + 1, max(v_map) + 1]
-        self.rope_base, self.dropout = rope_base, dropout
+        self.rope, self.dropout = rope, dropout
         self.qkv = nn.Linear(dim, sum(self.sizes) * head_dim, bias=qkv_bias)
         self.out = nn.Linear(self.num_heads * head_dim, dim, bias=out_bias)
 
@@ -198,10 +210,10 @@ class SelfAttention(AttentionLayer):
         """The attended tokens (batch, tokens, dim), and the cache with their keys and values."""
         queries, keys, values = self.sizes
         qk, v = split_heads(self.project(x), self.head_dim).split((queries + keys, values), 1)
-        if self.rope_base is not None:
+        if self.rope is not None:
             start = 0 if state is None else state.k.x.shape[-2]
             positions = torch.arange(start, start + x.shape[1], device=x.device)
-            qk = rotate(qk, positions, base=self.rope_base)
+            qk = rotate(qk, positions, self.rope)
         q, k = qk.split((queries, keys), 1)
         cache = extended(state, k, v)
         mask = None if self.causal or valid is None else valid[:, None, None]

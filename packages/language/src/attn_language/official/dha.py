@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..models.dha import FusingAttention
+from ..models.parts import Rope
 from ..models.transformer import SelfAttention
 
 NAMES = {
@@ -28,7 +29,7 @@ def attention_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Fu
     """
     own = list(range(config["heads"]))
     attention = SelfAttention(
-        config["d"], config["head_dim"], own, own, rope_base=config.get("base", 10000.0),
+        config["d"], config["head_dim"], own, own, rope=Rope(config.get("base", 10000.0)),
         qkv_bias=False, out_bias=False,
     )  # fmt: skip
     fusing = FusingAttention(attention, config["k_group"], config["v_group"], True)

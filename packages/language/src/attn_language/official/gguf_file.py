@@ -15,9 +15,9 @@ from torch import Tensor
 from ..models import Decoder
 from ..models.transformer import TransformerConfig
 from ..tokens import Learned, Tokenizer
-from .huggingface import from_official
+from .huggingface import fill, from_official
 
-FAMILY = ("llama",)
+FAMILY = ("llama", "qwen2")
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q",
             12: "d"}  # fmt: skip
 _STRING, _ARRAY = 8, 9
@@ -75,6 +75,16 @@ class GGUF:
             del self._file
         for name, stored in self.tensors.items():
             self.tensors[name] = stored._replace(start=stored.start + start)
+
+    def setting(self, name: str) -> Any:
+        """A setting.
+
+        Raises:
+            ValueError: it is missing.
+        """
+        if name not in self.settings:
+            raise ValueError(f"{self.path}: setting {name} is missing")
+        return self.settings[name]
 
     def tensor(self, name: str) -> Tensor:
         """A tensor, dequantized to float32.
@@ -173,11 +183,13 @@ def config_from(file: GGUF) -> TransformerConfig:
         raise ValueError(f"{file.path}: rope scaling {scaling!r} is not supported")
 
     def of(name: str) -> Any:
-        if f"{kind}.{name}" not in settings:
-            raise ValueError(f"{file.path}: setting {kind}.{name} is missing")
-        return settings[f"{kind}.{name}"]
+        return file.setting(f"{kind}.{name}")
 
     heads, dim = of("attention.head_count"), of("embedding_length")
+    head_dim = settings.get(f"{kind}.attention.key_length", dim // heads)
+    stretched = "rope_freqs.weight" in file.tensors
+    if "token_embd.weight" not in file.tensors:
+        raise ValueError(f"{file.path}: tensor token_embd.weight is missing")
     return TransformerConfig(
         vocab=file.tensors["token_embd.weight"].shape[0],
         context=of("context_length"),
@@ -185,16 +197,17 @@ def config_from(file: GGUF) -> TransformerConfig:
         depth=of("block_count"),
         heads=heads,
         kv_heads=settings.get(f"{kind}.attention.head_count_kv", heads),
-        head_dim=settings.get(f"{kind}.attention.key_length", dim // heads),
+        head_dim=head_dim,
         hidden=of("feed_forward_length"),
         positions="rotary",
         rope_base=settings.get(f"{kind}.rope.freq_base", 10000.0),
+        rope_factors=tuple(file.tensor("rope_freqs.weight").tolist()) if stretched else None,
         norm="rms",
         norm_eps=of("attention.layer_norm_rms_epsilon"),
         activation="silu",
         gated=True,
-        qkv_bias=False,
-        out_bias=False,
+        qkv_bias="blk.0.attn_q.bias" in file.tensors,
+        out_bias="blk.0.attn_output.bias" in file.tensors,
         bias=False,
         tied="output.weight" not in file.tensors,
     )
@@ -209,7 +222,8 @@ def official_state(file: GGUF, config: TransformerConfig) -> dict[str, Tensor]:
             layer, piece, suffix = suffix.split(".")
             if piece not in _NAMES:
                 raise ValueError(f"{file.path}: tensor {name} is not supported")
-            if piece in ("attn_q", "attn_k"):  # stored for interleaved rotation
+            is_llama = file.settings["general.architecture"] == "llama"
+            if is_llama and piece in ("attn_q", "attn_k"):  # stored for interleaved rotation
                 heads = config.heads if piece == "attn_q" else config.kv_heads or config.heads
                 x = x.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
             out[f"model.layers.{layer}.{_NAMES[piece]}.{suffix}"] = x
@@ -221,8 +235,8 @@ def official_state(file: GGUF, config: TransformerConfig) -> dict[str, Tensor]:
 
 
 _DIGITS_APART = ("smollm", "starcoder", "refact", "command-r", "exaone", "codeshell")
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
@@ -237,15 +251,22 @@ def tokenizer_from(file: GGUF) -> Tokenizer:
     kind = settings.get("tokenizer.ggml.model")
     if kind != "gpt2":
         raise ValueError(f"{file.path}: tokenizer {kind!r} is not supported; byte-level BPE is")
-    tokens, pre = settings["tokenizer.ggml.tokens"], settings.get("tokenizer.ggml.pre", "default")
-    merges = [tuple(merge.split(" ", 1)) for merge in settings["tokenizer.ggml.merges"]]
-    model = Model(BPE({token: i for i, token in enumerate(tokens)}, merges))
+    tokens, pre = (
+        file.setting("tokenizer.ggml.tokens"),
+        settings.get("tokenizer.ggml.pre", "default"),
+    )
+    merges = [tuple(merge.split(" ", 1)) for merge in file.setting("tokenizer.ggml.merges")]
+    try:
+        model = Model(BPE({token: i for i, token in enumerate(tokens)}, merges))
+    except Exception as error:  # the library raises nothing more precise
+        raise ValueError(f"{file.path}: its tokenizer cannot be read: {error}") from None
     steps: list = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
     if pre in _DIGITS_APART:
         steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
-    elif pre == "llama-bpe":
+    elif pre in ("llama-bpe", "qwen2"):
         no_split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        steps = [pre_tokenizers.Split(Regex(_LLAMA3), "isolated"), no_split]
+        words = Regex(_WORDS % ("{1,3}" if pre == "llama-bpe" else ""))
+        steps = [pre_tokenizers.Split(words, "isolated"), no_split]
     elif pre not in ("default", "gpt-2"):
         raise ValueError(f"{file.path}: pre-tokenizer {pre!r} is not supported")
     model.pre_tokenizer = pre_tokenizers.Sequence(steps)  # type: ignore[assignment]
@@ -267,5 +288,5 @@ def read_gguf(path: str | Path) -> tuple[Decoder, Tokenizer]:
     config = config_from(file)
     with torch.device("meta"):
         model = config.build()
-    model.load_state_dict(from_official(official_state(file, config), config), assign=True)
+    fill(model, from_official(official_state(file, config), config), path)
     return model.eval(), tokenizer_from(file)

@@ -1,6 +1,7 @@
 """LLaMA-family checkpoints in a Hugging Face folder: config.json, safetensors, tokenizer.json."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ..models.transformer import TransformerConfig
 from ..tokens import Tokenizer, read_tokenizer
 from .keys import renamed, require
 
-FAMILY = ("llama", "mistral")
+FAMILY = ("llama", "mistral", "qwen2")
 TABLE = [
     ("model.embed_tokens.weight", "embed.tokens.weight"),
     ("model.norm.weight", "norm.weight"),
@@ -39,15 +40,14 @@ def config_from(config: Mapping[str, Any]) -> TransformerConfig:
     if kind not in FAMILY:
         raise ValueError(f"model_type {kind!r} is not supported; there are {', '.join(FAMILY)}")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    scaling = rope.get("rope_type", rope.get("type", "default"))
-    if scaling != "default":
-        raise ValueError(f"rope scaling {scaling!r} is not supported")
     window, context = config.get("sliding_window"), config.get("max_position_embeddings", 2048)
-    if window is not None and window < context:
+    if config.get("use_sliding_window", True) and window is not None and window < context:
         raise ValueError(f"sliding_window {window} below the context of {context} is not supported")
     if config.get("hidden_act", "silu") != "silu":
         raise ValueError(f"hidden_act {config['hidden_act']!r} is not supported; silu is")
-    heads = config["num_attention_heads"]
+    heads, bias = config["num_attention_heads"], config.get("attention_bias", False)
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    base = config.get("rope_theta") or rope.get("rope_theta", 10000.0)
     return TransformerConfig(
         vocab=config["vocab_size"],
         context=context,
@@ -55,19 +55,59 @@ def config_from(config: Mapping[str, Any]) -> TransformerConfig:
         depth=config["num_hidden_layers"],
         heads=heads,
         kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        head_dim=head_dim,
         hidden=config["intermediate_size"],
         positions="rotary",
-        rope_base=config.get("rope_theta") or rope.get("rope_theta", 10000.0),
+        rope_base=base,
+        rope_factors=rope_factors(rope, base, head_dim // 2, context),
         norm="rms",
         norm_eps=config.get("rms_norm_eps", 1e-6),
         activation="silu",
         gated=True,
-        qkv_bias=config.get("attention_bias", False),
-        out_bias=config.get("attention_bias", False),
+        qkv_bias=bias or kind == "qwen2",
+        out_bias=bias,
         bias=config.get("mlp_bias", False),
         tied=config.get("tie_word_embeddings", False),
     )
+
+
+def rope_factors(
+    rope: Mapping[str, Any], base: float, pairs: int, context: int
+) -> tuple[float, ...] | None:
+    """By how much a scaling stretches each wavelength; None where it does not.
+
+    Args:
+        rope: the official settings: rope_type "default", "linear" or "llama3", and its numbers.
+        base: of the wavelengths.
+        pairs: of features of a head.
+        context: of the model.
+
+    Raises:
+        ValueError: another kind of scaling.
+
+    Source: Meta, 2024, "The Llama 3 Herd of Models", arXiv 2407.21783, section 3.2: short
+        wavelengths stay, long ones are stretched, those between in part.
+
+    Example:
+        >>> rope_factors({"rope_type": "linear", "factor": 4.0}, 10000.0, 2, 2048)
+        (4.0, 4.0)
+    """
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind not in ("linear", "llama3"):
+        raise ValueError(f"rope scaling {kind!r} is not supported; linear and llama3 are")
+    factor = float(rope["factor"])
+    if kind == "linear":
+        return (factor,) * pairs
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    before = rope.get("original_max_position_embeddings", context)
+    out = []
+    for pair in range(pairs):
+        turns = before / (2 * math.pi * base ** (pair / pairs))  # in the context of pre-training
+        kept = min(max((turns - low) / (high - low), 0.0), 1.0)
+        out.append(1 / (kept + (1 - kept) / factor))
+    return tuple(out)
 
 
 def from_official(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:
@@ -116,6 +156,19 @@ def to_official(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[
     return out
 
 
+def fill(model: Decoder, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Gives a model on "meta" its weights, in float32.
+
+    Raises:
+        ValueError: they are not those of the configuration.
+    """
+    try:
+        model.load_state_dict({name: x.float() for name, x in state.items()}, assign=True)
+    except RuntimeError as error:
+        what = " ".join(str(error).split())
+        raise ValueError(f"{source}: the weights do not fit its configuration: {what}") from None
+
+
 def read_folder(path: str | Path) -> tuple[Decoder, Tokenizer | None]:
     """The model in eval mode and the tokenizer of a folder, None where it holds none.
 
@@ -142,7 +195,6 @@ def read_folder(path: str | Path) -> tuple[Decoder, Tokenizer | None]:
             raise ValueError(f"{file} cannot be read: {error}") from None
     with torch.device("meta"):
         model = config.build()
-    ours = {name: x.float() for name, x in from_official(state, config).items()}
-    model.load_state_dict(ours, assign=True)
+    fill(model, from_official(state, config), path)
     has_tokenizer = (path / "tokenizer.json").is_file()
     return model.eval(), read_tokenizer(path / "tokenizer.json") if has_tokenizer else None

@@ -10,6 +10,11 @@ from ..models.routing import RoutingConfig
 from .keys import count, renamed, require, reverse
 
 _OUTER = "routing_transformer."
+_MEANS = "fn.global_attn.kmeans.means"
+_UNSUPPORTED = (
+    "reversible", "receives_context", "pkm_layers", "moe_layers", "weight_tie", "tie_embedding",
+    "use_rezero", "use_scale_norm", "shift_tokens", "ff_activation", "return_embeddings",
+)  # fmt: skip
 _BLOCK = [
     ("0.norm.{p}", "norm1.{p}"),
     ("0.fn.local_to_qkv.{p}", "mixer.local_qkv.{p}"),
@@ -52,45 +57,51 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Routi
     """Our configuration.
 
     Args:
-        config: official names: heads, max_seq_len, window_size, n_local_attn_heads,
-            local_attn_window_size, ff_glu.
+        config: the arguments of the official constructor; those it leaves out are its defaults.
         state: the official state dict.
 
     Raises:
         ValueError: keys are missing, or an option is one we do not have.
     """
-    require(state, ("token_emb.weight", "out.weight"))
-    for option in ("reversible", "receives_context", "pkm_layers", "weight_tie"):
+    for option in _UNSUPPORTED:
         if config.get(option):
             raise ValueError(f"option {option} = {config[option]!r} is not supported")
+    if not config.get("causal", True) or config.get("local_attn_radius_blocks", 1) != 1:
+        raise ValueError("only causal models whose local heads see one block back are supported")
+    require(state, ("token_emb.weight", "out.weight"))
     vocab, narrow = state["token_emb.weight"].shape
     is_narrow = f"{_OUTER}project_in.weight" in state
     inner = f"{_OUTER}fn." if is_narrow else _OUTER
     dim = state[f"{inner}layers.layers.0.0.norm.weight"].shape[0]
-    heads = config["heads"]
-    window, context = config["window_size"], config["max_seq_len"]
-    first = f"{inner}layers.layers.0.0.fn.global_attn."
-    means = state.get(f"{first}kmeans.means")
-    gated = bool(config.get("ff_glu", False))
-    wide = state[f"{inner}layers.layers.0.1.fn.fn.w1.weight"].shape[0]
-    slots = state.get(f"{first}mem_key")
+    depth = count(state, f"{inner}layers.layers.{{i}}.0.norm.weight")
+    heads, context = config.get("heads", 8), config["max_seq_len"]
+    window = config.get("window_size", 64)
+    local = config.get("n_local_attn_heads") or 0
+    local = local if isinstance(local, int) else tuple(local)
+    routed = [i for i in range(depth) if f"{inner}layers.layers.{i}.0.{_MEANS}" in state]
+    first = f"{inner}layers.layers.{routed[0] if routed else 0}.0."
+    wide, hidden = (
+        state[f"{inner}layers.layers.0.1.fn.fn.{name}.weight"].shape[axis]
+        for name, axis in (("w1", 0), ("w2", 1))
+    )
+    slots = state.get(f"{first}fn.global_attn.mem_key")
     return RoutingConfig(
         vocab=vocab,
         context=context,
         dim=dim,
-        depth=count(state, f"{inner}layers.layers.{{i}}.0.norm.weight"),
+        depth=depth,
         heads=heads,
-        head_dim=config.get("dim_head") or dim // heads,
-        local_heads=config.get("n_local_attn_heads") or 0,
-        clusters=context // window if means is None else means.shape[1],
+        head_dim=state[f"{first}fn.to_out.weight"].shape[1] // heads,
+        local_heads=local,
+        clusters=state[f"{first}{_MEANS}"].shape[1] if routed else context // window,
         window=window,
-        local_window=config.get("local_attn_window_size") or window // 2,
+        local_window=config.get("local_attn_window_size") or window,
         style="lucidrains",
-        shared_qk=f"{inner}layers.layers.0.0.fn.to_k.weight" not in state,
+        shared_qk=f"{first}fn.to_k.weight" not in state,
         memory_slots=0 if slots is None else slots.shape[2],
         embedding_dim=narrow,
-        hidden=wide // 2 if gated else wide,
-        gated=gated,
+        hidden=hidden,
+        gated=wide != hidden,
         commitment=config.get("kmeans_commitment", 1e-4),
         decay=config.get("kmeans_ema_decay", 0.999),
         mask_routing=False,
@@ -99,7 +110,9 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Routi
 
 def from_official(state: Mapping[str, Tensor], config: RoutingConfig) -> dict[str, Tensor]:
     """Our state dict; tables that are computed anew are left out."""
-    kept = {n: x for n, x in state.items() if not n.endswith(("sinu_pos_emb.emb", "inv_freq"))}
+    computed = ("sinu_pos_emb.emb", "inv_freq")
+    kept = {n: x for n, x in state.items() if x.numel() or ".mem_" in n}  # no map to zero heads
+    kept = {n: x for n, x in kept.items() if not n.endswith(computed)}
     ours = renamed(kept, table(config))
     for name in list(ours):
         if name.endswith("centroids.means"):
@@ -110,4 +123,11 @@ def from_official(state: Mapping[str, Tensor], config: RoutingConfig) -> dict[st
 
 def to_official(state: Mapping[str, Tensor], config: RoutingConfig) -> dict[str, Tensor]:
     """The official state dict, without the tables that are computed."""
-    return renamed(state, reverse(table(config)))
+    out = renamed(state, reverse(table(config)))
+    for name in list(out):
+        if name.endswith("fn.to_out.weight"):  # the official layers have maps to zero heads, too
+            maps = ("to_q", "to_v") if config.shared_qk else ("to_q", "to_v", "to_k")
+            for one in maps:
+                empty = out[name].new_empty(0, config.dim)
+                out.setdefault(name.replace("to_out", one), empty)
+    return out
