@@ -105,6 +105,7 @@ class MultiHeadAttention(AttentionLayer):
         kv_heads: key and value heads, each shared by heads / kv_heads query heads.
         qkv_bias: whether queries, keys and values have a bias.
         qk_norm: whether each head's queries and keys pass a LayerNorm.
+        norm_eps: its epsilon.
         dropout: probability of dropping a weight, in training.
 
     Raises:
@@ -130,6 +131,7 @@ class MultiHeadAttention(AttentionLayer):
         kv_heads: int | None = None,
         qkv_bias: bool = True,
         qk_norm: bool = False,
+        norm_eps: float = 1e-6,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -153,8 +155,8 @@ class MultiHeadAttention(AttentionLayer):
         else:
             self.q = nn.Linear(dim, q_dim, bias=qkv_bias)
             self.kv = nn.Linear(context_dim, kv_dim, bias=qkv_bias)
-        self.q_norm = nn.LayerNorm(self.head_dim, eps=1e-6) if qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(self.head_dim, eps=1e-6) if qk_norm else nn.Identity()
+        self.q_norm = nn.LayerNorm(self.head_dim, norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(self.head_dim, norm_eps) if qk_norm else nn.Identity()
         self.proj = nn.Linear(q_dim, dim)
 
     def forward(

@@ -34,7 +34,7 @@ class ConnectivityPredictor(nn.Module):
         size: patterns in the basis.
         shared: whether keys are summed by the basis itself.
         top_coefficients: how many patterns a query keeps; None keeps those above the threshold.
-        basis_threshold: below which entries of the basis are zero.
+        basis_threshold: up to which entries of the basis are zero.
         coefficient_threshold: see `top_coefficients`.
         signed_basis: whether the basis keeps its signs, against the official code, which trains it
             with signs and then uses its magnitude.

@@ -57,6 +57,7 @@ class ConViT(VisionTransformer):
     """
 
     config: ConViTConfig
+    antialias = False  # as in DeiT, from which the official code comes
 
     def make_mixer(self, index: int) -> nn.Module:
         """Positional gates in the local layers, self attention after them."""

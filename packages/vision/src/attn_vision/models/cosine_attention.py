@@ -13,20 +13,19 @@ from core_attn import GatedHeads, HeadGate
 
 from .tokens import TokenState
 
-WINDOW = 3
-
 
 class LogOffsetBias(nn.Module):
     """A bias per head from the logarithm of the distance between query and key, by an MLP.
 
     Args:
         heads: attention heads.
-        grid: rows and columns of the queries in training, by which distances are measured.
+        grid: rows and columns of the queries in training.
         pooled: rows and columns of the keys.
+        measure: rows and columns by which distances are measured; `grid` by default.
         hidden: width of the MLP.
 
     Raises:
-        ValueError: a side of the grid is 1: distances are measured in shares of side - 1.
+        ValueError: a side of the measure is 1: distances are measured in shares of side - 1.
 
     Source: Shi, 2024, "TransNeXt: Robust Foveal Visual Perception for Vision Transformers", arXiv
     2311.17132, section 3.4; Liu et al., 2022, "Swin Transformer V2", arXiv 2111.09883, eq. (4).
@@ -40,17 +39,18 @@ class LogOffsetBias(nn.Module):
     index: Tensor
 
     def __init__(
-        self, heads: int, grid: tuple[int, int], pooled: tuple[int, int], hidden: int = 512
-    ):
+        self, heads: int, grid: tuple[int, int], pooled: tuple[int, int],
+        measure: tuple[int, int] | None = None, hidden: int = 512,
+    ):  # fmt: skip
         super().__init__()
-        if min(grid) < 2:
+        self.grid, self.pooled, self.measure = grid, pooled, measure or grid
+        if min(self.measure) < 2:
             raise ValueError(
-                f"a stage would be {grid[0]}x{grid[1]}; its sides must be at least 2: use larger "
-                "images (64 px for patches of 4)"
+                f"a stage would be {self.measure[0]}x{self.measure[1]}; its sides must be at "
+                "least 2: use larger images (64 px for patches of 4)"
             )
-        self.grid, self.pooled = grid, pooled
         self.fc1, self.fc2 = nn.Linear(2, hidden), nn.Linear(hidden, heads)
-        table, index = _offsets(grid, pooled, grid)
+        table, index = _offsets(grid, pooled, self.measure)
         self.register_buffer("table", table, persistent=False)
         self.register_buffer("index", index, persistent=False)
 
@@ -60,7 +60,7 @@ class LogOffsetBias(nn.Module):
         """The bias between queries on `grid` and keys on `pooled`."""
         table, index = self.table, self.index
         if (grid, pooled) != (self.grid, self.pooled):
-            table, index = (x.to(self.table.device) for x in _offsets(grid, pooled, self.grid))
+            table, index = (x.to(self.table.device) for x in _offsets(grid, pooled, self.measure))
         values = self.fc2(F.relu(self.fc1(table)))
         return values[index].unflatten(0, (math.prod(grid), math.prod(pooled))).permute(2, 0, 1)
 
@@ -111,6 +111,7 @@ class GlobalCosineAttention(CosineAttention):
         routed: how many of the others act for a token.
         qkv_bias: whether queries, keys and values have a bias.
         balance_weight: factor of the loss that keeps routed heads in balance.
+        measure: rows and columns by which distances are measured; `grid` by default.
 
     Source: Shi, 2024, "TransNeXt", arXiv 2311.17132, section 3.3; Jin et al., 2024, "MoH", arXiv
     2410.11842.
@@ -124,10 +125,11 @@ class GlobalCosineAttention(CosineAttention):
     def __init__(
         self, dim: int, heads: int, grid: tuple[int, int], *, shared: int, routed: int,
         qkv_bias: bool = True, balance_weight: float = 0.01,
+        measure: tuple[int, int] | None = None,
     ):  # fmt: skip
         super().__init__(dim, heads, shared, routed, qkv_bias, balance_weight)
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.positions = LogOffsetBias(heads, grid, grid)
+        self.positions = LogOffsetBias(heads, grid, grid, measure)
 
     def forward(self, state: TokenState) -> Float[Tensor, "batch tokens dim"]:
         """Attends among the tokens."""
@@ -141,7 +143,7 @@ class GlobalCosineAttention(CosineAttention):
 
 
 class AggregatedAttention(CosineAttention):
-    """Cosine attention over the 3x3 window of each token and a pooled map, in one softmax.
+    """Cosine attention over the window of each token and a pooled map, in one softmax.
 
     Args:
         dim: features of a token.
@@ -152,9 +154,11 @@ class AggregatedAttention(CosineAttention):
         routed: how many of the others act for a token.
         qkv_bias: whether queries, keys and values have a bias.
         balance_weight: factor of the loss that keeps routed heads in balance.
+        measure: rows and columns by which distances are measured; `grid` by default.
+        window: side of the window, odd.
 
     Raises:
-        ValueError: in `forward`, the map is smaller than `shrink`.
+        ValueError: the window is even; the map is smaller than `shrink`.
 
     Source: Shi, 2024, "TransNeXt", arXiv 2311.17132, eqs. (1) to (7); Jin et al., 2024, "MoH",
     arXiv 2410.11842.
@@ -168,15 +172,18 @@ class AggregatedAttention(CosineAttention):
     def __init__(
         self, dim: int, heads: int, grid: tuple[int, int], shrink: int, *, shared: int, routed: int,
         qkv_bias: bool = True, balance_weight: float = 0.01,
+        measure: tuple[int, int] | None = None, window: int = 3,
     ):  # fmt: skip
         super().__init__(dim, heads, shared, routed, qkv_bias, balance_weight)
-        self.shrink = shrink
+        if window < 1 or window % 2 == 0:
+            raise ValueError(f"window must be odd, got {window}")
+        self.shrink, self.window = shrink, window
         self.q = nn.Linear(dim, dim, bias=qkv_bias)
         self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
         self.sr = nn.Conv2d(dim, dim, 1)
         self.norm = nn.LayerNorm(dim)
-        self.positions = LogOffsetBias(heads, grid, self._pooled(grid))
-        slots, narrow = WINDOW**2, nn.init.trunc_normal_
+        self.positions = LogOffsetBias(heads, grid, self._pooled(grid), measure)
+        slots, narrow = window**2, nn.init.trunc_normal_
         self.relative_pos_bias_local = nn.Parameter(narrow(torch.empty(heads, slots), std=4e-4))
         self.learnable_tokens = nn.Parameter(
             narrow(torch.empty(heads, self.head_dim, slots), std=0.02)
@@ -191,16 +198,16 @@ class AggregatedAttention(CosineAttention):
         k, v = self.split(self.kv(x), 2)
         far = F.adaptive_avg_pool2d(F.gelu(self.sr(state.feature_map)), pooled)
         far_k, far_v = self.split(self.kv(self.norm(far.flatten(2).transpose(1, 2))), 2)
-        keys = _in_window(grid, x.device) + math.prod(pooled)
+        keys = _in_window(grid, self.window, x.device) + math.prod(pooled)
         heads = self.attend_neighborhood(
             self.stretched(q, keys[:, None]).to(v.dtype),
             F.normalize(k, dim=-1).to(v.dtype),
             v,
             grid,
-            halo=WINDOW // 2,
+            halo=self.window // 2,
             mask_padding=True,
             scale=1.0,
-            slot_bias=self.relative_pos_bias_local.unflatten(1, (WINDOW, WINDOW)).to(v.dtype),
+            slot_bias=self.relative_pos_bias_local.unflatten(1, (self.window, -1)).to(v.dtype),
             global_k=F.normalize(far_k, dim=-1).to(v.dtype),
             global_v=far_v,
             global_bias=self.positions(grid, pooled).to(v.dtype),
@@ -222,12 +229,14 @@ def _grid(state: TokenState) -> tuple[int, int]:
     return state.grid
 
 
-def _in_window(grid: tuple[int, int], device: torch.device) -> Float[Tensor, " tokens"]:
+def _in_window(
+    grid: tuple[int, int], window: int, device: torch.device
+) -> Float[Tensor, " tokens"]:
     """How many places of the map each token's window covers."""
     counts = []
     for size in grid:
         place = torch.arange(size, device=device)
-        reach = torch.full_like(place, WINDOW // 2)
+        reach = torch.full_like(place, window // 2)
         counts.append(1 + torch.minimum(place, reach) + torch.minimum(size - 1 - place, reach))
     return (counts[0][:, None] * counts[1]).flatten().float()
 

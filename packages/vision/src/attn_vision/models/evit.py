@@ -150,7 +150,12 @@ class EViT(VisionTransformer):
         return ShrinkingBlock(
             c.dim,
             RankingAttention(
-                c.dim, c.heads, qkv_bias=c.qkv_bias, qk_norm=c.qk_norm, dropout=c.attention_dropout
+                c.dim,
+                c.heads,
+                qkv_bias=c.qkv_bias,
+                qk_norm=c.qk_norm,
+                norm_eps=c.norm_eps,
+                dropout=c.attention_dropout,
             ),
             self.make_mlp(index),
             norm_eps=c.norm_eps,
@@ -219,11 +224,7 @@ class EViT(VisionTransformer):
 
         Arguments and errors as in `keep`.
         """
-        state = self.features(images, keep_rate, tokens)
-        scores = self.head(self.pool(state))
-        if not self.config.distilled:
-            return scores
-        return (scores + self.head_dist(self.fc_norm(state.tokens[:, 1]))) / 2
+        return self.classified(self.features(images, keep_rate, tokens))
 
 
 def token_counts(config: EViTConfig) -> list[int]:

@@ -32,6 +32,9 @@ class MoHViTConfig(StagedConfig):
         routed: how many of the others act for a token.
         qkv_bias: whether queries, keys and values have a bias.
         norm_eps: epsilon of the layer norms in the blocks and after the stages.
+        window: side of the window that a token sees where the stage pools, odd.
+        pretrain_size: rows and columns of the images by which distances are measured, in pixels,
+            or one number for both; those of `image_size` by default.
         balance_weight: factor of the mean of the layers' balance losses.
     """
 
@@ -45,6 +48,8 @@ class MoHViTConfig(StagedConfig):
     routed: tuple[int, ...] = (0, 0, 6, 12)
     qkv_bias: bool = True
     norm_eps: float = 1e-6
+    window: int = 3
+    pretrain_size: int | tuple[int, int] | None = None
     balance_weight: float = 0.01
 
     def __post_init__(self):
@@ -54,10 +59,16 @@ class MoHViTConfig(StagedConfig):
 
     def grid(self, stage: int) -> tuple[int, int]:
         """Rows and columns of a stage's map, by the overlapping convolutions before it."""
-        rows, columns = (-(-side // self.patch_size) for side in self.image_sides)
-        for _ in range(stage):
-            rows, columns = -(-rows // 2), -(-columns // 2)
-        return rows, columns
+        return self._grid(stage, self.image_size)
+
+    def measure(self, stage: int) -> tuple[int, int]:
+        """Rows and columns by which a stage measures distances."""
+        return self._grid(stage, self.pretrain_size or self.image_size)
+
+    def _grid(self, stage: int, size: int | tuple[int, int]) -> tuple[int, int]:
+        step = self.patch_size * 2**stage
+        rows, columns = (size, size) if isinstance(size, int) else size
+        return -(-rows // step), -(-columns // step)
 
     @property
     def active_share(self) -> float:
@@ -167,12 +178,13 @@ class MoHViT(StagedTransformer):
             "routed": c.routed[stage],
             "qkv_bias": c.qkv_bias,
             "balance_weight": c.balance_weight / max(gated, 1),
+            "measure": c.measure(stage),
         }
         if c.shrinks[stage] == 1:
             mixer = GlobalCosineAttention(dim, c.heads[stage], c.grid(stage), **gates)
         else:
             mixer = AggregatedAttention(
-                dim, c.heads[stage], c.grid(stage), c.shrinks[stage], **gates
+                dim, c.heads[stage], c.grid(stage), c.shrinks[stage], window=c.window, **gates
             )
         hidden = int(2 * int(dim * c.mlp_ratios[stage]) / 3)
         return Block(

@@ -167,11 +167,7 @@ class PathEnsemble(nn.Module):
         normed = self.model.norm(tokens)
         if hasattr(self.model, "forward_head"):  # timm
             return self.model.forward_head(normed)
-        state = TokenState(normed, None, self.model.prefix)
-        scores = self.model.head(self.model.pool(state))
-        if not self.model.config.distilled:
-            return scores
-        return (scores + self.model.head_dist(self.model.fc_norm(normed[:, 1]))) / 2
+        return self.model.classified(TokenState(normed, None, self.model.prefix))
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]

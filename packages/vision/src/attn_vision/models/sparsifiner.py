@@ -33,10 +33,14 @@ class SparsifinerConfig(VisionTransformerConfig):
         prunes_tokens: blocks after which patches are left out; one value stands for all.
         token_keep_rates: share of all patches that is left after such a block.
         prune_rows: whether the queries of patches left out give 0.
+        qk_scale: factor of attention's products; by default the number of features of a head to
+            the power of -1/2. The predictor's is that of heads, as in the official code.
         reduce_n: the predictor has one pattern for so many tokens.
         reduce_c: it works on one feature for so many of a head.
         shared_basis: whether it sums keys by the patterns themselves.
-        top_coefficients: patterns that a query keeps; None for those above 0.05.
+        top_coefficients: patterns that a query keeps; None for those above a threshold.
+        coefficient_threshold: see `top_coefficients`.
+        basis_threshold: entries of the patterns up to this size are 0.
         score_threshold: keys above this score are attended to, instead of a share of them.
         signed_basis: whether patterns keep their signs, against the official code.
     """
@@ -45,10 +49,13 @@ class SparsifinerConfig(VisionTransformerConfig):
     prunes_tokens: tuple[bool, ...] = (False,)
     token_keep_rates: tuple[float, ...] = (1.0,)
     prune_rows: bool = False
-    reduce_n: int = 6
+    qk_scale: float | None = None
+    reduce_n: float = 6
     reduce_c: int = 2
     shared_basis: bool = False
     top_coefficients: int | None = 8
+    coefficient_threshold: float = 0.05
+    basis_threshold: float = 0.02
     score_threshold: float | None = None
     signed_basis: bool = False
 
@@ -83,14 +90,17 @@ class SparseAttention(SelfAttention):
 
     def __init__(self, config: SparsifinerConfig, block: int):
         c = config
-        super().__init__(c.dim, c.heads, qkv_bias=c.qkv_bias, qk_norm=c.qk_norm)
+        super().__init__(
+            c.dim, c.heads, qkv_bias=c.qkv_bias, qk_norm=c.qk_norm, norm_eps=c.norm_eps
+        )
         tokens = 1 + c.grid[0] * c.grid[1]
         self.keep_rate, self.prune_rows = c.per_block("keep_rates")[block], c.prune_rows
-        self.score_threshold = c.score_threshold
+        self.score_threshold, self.scale = c.score_threshold, c.qk_scale
         self.mask_predictor = ConnectivityPredictor(
             self.head_dim, c.heads, tokens=tokens, width=self.head_dim // c.reduce_c,
-            size=tokens // c.reduce_n, shared=c.shared_basis,
+            size=int(tokens // c.reduce_n), shared=c.shared_basis,
             top_coefficients=c.top_coefficients, signed_basis=c.signed_basis,
+            basis_threshold=c.basis_threshold, coefficient_threshold=c.coefficient_threshold,
         )  # fmt: skip
 
     def forward(self, state: TokenState) -> Float[Tensor, "batch tokens dim"]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -105,13 +115,16 @@ class SparseAttention(SelfAttention):
         prediction = self.mask_predictor(q, k, state.alive)
         if self.gathers(q.shape[-2]):
             index = self.chosen(prediction, state.alive)
-            patches = gather_attention(q[:, :, 1:], k, v, index)
-            heads = torch.cat([attention(q[:, :, :1], k, v), patches], 2).transpose(1, 2)
+            patches = gather_attention(q[:, :, 1:], k, v, index, scale=self.scale)
+            first = attention(q[:, :, :1], k, v, scale=self.scale)
+            heads = torch.cat([first, patches], 2).transpose(1, 2)
             heads = self.heads(heads)
         else:
-            heads = self.attend(q, k, v, mask=self.mask(prediction, state.alive))
+            mask = self.mask(prediction, state.alive)
+            heads = self.attend(q, k, v, mask=mask, scale=self.scale)
         with torch.autocast(q.device.type, enabled=False):
-            ranks = attention_row(q[:, :, :1].float(), k.float(), 0).mean(1)[:, 1:]
+            first = q[:, :, :1].float()
+            ranks = attention_row(first, k.float(), 0, scale=self.scale).mean(1)[:, 1:]
         return self.proj(heads.flatten(2)), ranks
 
     def queries(self, state: TokenState) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,9 +200,10 @@ class SparseBlock(Block):
         """The block with all keys, its attention, and the predictor's approximation of it."""
         q, k, v = self.attn.queries(state.with_tokens(self.norm1(state.tokens)))
         scores = self.attn.mask_predictor(q, k, state.alive, dense=True).scores
-        new = self.attn.proj(self.attn.attend(q, k, v).flatten(2))
+        scale = self.attn.scale
+        new = self.attn.proj(self.attn.attend(q, k, v, scale=scale).flatten(2))
         state = state.with_tokens(state.tokens + self.drop_path1(self.ls1(new)))
-        return self.feed(state), attention_weights(q, k), scores
+        return self.feed(state), attention_weights(q, k, scale=scale), scores
 
 
 class Sparsifiner(VisionTransformer):
@@ -207,6 +221,7 @@ class Sparsifiner(VisionTransformer):
 
     config: SparsifinerConfig
     blocks: Any  # SparseBlocks
+    antialias = False  # as the official code resizes a backbone's positions
 
     def make_block(self, index: int) -> SparseBlock:
         """A block with a predictor."""

@@ -23,6 +23,7 @@ class SpectFormerConfig(VisionTransformerConfig):
 
     Attributes:
         spectral: blocks with a gate instead of attention, the first ones.
+        uniform_drop_path: whether all blocks are skipped at the rate of the last.
     """
 
     dim: int = 256
@@ -30,6 +31,7 @@ class SpectFormerConfig(VisionTransformerConfig):
     class_token: bool = False
     pool: str = "mean"  # pyright: ignore[reportIncompatibleVariableOverride]
     spectral: int = 4
+    uniform_drop_path: bool = False
 
     def __post_init__(self):
         """Refuses shapes that cannot be built."""
@@ -81,6 +83,11 @@ class SpectFormer(VisionTransformer):
             c.dim, SpectralGate(c.dim, c.grid), self.make_mlp(index), norm_eps=c.norm_eps,
             drop_path=self.drop_path_rate(index),
         )  # fmt: skip
+
+    def drop_path_rate(self, index: int) -> float:
+        """Rises linearly over the blocks, or is that of the last in all."""
+        last = self.config.depth - 1
+        return super().drop_path_rate(last if self.config.uniform_drop_path else index)
 
     def embed(self, images: Float[Tensor, "batch channels height width"]) -> TokenState:
         """The tokens that enter the first block.

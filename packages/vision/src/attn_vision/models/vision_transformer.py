@@ -42,6 +42,8 @@ class VisionTransformerConfig(ImageConfig):
         norm_eps: epsilon of the layer norms.
         pool: what the head reads: the "class" token; "mean" or "max" of the patches, or
             "mean_max", the average of both; or "map", what a learned query gathers of them.
+        representation: features of a linear map and a tanh between pooling and head; 0 for none.
+        head_dropout: probability of dropping a feature that the head reads, in training.
     """
 
     patch_size: int = 16
@@ -63,6 +65,8 @@ class VisionTransformerConfig(ImageConfig):
     attention_dropout: float = 0.0
     norm_eps: float = 1e-6
     pool: Literal["class", "mean", "max", "mean_max", "map"] = "class"
+    representation: int = 0
+    head_dropout: float = 0.0
 
     def __post_init__(self):
         """Refuses shapes that cannot be built."""
@@ -76,6 +80,11 @@ class VisionTransformerConfig(ImageConfig):
             raise ValueError("pool 'class' needs class_token; without it the head reads the 'mean'")
         if self.distilled and self.pool != "class":
             raise ValueError("distilled needs pool='class': the heads read their own tokens")
+        if self.representation < 0 or (self.representation and self.distilled):
+            raise ValueError(
+                f"representation must be at least 0, and 0 where distilled, got "
+                f"{self.representation}"
+            )
         if self.registers < 0:
             raise ValueError(f"registers must be at least 0, got {self.registers}")
 
@@ -159,6 +168,11 @@ class VisionTransformer(ImageModel):
         self.norm, self.fc_norm = (nn.Identity(), norm) if c.head_norm else (norm, nn.Identity())
         if c.pool == "map":
             self.attn_pool = AttentionPool(c.dim, c.heads, c.mlp_ratio, c.norm_eps)
+        self.pre_logits = nn.Sequential()
+        if c.representation:
+            self.pre_logits.add_module("fc", nn.Linear(c.dim, c.representation))
+            self.pre_logits.add_module("act", nn.Tanh())
+        self.head_drop = nn.Dropout(c.head_dropout)
         self.head = self.make_head()
         if c.distilled:
             self.head_dist = self.make_head()
@@ -193,8 +207,9 @@ class VisionTransformer(ImageModel):
         """Builds what mixes the tokens in block number `index`."""
         c = self.config
         return SelfAttention(
-            c.dim, c.heads, qkv_bias=c.qkv_bias, qk_norm=c.qk_norm, dropout=c.attention_dropout
-        )
+            c.dim, c.heads, qkv_bias=c.qkv_bias, qk_norm=c.qk_norm, norm_eps=c.norm_eps,
+            dropout=c.attention_dropout,
+        )  # fmt: skip
 
     def make_mlp(self, index: int) -> nn.Module:
         """Builds what acts on each token in block number `index`."""
@@ -204,7 +219,7 @@ class VisionTransformer(ImageModel):
     def make_head(self) -> nn.Module:
         """Builds what turns pooled features into scores."""
         c = self.config
-        return nn.Linear(c.dim, c.classes) if c.classes else nn.Identity()
+        return nn.Linear(c.representation or c.dim, c.classes) if c.classes else nn.Identity()
 
     def drop_path_rate(self, index: int) -> float:
         """Rises linearly over the blocks."""
@@ -255,7 +270,7 @@ class VisionTransformer(ImageModel):
             state = block(state)
         return state.with_tokens(self.norm(state.tokens))
 
-    def pool(self, state: TokenState) -> Float[Tensor, "batch dim"]:
+    def pool(self, state: TokenState) -> Float[Tensor, "batch features"]:
         """What the head reads of the last tokens."""
         kind, patches = self.config.pool, state.patches
         if kind == "class":
@@ -268,17 +283,25 @@ class VisionTransformer(ImageModel):
             pooled = self.attn_pool(patches)
         else:
             pooled = (patches.amax(1) + patches.mean(1)) / 2
-        return self.fc_norm(pooled)
+        return self.head_drop(self.pre_logits(self.fc_norm(pooled)))
+
+    def scores_of(self, state: TokenState) -> tuple[Float[Tensor, "batch classes"], ...]:
+        """What each head makes of the last tokens: class head, then distillation head if any."""
+        scores = (self.head(self.pool(state)),)
+        if not self.config.distilled:
+            return scores
+        return (*scores, self.head_dist(self.head_drop(self.fc_norm(state.tokens[:, 1]))))
+
+    def classified(self, state: TokenState) -> Float[Tensor, "batch classes"]:
+        """Class scores of the last tokens, the mean over the heads."""
+        scores = self.scores_of(state)
+        return sum(scores[1:], scores[0]) / len(scores)
 
     def head_scores(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> tuple[Float[Tensor, "batch classes"], ...]:
         """The scores of each head apart: the class head, then the distillation head if any."""
-        state = self.features(images)
-        scores = (self.head(self.pool(state)),)
-        if not self.config.distilled:
-            return scores
-        return (*scores, self.head_dist(self.fc_norm(state.tokens[:, 1])))
+        return self.scores_of(self.features(images))
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
@@ -288,5 +311,4 @@ class VisionTransformer(ImageModel):
         Raises:
             ValueError: the images' channels or sides do not fit the stem.
         """
-        scores = self.head_scores(images)
-        return sum(scores[1:], scores[0]) / len(scores)
+        return self.classified(self.features(images))

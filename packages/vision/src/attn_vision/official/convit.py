@@ -14,6 +14,7 @@ _FIELDS = FIELDS | {
     "locality_strength": "locality_strength",
     "use_pos_embed": "positions",
 }
+_ONLY = {"global_pool": (None, "token"), "hybrid_backbone": (None,), "qk_scale": (None,)}
 
 
 def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ConViTConfig:
@@ -29,7 +30,7 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ConVi
         >>> config_from({"embed_dim": 48, "num_heads": 4, "local_up_to_layer": 3}, {}).local_layers
         3
     """
-    ours = renamed(config, _FIELDS, {"global_pool": ("token",), "hybrid_backbone": (None,)})
+    ours = renamed(config, _FIELDS, _ONLY)
     if "cls_token" in state:
         ours["dim"] = state["cls_token"].shape[-1]
     return ConViTConfig(**ours)

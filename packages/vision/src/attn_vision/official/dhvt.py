@@ -9,7 +9,10 @@ from ..models.dhvt import DHVTConfig
 from ._fields import fitting, renamed
 from .vit import FIELDS
 
-_ONLY = {"ht_norm_eps": (1e-5,), "apply_dhvt": (True,), "with_bn": (True, False)}
+_ONLY = {
+    "ht_norm_eps": (1e-5,), "apply_dhvt": (True,), "with_bn": (True, False),
+    "representation_size": (None, 0), "distilled": (False,),
+}  # fmt: skip
 
 
 def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> DHVTConfig:

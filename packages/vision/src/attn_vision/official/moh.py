@@ -25,6 +25,12 @@ _VIT = {
     "norm_eps": "norm_eps",
     "qkv_bias": "qkv_bias",
     "drop_path_rate": "drop_path",
+    "pretrain_size": "pretrain_size",
+}
+_VIT_ONLY = {
+    "drop_rate": (0, 0.0),
+    "attn_drop_rate": (0, 0.0),
+    "fixed_pool_size": (None,),
 }
 _DIT = {
     "input_size": "image_size",
@@ -66,21 +72,36 @@ def config_from(
         ValueError: an argument has no counterpart here, or it is neither.
 
     Example:
-        >>> config_from({"num_heads": [4], "shared_head": [2], "routed_head": [1]}, {}).depth
-        1
+        >>> options = {"num_heads": 4, "depth": 2, "shared_head": [2, 4], "routed_head": [1, 0]}
+        >>> config_from(options | {"hidden_size": 32}, {}).head_dim
+        8
     """
     if "embed_dims" in config or "depths" in config:
-        windows = config.get("window_size", ())
-        if any(window not in (3, None) for window in windows):
-            raise ValueError(f"no counterpart for window_size={windows}; only 3 and none")
-        return MoHViTConfig(
-            **renamed({k: x for k, x in config.items() if k != "window_size"}, _VIT)
-        )
-    depth = config.get("depth", len(config.get("num_heads", ())))
-    fields = renamed({key: x for key, x in config.items() if key != "depth"}, _DIT)
-    if len(fields.get("heads", ())) != depth:
-        raise ValueError(f"num_heads must have one entry per block ({depth})")
-    return MoHDiTConfig(**fields)
+        windows = {window for window in config.get("window_size", ()) if window is not None}
+        if len(windows) > 1:
+            raise ValueError(f"no counterpart for windows of different sizes: {sorted(windows)}")
+        stages = len(config.get("depths", MoHViTConfig.depths))
+        rest = {key: x for key, x in config.items() if key != "window_size"}
+        fields = renamed(rest, _VIT, _VIT_ONLY | {"num_stages": (stages,)})
+        return MoHViTConfig(**fields, window=next(iter(windows), 3))
+    return MoHDiTConfig(**renamed(_spelled_out(config), _DIT, {"moh": (True,)}))
+
+
+def _spelled_out(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A DiT's arguments with a number of heads for each block, and one width of all heads."""
+    rest = dict(config)
+    heads, widths = rest.get("num_heads", 16), rest.get("head_dim")
+    depth = rest.pop("depth", 28 if isinstance(heads, int) else len(heads))
+    if isinstance(heads, int):  # the official code then takes no notice of head_dim
+        heads, widths = [heads] * depth, None
+    if len(heads) != depth:
+        raise ValueError(f"num_heads must have one entry per block ({depth}), got {len(heads)}")
+    widths = list(widths) if isinstance(widths, list | tuple) else [widths] * depth
+    dim = rest.get("hidden_size", 1152)
+    every = {width or dim // count for width, count in zip(widths, heads, strict=True)}
+    if len(every) != 1:
+        raise ValueError(f"no counterpart for heads of different widths: {sorted(every)}")
+    return rest | {"num_heads": tuple(heads), "head_dim": every.pop()}
 
 
 def from_official(

@@ -17,15 +17,22 @@ _OWN = {
     "reduce_n_factor": "reduce_n",
     "reduce_c_factor": "reduce_c",
     "share_inout_proj": "shared_basis",
+    "qk_scale": "qk_scale",
 }
-_SPAR = {"topk": "top_coefficients", "row": "prune_rows"}
+_SPAR = {
+    "topk": "top_coefficients", "row": "prune_rows", "basis_threshold": "basis_threshold",
+    "coef_threshold": "coefficient_threshold", "score_threshold": "score_threshold",
+}  # fmt: skip
+_APART = ("spar", "cfg", "mode", "distill")
 
 
 def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> SparsifinerConfig:
     """Our configuration for the arguments and the weights of an official model.
 
     Args:
-        config: arguments of the official constructor; `spar` holds what its global settings say.
+        config: arguments of the official constructor. Its settings are either short, as `spar`
+            with `topk`, `row`, `basis_threshold`, `coef_threshold` and `score_threshold`, or the
+            official tree, as `cfg` with SPAR in it.
         state: its state dict.
 
     Raises:
@@ -37,11 +44,25 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Spars
     """
     # What `mode` and `spar.recon` say is not of the model but of a call: see `reconstructed`.
     spar = {key: x for key, x in config.get("spar", {}).items() if key != "recon"}
-    other = {key: x for key, x in config.items() if key not in {*_OWN, "spar", "mode"}}
+    if "cfg" in config:
+        spar |= _short(config["cfg"]["SPAR"])
+    other = {key: x for key, x in config.items() if key not in {*_OWN, *_APART}}
     own = renamed({key: x for key, x in config.items() if key in _OWN}, _OWN)
     own |= renamed(spar, _SPAR)
     fields: dict[str, Any] = asdict(vit_config(other, state)) | own
     return SparsifinerConfig(**fields)
+
+
+def _short(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the official settings is of the model, by our short names."""
+    coefficients, scores = tree["BASIS_COEF"], tree["ATTN_SCORE"]
+    return {
+        "topk": coefficients["TOPK"] if coefficients["USE_TOPK"] else None,
+        "coef_threshold": coefficients["THRESHOLD"],
+        "score_threshold": None if scores["USE_TOPK"] else scores["THRESHOLD"],
+        "basis_threshold": tree["BASIS_THRESHOLD"],
+        "row": tree["PRUNE_ATTN_MATRIX_ROW"],
+    }
 
 
 def from_official(state: Mapping[str, Tensor], config: SparsifinerConfig) -> dict[str, Tensor]:

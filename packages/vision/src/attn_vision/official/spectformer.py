@@ -10,7 +10,9 @@ from ..models.spectformer_hierarchical import SpectFormerHConfig
 from ._fields import fitting, renamed
 from .vit import FIELDS
 
-_VANILLA = FIELDS | {"alpha": "spectral"}
+_VANILLA = FIELDS | {
+    "alpha": "spectral", "uniform_drop": "uniform_drop_path", "dropcls": "head_dropout",
+}  # fmt: skip
 _STAGED = {
     "img_size": "image_size", "in_chans": "channels", "num_classes": "classes",
     "stem_hidden_dim": "stem_dim", "embed_dims": "dims", "num_heads": "heads",
@@ -37,13 +39,19 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Confi
         4
     """
     if "embed_dims" not in config:
-        ours: dict[str, Any] = {"heads": 6} | renamed(config, _VANILLA, {"uniform_drop": (False,)})
+        ours: dict[str, Any] = {"heads": 6} | renamed(
+            config, _VANILLA, {"representation_size": (None,)}
+        )
         gates = {name for name in state if name.endswith(".filter.complex_weight")}
         if gates:
             ours["spectral"] = len(gates)
         return SpectFormerConfig(**ours)
     rest = {name: x for name, x in config.items() if name != "block_types"}
-    ours = renamed(rest, _STAGED, {"sr_ratios": (rest.get("sr_ratios"),), "qkv_bias": (True,)})
+    only = {
+        "sr_ratios": (rest.get("sr_ratios"),), "qkv_bias": (True,),
+        "num_stages": (len(config["depths"]),),
+    }  # fmt: skip
+    ours = renamed(rest, _STAGED, only)
     stages = range(1, len(config["depths"]) + 1)
     if state:
         spectral = tuple(f"block{s}.0.attn.complex_weight" in state for s in stages)

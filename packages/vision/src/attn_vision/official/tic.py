@@ -13,6 +13,7 @@ _FIELDS = {
     "stride": "stride", "dilation": "dilation", "dropout": "dropout", "padding": "padding",
     "bias": "bias",
 }  # fmt: skip
+_CALL = ("H", "W", "im2col_step")  # of the map, and how its CUDA code cuts a batch
 _NAMES = {"qkv_conv.": "attention.qkv.", "mlp.": "conv."}
 
 
@@ -33,7 +34,7 @@ def layer_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MSACon
         8
     """
     layer = MSAConvLayer(
-        **renamed({name: _tuple(x) for name, x in config.items() if name not in "HW"}, _FIELDS)
+        **renamed({name: _tuple(x) for name, x in config.items() if name not in _CALL}, _FIELDS)
     )
     weights = {_renamed(name, _NAMES): x for name, x in state.items()}
     if "attention.qkv.weight" in weights:

@@ -31,6 +31,7 @@ _TIMM = {
     "pre_norm": "pre_norm",
     "fc_norm": "head_norm",
     "global_pool": "pool",
+    "representation_size": "representation",
 }
 _ONLY = {
     "no_embed_class": (True, False),
@@ -48,6 +49,7 @@ _ONLY = {
     "dynamic_img_size": (True, False),
     "dynamic_img_pad": (False,),
     "distilled": (True, False),
+    "hybrid_backbone": (None,),
 }
 _POOLS = {"token": "class", "avg": "mean", "max": "max", "avgmax": "mean_max", "map": "map"}
 
@@ -77,7 +79,9 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Visio
     if config.get("no_embed_class"):
         ours["prefix_positions"] = False
     ours["positions"] = config.get("pos_embed", "learn") == "learn"
+    ours["representation"] = ours.get("representation") or 0
     if state:
+        ours["representation"] = len(state.get("pre_logits.fc.bias", ()))
         ours["class_token"], ours["distilled"] = "cls_token" in state, "dist_token" in state
         ours["registers"] = state["reg_token"].shape[1] if "reg_token" in state else 0
         ours["pre_norm"] = "norm_pre.weight" in state
