@@ -113,7 +113,7 @@ def test_conversions_of_a_run(trained, monkeypatch, capsys, tmp_path):
             ["convert", "dha", "--ckpt", "RUN", "--out", "o.ckpt", "--budget", "0.1"],
             "budget must be",
         ),
-        (["convert", "bam", "--ckpt", "RUN", "--out", "o.ckpt"], "2 models or more"),
+        (["convert", "bam", "--ckpt", "RUN", "--out", "o.ckpt"], "2 checkpoints or more"),
         (["fit", "--config", "topics-trnsformer"], "topics-transformer"),
         (["fit", "--config", "topics-bam", "--model.variant", "bamm"], "did you mean 'bam'"),
         (["fit", "--config", "topics-bam", "--model.settings", "{dpth: 3}"], "no setting 'dpth'"),

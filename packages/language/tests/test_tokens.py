@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attn_language.tokens import (
@@ -11,6 +11,7 @@ from attn_language.tokens import (
     read_tokenizer,
     streamed,
     tokenizer_from,
+    until,
 )
 
 TEXT = "low lower lowest, naïve café — 日本語 🙂 \n\ttabs  and  spaces"
@@ -30,11 +31,19 @@ def test_text_comes_back_also_from_a_stored_tokenizer(tokenizer):
 
 
 @pytest.mark.parametrize("tokenizer", kinds()[1:], ids=["bytes", "bpe"])
+@settings(max_examples=40)
 @given(st.text(max_size=20))
 def test_streamed_text_is_the_decoded_whole(tokenizer, text):
     ids = tokenizer.encode(text)
     assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids) == text
     assert "".join(streamed(tokenizer, ids[:-1])) == tokenizer.decode(ids[:-1])
+
+
+@pytest.mark.parametrize("text", ["abENDc", "aEENDEND", "aENb", "END", "abEN"])
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
+def test_a_text_stops_where_the_stop_begins_however_it_comes(text, size):
+    parts = [text[i : i + size] for i in range(0, len(text), size)]
+    assert "".join(until("END", parts)) == text.split("END")[0]
 
 
 def test_a_token_inside_a_character_waits():

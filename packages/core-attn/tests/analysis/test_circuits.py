@@ -1,5 +1,6 @@
-import subprocess
+import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -210,12 +211,14 @@ def gpt2_folder(tmp_path_factory):
 
 
 def test_the_command_ranks_heads_and_compares_them_with_the_published_circuit(
-    gpt2_folder, tmp_path, capsys
+    gpt2_folder, tmp_path, capsys, monkeypatch
 ):
     import polars as pl
 
     from core_attn.analysis.circuits.command import find
     from core_attn.cli import main
+
+    monkeypatch.setattr(c, "find_circuit", partial(c.find_circuit, steps=40))
 
     def run(*words):
         return main("core_attn", ["find", *words], commands={"find": find})
@@ -261,9 +264,9 @@ def test_as_many_codes_are_told_apart_by_pairs_and_not_by_layer():
     assert [int(counts[head]) for head in order] == sorted(counts.tolist(), reverse=True)
 
 
-def test_a_folder_that_is_not_there_is_told_in_one_line():
-    command = [sys.executable, "-m", "core_attn.analysis.circuits", "nowhere"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "core-attn: nowhere: no such folder"
-    assert "Traceback" not in done.stderr
+def test_a_folder_that_is_not_there_is_told_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["circuits", "nowhere"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("core_attn.analysis.circuits", run_name="__main__")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "core-attn: nowhere: no such folder\n"

@@ -3,12 +3,13 @@ import torch
 
 from core_attn.analysis import Layout, MapSample, find_patterns, pattern_name
 
-LAYOUT = Layout((6, 6), prefix=1)
+LAYOUT, SMALL = Layout((6, 6), prefix=1), Layout((5, 5), prefix=1)
 
 
-def planted(kind, generator):
+def planted(kind, generator, layout=LAYOUT):
     """An attention matrix of a known kind, with noise."""
-    places, hops = LAYOUT.places(), LAYOUT.hops()
+    places, hops = layout.places(), layout.hops()
+    tokens = len(hops) + 1
     same = places[:, None] == places
     among = {
         "self": hops == 0,
@@ -18,8 +19,8 @@ def planted(kind, generator):
         "uniform": hops >= 0,
         "class sink": hops >= 0,
     }[kind].float()
-    noise = 0.9 + 0.2 * torch.rand(37, 37, generator=generator)
-    weights = torch.full((37, 37), 1e-3)
+    noise = 0.9 + 0.2 * torch.rand(tokens, tokens, generator=generator)
+    weights = torch.full((tokens, tokens), 1e-3)
     weights[1:, 1:] += among / among.sum(-1, keepdim=True)
     if kind == "class sink":
         weights[1:, 1:] *= 0.1
@@ -48,9 +49,9 @@ def test_clusters_of_planted_kinds_are_pure():
     generator = torch.Generator().manual_seed(0)
     kinds = KINDS[:5]  # a class sink differs from uniform attention outside of the patches only
     maps = torch.stack(
-        [torch.stack([planted(kind, generator) for kind in kinds]) for _ in range(12)]
+        [torch.stack([planted(kind, generator, SMALL) for kind in kinds]) for _ in range(12)]
     )
-    sample = MapSample(LAYOUT)
+    sample = MapSample(SMALL)
     sample.add("layer", range(12), maps)
     found = find_patterns(sample, epochs=30)
     table = found.table()

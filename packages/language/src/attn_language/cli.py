@@ -24,7 +24,7 @@ def generate(
     stop: str | None = None,
     seed: int = 0,
 ) -> None:
-    """Write on after a prompt, as the tokens come.
+    """Write on after a prompt, as the tokens come, until the text ends.
 
     Args:
         ckpt: a checkpoint, a Hugging Face folder of the LLaMA family, or a GGUF file.
@@ -33,12 +33,12 @@ def generate(
         temperature: 0 for the likeliest token, 1 to draw as the model says.
         top_k: only so many of the likeliest are drawn from.
         top_p: only the likeliest that together reach this probability are drawn from.
-        stop: a text at which to end, if it comes as one token.
+        stop: a text at which to end.
         seed: of the draws.
     """
     from .generation import stream
     from .loading import load
-    from .tokens import streamed
+    from .tokens import streamed, until
 
     model, tokenizer = load(ckpt)
     if tokenizer is None:
@@ -46,15 +46,15 @@ def generate(
     ids = tokenizer.encode(prompt)
     if not ids:
         raise ValueError("the prompt is empty")
-    ends = [] if stop is None else tokenizer.encode(stop)
-    if stop is not None and len(ends) != 1:
-        raise ValueError(f"stop {stop!r} is {len(ends)} tokens; it must be one")
+    if stop == "":
+        raise ValueError("stop is empty")
     new = stream(
-        model, ids, max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, stop=ends,
-        seed=seed,
+        model, ids, max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+        stop=tokenizer.ends, seed=seed,
     )  # fmt: skip
+    texts = streamed(tokenizer, new)
     print(prompt, end="", flush=True)
-    for text in streamed(tokenizer, new):
+    for text in texts if stop is None else until(stop, texts):
         print(text, end="", flush=True)
     print()
 

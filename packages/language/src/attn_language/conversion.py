@@ -37,6 +37,10 @@ def convert(
     """
     if Path(out).suffix != ".ckpt":
         raise ValueError(f"out must be a file *.ckpt, got {out}")
+    if kind == "dha" and len(sources) != 1:
+        raise ValueError(f"dha takes one checkpoint, got {len(sources)}")
+    if kind != "dha" and len(sources) < 2:
+        raise ValueError(f"a mixture needs 2 checkpoints or more, got {len(sources)}")
     loaded = [load(source) for source in sources]
     tokenizer = loaded[0][1]
     if tokenizer is None:
@@ -45,8 +49,6 @@ def convert(
         if other is None or other.to_dict() != tokenizer.to_dict():
             raise ValueError(f"{source} has another tokenizer than {sources[0]}")
     if kind == "dha":
-        if len(loaded) != 1:
-            raise ValueError(f"dha takes one checkpoint, got {len(loaded)}")
         model = loaded[0][0]
         groups = fusion.planned(model, budget)
         for layer, (keys, values) in enumerate(zip(*groups, strict=True)):

@@ -125,15 +125,23 @@ def allocated(costs: Sequence[Sequence[float]], budget: int) -> list[int]:
         >>> allocated([[9.0, 1.0, 0.0], [2.0, 1.5, 0.0]], 4)
         [3, 1]
     """
-    most = sum(map(len, costs))
-    if not len(costs) <= budget <= most:
-        raise ValueError(f"budget must be in [{len(costs)}, {most}] heads, got {budget}")
+    check_budget(budget, len(costs), sum(map(len, costs)))
     kept = [1] * len(costs)
     while sum(kept) < budget:
         open_places = [i for i, cost in enumerate(costs) if kept[i] < len(cost)]
         best = max(open_places, key=lambda i: costs[i][kept[i] - 1] - costs[i][kept[i]])
         kept[best] += 1
     return kept
+
+
+def check_budget(budget: int, places: int, most: int) -> None:
+    """Requires one head for each place, and no more than there are.
+
+    Raises:
+        ValueError: the budget is another.
+    """
+    if not places <= budget <= most:
+        raise ValueError(f"budget must be in [{places}, {most}] heads, got {budget}")
 
 
 def planned(
@@ -155,6 +163,7 @@ def planned(
     places = [heads for one in attentions for heads in stored_heads(one)[1:]]
     total = sum(map(len, places))
     wanted = round(budget * total) if isinstance(budget, float) else budget
+    check_budget(wanted, len(places), total)
     if method == "adaptive":
         choices = []
         for heads in places:

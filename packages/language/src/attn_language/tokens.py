@@ -16,7 +16,10 @@ class Tokenizer(Protocol):
 
     Attributes:
         vocab: number of ids.
+        ends: ids that end a text.
     """
+
+    ends: tuple[int, ...]
 
     @property
     def vocab(self) -> int: ...  # noqa: D102
@@ -39,6 +42,8 @@ class Characters:
         >>> tokens.encode("hole"), tokens.decode([1, 0, 2])
         ([1, 3, 2, 0], 'hel')
     """
+
+    ends = ()
 
     def __init__(self, symbols: str):
         if len(set(symbols)) < len(symbols) or not symbols:
@@ -87,6 +92,7 @@ class Bytes:
     """
 
     vocab = 256
+    ends = ()
 
     def encode(self, text: str) -> list[int]:
         """The bytes of a text."""
@@ -106,6 +112,7 @@ class Learned:
 
     Args:
         model: the library's tokenizer.
+        ends: ids that end a text.
 
     Example:
         >>> bpe = Learned.bpe(["low lower lowest low"], vocab=260)
@@ -113,8 +120,8 @@ class Learned:
         ('lower than', 260)
     """
 
-    def __init__(self, model: Model):
-        self.model = model
+    def __init__(self, model: Model, ends: Sequence[int] = ()):
+        self.model, self.ends = model, tuple(ends)
 
     @classmethod
     def bpe(cls, texts: Iterable[str], vocab: int) -> "Learned":
@@ -165,7 +172,7 @@ class Learned:
 
     def to_dict(self) -> dict[str, Any]:
         """What `tokenizer_from` makes it of again."""
-        return {"kind": "learned", "model": self.model.to_str()}
+        return {"kind": "learned", "model": self.model.to_str(), "ends": list(self.ends)}
 
 
 def tokenizer_from(stored: Mapping[str, Any]) -> Tokenizer:
@@ -184,12 +191,16 @@ def tokenizer_from(stored: Mapping[str, Any]) -> Tokenizer:
     if kind == "bytes":
         return Bytes()
     if kind == "learned":
-        return Learned(Model.from_str(stored["model"]))
+        return Learned(Model.from_str(stored["model"]), stored.get("ends", ()))
     raise ValueError(f"tokenizer of unknown kind {kind!r}")
 
 
-def read_tokenizer(path: str | Path) -> Tokenizer:
+def read_tokenizer(path: str | Path, ends: Sequence[int] = ()) -> Tokenizer:
     """A tokenizer in a file of the `tokenizers` library.
+
+    Args:
+        path: the file.
+        ends: ids that end a text, which the file does not tell.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -198,7 +209,7 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     if not Path(path).is_file():
         raise FileNotFoundError(f"tokenizer {path}: no such file")
     try:
-        return Learned(Model.from_file(str(path)))
+        return Learned(Model.from_file(str(path)), ends)
     except Exception as error:  # the library raises nothing more precise
         raise ValueError(f"tokenizer {path} cannot be read: {error}") from None
 
@@ -224,3 +235,30 @@ def streamed(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
     rest = tokenizer.decode(seen)[len(told) :]
     if rest:
         yield rest
+
+
+def until(stop: str, parts: Iterable[str]) -> Iterator[str]:
+    """The text of parts as they come, up to where `stop` begins; what may begin it waits.
+
+    Args:
+        stop: one character or more, in one part or over several.
+        parts: of the text; no more are taken once it has come.
+
+    Example:
+        >>> list(until("END", ["go ", "on E", "N", "D and on"]))
+        ['go ', 'on ']
+    """
+    held = ""
+    for part in parts:
+        held += part
+        found = held.find(stop)
+        if found >= 0:
+            if found:
+                yield held[:found]
+            return
+        waits = next(n for n in range(len(stop) - 1, -1, -1) if held.endswith(stop[:n]))
+        if len(held) > waits:
+            yield held[: len(held) - waits]
+            held = held[len(held) - waits :]
+    if held:
+        yield held

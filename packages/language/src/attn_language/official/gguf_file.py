@@ -274,7 +274,8 @@ def tokenizer_from(file: GGUF) -> Tokenizer:
     kinds = settings.get("tokenizer.ggml.token_type", [])
     control = [token for token, k in zip(tokens, kinds, strict=False) if k == 3]
     model.add_special_tokens([AddedToken(token, normalized=False) for token in control])
-    return Learned(model)
+    end = settings.get("tokenizer.ggml.eos_token_id")
+    return Learned(model, () if end is None else (end,))
 
 
 def read_gguf(path: str | Path) -> tuple[Decoder, Tokenizer]:

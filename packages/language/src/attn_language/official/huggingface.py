@@ -196,5 +196,7 @@ def read_folder(path: str | Path) -> tuple[Decoder, Tokenizer | None]:
     with torch.device("meta"):
         model = config.build()
     fill(model, from_official(state, config), path)
-    has_tokenizer = (path / "tokenizer.json").is_file()
-    return model.eval(), read_tokenizer(path / "tokenizer.json") if has_tokenizer else None
+    ends = official.get("eos_token_id")
+    ends = [] if ends is None else [ends] if isinstance(ends, int) else ends
+    file = path / "tokenizer.json"
+    return model.eval(), read_tokenizer(file, ends) if file.is_file() else None
