@@ -6,7 +6,7 @@ from .curve import curve_of, pruning_curve
 from .folder import whole_folder
 from .importance import HeadImportance, gradient_importance, head_importance
 from .metrics import Outcome, applicable, bootstrap, measure
-from .partial import PartialPruning, partial_importance
+from .partial import PARTS, PartialPruning, partial_importance
 from .patterns import (
     MapSample,
     PatternAutoencoder,
@@ -38,6 +38,7 @@ __all__ = [
     "head_importance",
     "HeadImportance",
     "gradient_importance",
+    "PARTS",
     "PartialPruning",
     "partial_importance",
     "pruning_curve",

@@ -1,5 +1,6 @@
 """A model, what is run through it, and what it says without some of its heads."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -85,6 +86,15 @@ class Bench:
         """Forward passes, each counted as whole, that `leave_one_out` makes per batch."""
         chosen = self.sites if layers is None else layers
         return 1 + sum(self.num_heads[name] for name in chosen)
+
+    def seconds(self) -> float:
+        """How long a pass over all batches takes, by the first of them, run once to warm up."""
+        inputs = self.batches[0][0]
+        self.outcome(inputs)
+        start = time.perf_counter()
+        self.outcome(inputs)
+        samples = sum(len(x) for x, _ in self.batches)
+        return (time.perf_counter() - start) * samples / len(inputs)
 
 
 def without(heads: Sequence[int]) -> Callable[[Tensor], Tensor]:

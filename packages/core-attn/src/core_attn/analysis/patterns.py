@@ -1,6 +1,6 @@
 """What kinds of attention there are: codes of maps, their clusters, names by rules."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -88,8 +88,17 @@ def train_autoencoder(
     batch_size: int = 64,
     lr: float = 1e-3,
     seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PatternAutoencoder:
     """Fits a `PatternAutoencoder` by AdamW to the mean squared error; the same for the same seed.
+
+    Args:
+        maps: from `prepared`.
+        epochs: over the maps.
+        batch_size: maps per step.
+        lr: of AdamW.
+        seed: of weights and order.
+        progress: called with the epochs done and their total.
 
     Example:
         >>> maps = prepared(torch.eye(16).expand(8, 16, 16))
@@ -100,11 +109,12 @@ def train_autoencoder(
         torch.manual_seed(seed)
         model = PatternAutoencoder(maps.shape[-1])
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-        for _ in range(epochs):
+        for epoch in range(epochs):
             for rows in torch.randperm(len(maps)).split(batch_size):
                 optimizer.zero_grad()
                 F.mse_loss(model(maps[rows]), maps[rows]).backward()
                 optimizer.step()
+            progress(epoch + 1, epochs)
     return model.eval()
 
 
@@ -283,7 +293,13 @@ class Patterns:
         return maps.unflatten(0, (steps, steps))
 
 
-def find_patterns(sample: MapSample, *, epochs: int = 30, seed: int = 0) -> Patterns:
+def find_patterns(
+    sample: MapSample,
+    *,
+    epochs: int = 30,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Patterns:
     """Describes and clusters maps.
 
     Codes are clustered by k-means, into the number of clusters from 4 to 10 that has the best
@@ -293,6 +309,7 @@ def find_patterns(sample: MapSample, *, epochs: int = 30, seed: int = 0) -> Patt
         sample: the maps.
         epochs: of the autoencoder.
         seed: of training and clustering.
+        progress: called with the epochs done and their total.
 
     Raises:
         ValueError: fewer than 8 maps.
@@ -306,7 +323,7 @@ def find_patterns(sample: MapSample, *, epochs: int = 30, seed: int = 0) -> Patt
     if len(sample.owners) < 8:
         raise ValueError(f"{len(sample.owners)} maps are too few to cluster; at least 8")
     inputs = sample.inputs()
-    model = train_autoencoder(inputs, epochs=epochs, seed=seed)
+    model = train_autoencoder(inputs, epochs=epochs, seed=seed, progress=progress)
     with torch.no_grad():
         codes = torch.cat([model.encode(part) for part in inputs.split(256)])
     return Patterns(sample, codes, _principal(codes), _clusters(codes, seed), model)

@@ -87,7 +87,7 @@ def look_into(
     total = sum(trials.num_heads.values())
     most = total + 5 * 9 + 1
     say(f"{total} heads in {len(trials.num_heads)} layers; at most {most} validations of "
-        f"{len(trials.batches)} batches, about {most * once:.0f} s")  # fmt: skip
+        f"{_batches(len(trials.batches))}, about {most * once:.0f} s")  # fmt: skip
     for name, reason in trials.silent.items():
         say(f"{name}: {reason}; how it spreads its weight is not shown")
     importance = trials.importance()
@@ -119,6 +119,10 @@ def look_into(
         "heads": heads, "curve": curve, "importance": importance, "profiles": trials.profiles,
         "metric": task.monitor, "facts": facts,
     }  # fmt: skip
+
+
+def _batches(count: int) -> str:
+    return f"{count} batch" if count == 1 else f"{count} batches"
 
 
 def _write_page(path: Path, found: Mapping[str, Any]) -> None:
@@ -160,7 +164,7 @@ def _write_page(path: Path, found: Mapping[str, Any]) -> None:
     shown = {
         "Checkpoint": f"{facts['checkpoint']}, after epoch {facts['epoch']}",
         "Model": f"{facts['model']}, {facts['parameters']:,} parameters",
-        "Data": f"{facts['data']}, {facts['batches']} batches",
+        "Data": f"{facts['data']}, {_batches(facts['batches'])}",
         "With all heads": said,
         "Seed": str(facts["seed"]),
     }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core_attn.analysis import (
+    PARTS,
     Bench,
     HeadImportance,
     PartialPruning,
@@ -115,9 +116,15 @@ def run(
         found |= _importance(subject, labeled, chosen, metric, seed, say)
         frames.append(_wide(found["importance"].table(seed=seed)))
     if "patterns" in views:
-        say("patterns: an autoencoder over the maps")
         sample = sample_maps(model, inputs(), subject.layout, some, images=len(pictures))
-        found["patterns"] = find_patterns(sample, seed=seed)
+        start = time.perf_counter()
+
+        def cost(done: int, total: int) -> None:
+            if done == 1:
+                left = (total - 1) * (time.perf_counter() - start)
+                say(f"patterns: an autoencoder over {len(sample.owners)} maps, about {left:.0f} s")
+
+        found["patterns"] = find_patterns(sample, seed=seed, progress=cost)
         frames.append(found["patterns"].consistency())
     heads = frames[0]
     for frame in frames[1:]:
@@ -139,11 +146,13 @@ def _importance(
     say: Callable[[str], None],
 ) -> dict:
     bench = Bench(subject.model, batches)
-    start = time.perf_counter()
+    once, heads = bench.seconds(), bench.cost(layers)
     whole = bench.outcome(batches[0][0])
-    once = time.perf_counter() - start
-    runs = bench.cost(layers) * len(batches)
-    say(f"importance: {runs} passes, about {runs * once * 0.6:.0f} s with restarts")
+    others = 5 * 10 + 3 * 2 * (len(PARTS) + 1) + 3  # orders of the curve, parts of heads, gradients
+    say(
+        f"importance: {(heads + others) * len(batches)} passes, "
+        f"about {(0.6 * heads + others) * once:.0f} s with restarts"
+    )
     images = sum(len(x) for x, _ in batches)
     if images < NOISY:
         say(f"{images} images are few: mind the intervals ({NOISY} or more tell heads apart)")
@@ -161,8 +170,7 @@ def _importance(
     ranking = found.ranking(metric)
     left = "accuracy" if classes else metric
     curve = pruning_curve(bench, ranking, metric=left, seed=seed)
-    cuts = [PartialPruning(part) for part in ("class_to_patches", "patches_to_class",
-            "patches_to_patches", "self", "near", "far")]  # fmt: skip
+    cuts = [PartialPruning(part) for part in PARTS]
     parts = {
         f"{name}, head {head}": partial_importance(bench, (name, head), subject.layout, cuts)
         for name, head in ranking[:-4:-1]
