@@ -122,8 +122,8 @@ a kernel exceeds the shared memory of its GPU, or where this page changes. The s
 kernels under Triton's interpreter against the reference. The last columns are estimates; what
 `python -m benchmarks.gpu` measured stands in packages/core-attn/README.md.
 
-The rows are the hardest of each kind: 16-bit floats, heads of 64 and 128, an odd number of tokens
-(197) and heads split from one projection. `python -m benchmarks.kernels --all` compiles all dtypes,
+The rows are the hardest of each kind: 16-bit floats, heads of 64, with everything added 128, an odd
+number of tokens (197) and heads split from one projection. `python -m benchmarks.kernels --all` compiles all dtypes,
 head dims and aligned sizes.
 
 - **with**: *plain* launches have causality, lengths, a gate and heads in groups of four (compiled

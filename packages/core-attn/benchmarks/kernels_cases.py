@@ -89,8 +89,8 @@ class Case(NamedTuple):
             return True
         if self.operator in ("cluster_attention", "edge_attention"):
             return False
-        widths = {"short_attention": (32, 64), "attention": (64, 128)}.get(self.operator, (64,))
-        return self.size == 2 and not self.aligned and self.width in widths
+        widest = 128 if self.operator == "attention" and self.full else 64
+        return self.size == 2 and not self.aligned and self.width == widest
 
     def work(self) -> Work:
         """What a large call has to compute and to move."""

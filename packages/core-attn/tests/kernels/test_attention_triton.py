@@ -9,7 +9,7 @@ HALVES = [torch.bfloat16, torch.float16]
 
 
 def make(
-    device, dtype=torch.float32, *, batch=(2,), heads=(3, 3, 3), tokens=(37, 53), dims=(20, 12)
+    device, dtype=torch.float32, *, batch=(2,), heads=(2, 2, 2), tokens=(37, 53), dims=(20, 12)
 ):
     (q_heads, k_heads, v_heads), (queries, keys), (dim, v_dim) = heads, tokens, dims
     return [
@@ -19,7 +19,7 @@ def make(
     ]
 
 
-def holed_bias(device, dtype=torch.float32, shape=(2, 3, 37, 53)):
+def holed_bias(device, dtype=torch.float32, shape=(2, 2, 37, 53)):
     """A bias that forbids some keys to a head and all keys to one query."""
     bias = rounded(shape, dtype, device, 3)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_bias_of_wider_dtype(device):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 3, 37, 53), (37, 53), (2, 1, 1, 53), (3, 37, 1), (2, 1, 1, 1), (1, 1)]
+    "shape", [(1, 2, 37, 53), (37, 53), (2, 1, 1, 53), (2, 37, 1), (2, 1, 1, 1), (1, 1)]
 )
 def test_bias_gradient_is_summed_over_broadcast_axes(device, shape):
     assert_like_reference(attention, make(device), bias=rounded(shape, torch.float32, device, 3))
@@ -76,7 +76,7 @@ def test_no_batch_axis(device):
     assert_like_reference(attention, make(device, batch=()), causal=True)
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 37, 53), (2, 1, 1, 53), (3, 37, 53)])
+@pytest.mark.parametrize("shape", [(2, 1, 37, 53), (2, 1, 1, 53), (2, 37, 53)])
 def test_mask(device, shape):
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) > 0.5
     mask[0, :, 0] = False
@@ -102,7 +102,7 @@ def test_head_maps(device):
     assert_like_reference(attention, tensors, k_head_map=[1, 0, 1], v_head_map=[3, 3, 0])
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (2, 37, 3)])
+@pytest.mark.parametrize("shape", [(2, 2), (2, 37, 2)])
 def test_head_gate_even_where_it_is_zero(device, shape):
     gate = rounded(shape, torch.float32, device, 3)
     with torch.no_grad():
@@ -114,13 +114,13 @@ def test_everything_at_once(device):
     mask = torch.rand(2, 1, 37, 53, generator=torch.Generator().manual_seed(0)) > 0.2
     assert_like_reference(
         attention,
-        make(device, torch.bfloat16, heads=(3, 1, 3)),
+        make(device, torch.bfloat16, heads=(2, 1, 2)),
         bias=holed_bias(device, torch.bfloat16),
         mask=mask.to(device),
         lengths=torch.tensor([53, 30], device=device),
         window=(30, 10),
         scale=0.3,
-        head_gate=rounded((2, 37, 3), torch.bfloat16, device, 4),
+        head_gate=rounded((2, 37, 2), torch.bfloat16, device, 4),
     )
 
 
@@ -222,24 +222,13 @@ def test_the_keys_of_few_queries_are_split(device, heads):
     assert_like_reference(attention, tensors, lengths=lengths, causal=True, head_gate=gate)
 
 
-@pytest.mark.parametrize("tokens", [(49, 49), (197, 197)])
+@pytest.mark.parametrize("tokens", [(49, 49), (117, 117)])
 def test_unaligned_sizes_and_a_split_of_heads(device, tokens):
     fused = rounded((1, tokens[0], 3, 2, 16), torch.bfloat16, device, 0)
     q, k, v = (x.requires_grad_() for x in fused.permute(2, 0, 3, 1, 4).detach().unbind(0))
     bias = rounded((2, *tokens), torch.float32, device, 3)
     mask = torch.rand(1, 1, *tokens, generator=torch.Generator().manual_seed(0)) > 0.3
     assert_like_reference(attention, [q, k, v], bias=bias, mask=mask.to(device))
-
-
-@pytest.mark.parametrize("window", [1, (0, 1), (1, 0), 0])
-def test_window_of_one(device, window):
-    assert_like_reference(attention, make(device), window=window)
-
-
-def test_strided_lengths(device):
-    lengths = torch.tensor([[7, 99], [30, 99]], device=device)[:, 0]
-    assert_like_reference(attention, make(device), lengths=lengths)
-    assert_like_reference(attention, make(device), lengths=lengths[:1].expand(2))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees no second GPU")
@@ -255,7 +244,7 @@ def test_lengths_with_strides(device, lengths):
     assert_like_reference(attention, tensors, lengths=lengths.to(device))
 
 
-@pytest.mark.parametrize("window", [1, (1, 0), (0, 1)])
+@pytest.mark.parametrize("window", [1, (1, 0), (0, 1), 0])
 def test_a_window_of_one(device, window):
     tensors = [rounded((1, 2, 20, 16), torch.float32, device, seed) for seed in range(3)]
     assert_like_reference(attention, tensors, window=window)

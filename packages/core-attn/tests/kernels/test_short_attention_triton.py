@@ -9,7 +9,7 @@ from .comparing import CHECKS, assert_drops_the_same_both_ways, assert_like_refe
 LENGTHS = [5, 0, 9, 12, 1, 20]
 
 
-def make(device, dtype=torch.float32, *, batch=(7,), heads=3, tokens=(18, 18), dims=(20, 12)):
+def make(device, dtype=torch.float32, *, batch=(3,), heads=2, tokens=(18, 18), dims=(20, 12)):
     (queries, keys), (dim, v_dim) = tokens, dims
     return [
         rounded((*batch, heads, queries, dim), dtype, device, 0),
@@ -18,7 +18,7 @@ def make(device, dtype=torch.float32, *, batch=(7,), heads=3, tokens=(18, 18), d
     ]
 
 
-def make_packed(device, dtype=torch.float32, heads=3, dims=(20, 12)):
+def make_packed(device, dtype=torch.float32, heads=2, dims=(20, 12)):
     total = sum(LENGTHS)
     tensors = [
         rounded((total, heads, dim), dtype, device, seed)
@@ -35,7 +35,7 @@ def random_mask(device, *shape):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_several_problems_a_program(device, dtype):
-    assert_like_reference(short_attention, make(device, dtype))
+    assert_like_reference(short_attention, make(device, dtype, batch=(7,), heads=3))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_the_longest(device):
     assert_like_reference(short_attention, tensors, bias=bias)
 
 
-@pytest.mark.parametrize("shape", [(3, 18, 18), (7, 3, 18, 18), (7, 1, 1, 18), (18, 1), (1, 1)])
+@pytest.mark.parametrize("shape", [(2, 18, 18), (3, 2, 18, 18), (3, 1, 1, 18), (18, 1), (1, 1)])
 def test_bias_gradient_is_summed_over_broadcast_axes(device, shape):
     bias = rounded(shape, torch.float32, device, 3)
     assert_like_reference(short_attention, make(device), bias=bias)
@@ -66,14 +66,14 @@ def test_bias_gradient_is_summed_over_broadcast_axes(device, shape):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_that_see_nothing(device, dtype):
-    bias = rounded((3, 18, 18), dtype, device, 3)
+    bias = rounded((2, 18, 18), dtype, device, 3)
     with torch.no_grad():
         bias[:, 3] = -torch.inf
-    mask = random_mask(device, 7, 1, 18, 18)
+    mask = random_mask(device, 3, 1, 18, 18)
     assert_like_reference(short_attention, make(device, dtype), bias=bias, mask=mask)
 
 
-@pytest.mark.parametrize("shape", [(7, 3), (7, 18, 3)])
+@pytest.mark.parametrize("shape", [(3, 2), (3, 18, 2)])
 def test_head_gate(device, shape):
     gate = rounded(shape, torch.float32, device, 3)
     assert_like_reference(short_attention, make(device), head_gate=gate)
@@ -85,8 +85,8 @@ def test_packed(device, dtype):
     assert_like_reference(short_attention, tensors, offsets=offsets)
 
 
-@pytest.mark.parametrize("gate_shape", [(len(LENGTHS), 3), (sum(LENGTHS), 3)])
-@pytest.mark.parametrize("bias_shape", [(3, 20, 20), (len(LENGTHS), 1, 20, 20)])
+@pytest.mark.parametrize("gate_shape", [(len(LENGTHS), 2), (sum(LENGTHS), 2)])
+@pytest.mark.parametrize("bias_shape", [(2, 20, 20), (len(LENGTHS), 1, 20, 20)])
 def test_packed_with_everything(device, gate_shape, bias_shape):
     tensors, offsets = make_packed(device)
     assert_like_reference(
@@ -124,8 +124,8 @@ def test_second_derivative_with_dropout_is_refused(device):
 
 def test_operator_is_well_formed(device):
     q, k, v = make(device)
-    bias = rounded((1, 3, 18, 18), torch.float32, device, 3)
-    gate = rounded((7, 3, 1), torch.float32, device, 4)
+    bias = rounded((1, 2, 18, 18), torch.float32, device, 3)
+    gate = rounded((3, 2, 1), torch.float32, device, 4)
     arguments = (q, k, v, bias, None, None, gate, None, 18, 0.3, 0.0)
     torch.library.opcheck(
         torch.ops.core_attn.short_attention_triton.default, arguments, test_utils=CHECKS
@@ -136,12 +136,6 @@ def test_operator_is_well_formed(device):
     torch.library.opcheck(
         torch.ops.core_attn.short_attention_triton.default, arguments, test_utils=CHECKS
     )
-
-
-def test_strided_offsets(device):
-    tensors, offsets = make_packed(device)
-    strided = torch.stack([offsets, offsets + 1], 1)[:, 0]
-    assert_like_reference(short_attention, tensors, offsets=strided)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees no second GPU")
