@@ -123,8 +123,8 @@ kernels under Triton's interpreter against the reference. The last columns are e
 `python -m benchmarks.gpu` measured stands in packages/core-attn/README.md.
 
 The rows are the hardest of each kind: 16-bit floats, heads of 64, with everything added 128, an odd
-number of tokens (197) and heads split from one projection. `python -m benchmarks.kernels --all` compiles all dtypes,
-head dims and aligned sizes.
+number of tokens (197) and heads split from one projection. `python -m benchmarks.kernels --all`
+compiles all dtypes, head dims and aligned sizes.
 
 - **with**: *plain* launches have causality, lengths, a gate and heads in groups of four (compiled
   in float16); *full* ones a window, a bias with its gradient, a mask and dropout (bfloat16).

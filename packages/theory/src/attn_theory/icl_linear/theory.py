@@ -5,7 +5,7 @@ unless said otherwise. Risks include the noise of the query's label.
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 
 def gd_risk(eta, d: int, n, s2: float):
@@ -64,7 +64,7 @@ def flow(
     *,
     step: float,
     steps: int,
-    record: Float[np.ndarray, " times"],
+    record: Int[np.ndarray, " times"],
 ) -> tuple[Float[np.ndarray, "times runs heads"], Float[np.ndarray, "times runs heads"]]:
     """Gradient flow on half of `approximate_loss` by Euler steps, many runs at once.
 

@@ -42,8 +42,6 @@ def refuses(call: ShortCall) -> str | None:
         return f"{longest} tokens of {dim} channels in {q.dtype} do not fit a tile of this GPU"
     if bias is not None and bias.dtype == torch.float64:
         return "the kernels have no float64"
-    if bias is not None and bias.requires_grad and torch.are_deterministic_algorithms_enabled():
-        return "the gradient of the bias is summed by atomic additions, in no fixed order"
     return None
 
 
@@ -85,7 +83,10 @@ def _backward(dout: Tensor, with_bias: bool, *inputs: Any) -> tuple[Tensor, ...]
     x = Inputs(*inputs)
     launch, (dq, dk, dv, dbias, dgate) = plan_backward(dout, x, with_bias, arch_of(dout.device))
     launch()
-    dbias = dq.new_empty(0) if dbias is None or x.bias is None else dbias.to(x.bias.dtype)
+    if dbias is None or x.bias is None:
+        dbias = dq.new_empty(0)
+    else:
+        dbias = dbias.sum_to_size(x.bias.shape).to(x.bias.dtype)
     if x.gate is None:
         return dq, dk, dv, dbias, dq.new_empty(0)
     if x.gate.shape != dgate.shape:

@@ -87,18 +87,25 @@ def plan_backward(
 ) -> tuple[Launch, tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]]:
     """The launch of the backward pass and what it will fill: dq, dk, dv, dbias, dgate.
 
-    dbias is float32, or None unless `with_bias`; dgate is float32, one number per query.
+    dbias is float32, or None unless `with_bias`; of a bias that problems share, it is of the whole
+    plane in torch's deterministic mode, for the caller to sum. dgate is float32, one number per
+    query.
     """
     dq, dk, dv = (rows_like(y, y.shape[1], y.shape[3]) for y in (x.q, x.k, x.v))
     dgate = torch.empty(x.q.shape[:3], dtype=torch.float32, device=dout.device)
-    dbias = None
+    dbias, shared = None, x.bias is not None and tuple(x.bias.shape) != x.plane
     if with_bias and x.bias is not None:
-        dbias = torch.zeros(x.bias.shape, dtype=torch.float32, device=dout.device)
+        in_order = shared and torch.are_deterministic_algorithms_enabled()
+        shape = x.plane if in_order else x.bias.shape
+        dbias, shared = (
+            torch.zeros(shape, dtype=torch.float32, device=dout.device),
+            shared and not in_order,
+        )
     launch = launch_of(
         x, short_backward, "backward", arch,
         dout=Rows.of(dout), dq=Rows.of(dq), dk=Rows.of(dk), dv=Rows.of(dv),
         dbias=_whole_plane(dbias, x.plane), dgate=Rows(dgate, *dgate.stride()),
-        SHARED_BIAS=x.bias is not None and tuple(x.bias.shape) != x.plane,
+        SHARED_BIAS=shared,
     )  # fmt: skip
     return launch, (dq, dk, dv, dbias, dgate)
 
@@ -228,7 +235,8 @@ def short_backward(
 
     With P the weights and g the gate, dgate = sum_j P (dout v^T) and dS = g P (dout v^T - dgate).
     Useful FLOPs 2 T^2 (3 D + 2 Dv) and bytes 2 (4 D + 3 Dv) T at 16 bits per head: bound by
-    memory, and with a shared bias by its T^2 atomic additions per head.
+    memory, and with a shared bias by its T^2 atomic additions per head; in torch's deterministic
+    mode that bias's gradient is stored whole, 4 T^2 bytes more, and summed afterwards.
     Source: Dao, 2023, "FlashAttention-2", arXiv 2307.08691, algorithm 2.
     """
     head = tl.program_id(0) % head_count
