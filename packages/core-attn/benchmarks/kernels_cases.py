@@ -11,7 +11,7 @@ from core_attn.ops._attention import triton_call as attention_call
 from core_attn.ops._attention.triton_tiles import WIDTHS
 from core_attn.ops._edge_attention import triton_kernels as edges
 from core_attn.ops._gather_attention import triton_call as list_call
-from core_attn.ops._gather_attention import triton_kernels as lists
+from core_attn.ops._gather_attention import triton_plans as lists
 from core_attn.ops._lif import triton_kernels as lif
 from core_attn.ops._pluecker_mean import triton_kernels as pluecker
 from core_attn.ops._short_attention import triton_call as short_call

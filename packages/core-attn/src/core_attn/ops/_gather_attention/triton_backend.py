@@ -104,7 +104,7 @@ def attend(x: Inputs) -> Tensor:
 )
 def _forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the outputs, those before `added` (empty without) and the log-normalizers."""
-    from .triton_kernels import plan_forward
+    from .triton_plans import plan_forward
 
     launch, outputs = plan_forward(Inputs(*inputs), arch_of(inputs[0].device))
     launch()
@@ -128,7 +128,7 @@ def _backward(
     dout: Tensor, soft: Tensor, lse: Tensor, with_bias: bool, *inputs: Any
 ) -> tuple[Tensor, ...]:
     """Returns the gradients of all floats, empty for those that are not there."""
-    from .triton_kernels import plan_backward
+    from .triton_plans import plan_backward
 
     x = Inputs(*inputs)
     launch, found = plan_backward(dout, soft, lse, x, with_bias, arch_of(dout.device))
