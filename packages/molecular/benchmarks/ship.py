@@ -65,7 +65,7 @@ def solve_last_layer(potential: Potential, frames: list[Frame], energy_weight: f
         batch = labelled.batch
         x = batch.positions.requires_grad_()
         graph = network.graph(batch, None, network.dtype)
-        nodes, _ = network.features(graph, batch.numbers, batch.system)
+        nodes, _, _ = network.features(graph, batch.numbers, batch.system, batch.counts)
         features = head.ffn(nodes if head.skips_norm else head.norm(nodes))
         total = features.new_zeros(len(batch), size).index_add(0, batch.system, features)
         forces = torch.stack(

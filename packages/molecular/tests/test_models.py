@@ -1,9 +1,15 @@
 import pytest
 import torch
-from ase.build import molecule
+from ase import Atoms
+from ase.build import bulk, molecule
 
 from attn_molecular import VARIANTS, Batch, EScAIPConfig, EScAIPV1Config, create
-from attn_molecular.official import gradient_from_direct
+from attn_molecular.official import (
+    config_from,
+    from_official,
+    gradient_from_direct,
+    to_official,
+)
 from attn_molecular.testing import untrained
 
 COUNTS = {
@@ -91,3 +97,74 @@ def test_a_gradient_model_starts_from_a_direct_one(kind):
     gradient.load_state_dict(state)
     batch = Batch.from_atoms([molecule("CH4")])
     assert gradient(batch).forces.shape == (5, 3)
+
+
+OFFICIAL = [
+    {"ffn_width": 0, "readout_width": 0, "output_width": 0, "global_readout": True},
+    {"ffn_width": 1, "readout_width": 0, "output_width": 2, "frequencies": (0, 4, 0, 4)},
+]
+
+
+@pytest.mark.parametrize("forces", ["gradient", "direct"])
+@pytest.mark.parametrize("change", OFFICIAL, ids=["whole", "frequencies"])
+def test_official_keys_of_single_layers_and_of_the_whole(change, forces):
+    sizes = {"dim": 16, "depth": 2, "heads": 2, "distance_size": 8, "frequencies": (4, 4)} | change
+    config = EScAIPConfig(forces=forces, **sizes)
+    state = config.build().state_dict()
+    official = to_official(state, config)
+    single = config.readout_width == 0
+    assert f"backbone.readout_layers.1.node_ffn.0.{'' if single else '0.'}weight" in official
+    whole = (
+        "backbone.readout_layers.2.global_ffn.0.weight",
+        "backbone.output_projection." + ("global_projection.0.bias"),
+    )
+    assert all((key in official) == config.global_readout for key in whole)
+    back = from_official(official, config)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_an_energy_of_the_whole_is_shared_and_sees_every_atom(reduce):
+    network = untrained(global_readout=True, energy_reduce=reduce).network
+    far = [molecule("H2O"), molecule("CH4")]
+    far[1].positions += 50.0
+    seen = network(Batch.from_atoms([*far, far[0] + far[1]]))
+    assert torch.allclose(seen.energies[:3], seen.energy[0] / 3)
+    assert torch.allclose(seen.energies[3:8], seen.energy[1] / 5)
+    assert abs(seen.energy[2] - seen.energy[0] - seen.energy[1]) > 1e-4
+    assert not torch.allclose(seen.forces[8:11], seen.forces[:3], rtol=1e-3)
+
+
+def test_the_first_releases_defaults_and_its_atoms_without_neighbors():
+    config = EScAIPV1Config(
+        dim=16,
+        depth=1,
+        heads=2,
+        forces="direct",
+        angle=False,
+        distance_size=8,
+        energy_reduce="mean",
+    )
+    network = config.build().eval()
+    state = to_official(network.state_dict(), config)
+    official = {"hidden_size": 16, "num_layers": 1, "atten_num_heads": 2, "direct_force": True,
+                "edge_distance_expansion_size": 8}  # fmt: skip
+    assert config_from(official, state) == config
+    orders = []
+    network.order.register_forward_hook(lambda m, a, y: orders.append(y))
+    network(Batch.from_atoms([Atoms("HOH", [[0, 0, 0], [0, 0, 1], [0, 0, 40]])]))
+    assert (orders[0][2] == 0).all() and (orders[0][:2] > 0).all()
+
+
+def test_all_images_serve_stress_as_the_list_does():
+    crystal = bulk("Si", cubic=True)
+    crystal.rattle(0.05, seed=0)
+    batch = Batch.from_atoms([crystal])
+    listed, all_images = (
+        untrained((14,), cutoff=4.0, neighbors=8, official_images=images).network(
+            batch, stress=True
+        )
+        for images in (False, True)
+    )
+    assert torch.allclose(listed.stress, all_images.stress, atol=1e-5)

@@ -29,6 +29,7 @@ def eos(
     strain: float = 0.06,
     points: int = 11,
     relax_positions: bool = True,
+    steps: int = 500,
     out: str | None = None,
     device: str = "cpu",
     dtype: Literal["float32", "float64"] = "float64",
@@ -41,6 +42,7 @@ def eos(
         strain: largest relative change of the volume, both ways.
         points: volumes.
         relax_positions: whether positions relax at each volume.
+        steps: the most of each relaxation.
         out: folder for volumes.extxyz, eos.csv, eos.png, summary.json.
         device: of the network.
         dtype: of the network.
@@ -51,9 +53,9 @@ def eos(
     Raises:
         ValueError: the structure has no volume, or numbers are out of range.
     """
-    if not 0 < strain < 0.5 or points < 5:
-        raise ValueError("--strain must be within 0 and 0.5, --points at least 5")
-    atoms, converged = _relaxed(input, model, device, dtype)
+    if not 0 < strain < 0.5 or points < 5 or steps < 1:
+        raise ValueError("--strain must be within 0 and 0.5, --points at least 5, --steps 1")
+    atoms, converged = _relaxed(input, model, device, dtype, steps)
     folder = results_folder(out, input, "eos")
     frames = []
     for scale in np.linspace(1 - strain, 1 + strain, points) ** (1 / 3):
@@ -61,7 +63,7 @@ def eos(
         one.set_cell(atoms.cell.array * scale, scale_atoms=True)
         one.calc = atoms.calc
         if relax_positions:
-            converged &= minimize(one, 1e-3, 200)
+            converged &= minimize(one, 1e-3, steps)
         frames.append(frozen(one))
     volumes = np.array([a.cell.volume for a in frames])
     energies = np.array([a.get_potential_energy() for a in frames])
@@ -103,6 +105,7 @@ def elastic(
     model: str | None = None,
     strain: float = 0.005,
     points: int = 5,
+    steps: int = 500,
     out: str | None = None,
     device: str = "cpu",
 ) -> int:
@@ -113,6 +116,7 @@ def elastic(
         model: potential; a shipped name or a file.
         strain: largest strain of each of the six kinds.
         points: strains of each kind, both signs and zero; odd.
+        steps: the most of each relaxation.
         out: folder for relaxed.extxyz, elastic.csv, elastic.png, summary.json.
         device: of the network.
 
@@ -122,9 +126,11 @@ def elastic(
     Raises:
         ValueError: the structure has no volume, or numbers are out of range.
     """
-    if not 0 < strain < 0.1 or points < 3 or points % 2 == 0:
-        raise ValueError("--strain must be within 0 and 0.1, --points odd and at least 3")
-    atoms, converged = _relaxed(input, model, device, "float64")
+    if not 0 < strain < 0.1 or points < 3 or points % 2 == 0 or steps < 1:
+        raise ValueError(
+            "--strain must be within 0 and 0.1, --points odd and at least 3, --steps at least 1"
+        )
+    atoms, converged = _relaxed(input, model, device, "float64", steps)
     folder = results_folder(out, input, "elastic")
     write_structures(folder / "relaxed.extxyz", [frozen(atoms)])
     volume, amounts = atoms.cell.volume, np.linspace(-strain, strain, points)
@@ -132,7 +138,7 @@ def elastic(
     energies = np.zeros((6, points))
     for kind in range(6):
         for place, amount in enumerate(amounts):
-            one, good = _strained(atoms, kind, amount)
+            one, good = _strained(atoms, kind, amount, steps)
             converged &= good
             stresses[kind, place], energies[kind, place] = (
                 one.get_stress(),
@@ -175,15 +181,17 @@ def elastic(
     return 0 if converged else NOT_CONVERGED
 
 
-def _relaxed(input: str, model: str | None, device: str, dtype: str) -> tuple[Atoms, bool]:
+def _relaxed(
+    input: str, model: str | None, device: str, dtype: str, steps: int
+) -> tuple[Atoms, bool]:
     atoms = read_structure(input)
     if not has_volume(atoms):
         raise ValueError(f"--input {input}: the structure has no volume (no periodic cell)")
     atoms.calc = AttnCalculator(model, device, dtype, skin=0.0)
-    return atoms, minimize(atoms, 1e-4, 500, cell=True)
+    return atoms, minimize(atoms, 1e-4, steps, cell=True)
 
 
-def _strained(atoms: Atoms, kind: int, amount: float) -> tuple[Atoms, bool]:
+def _strained(atoms: Atoms, kind: int, amount: float, steps: int) -> tuple[Atoms, bool]:
     """A copy with engineering strain `amount` of one of Voigt's kinds, positions relaxed."""
     voigt = np.zeros(6)
     voigt[kind] = amount if kind < 3 else amount / 2
@@ -192,4 +200,4 @@ def _strained(atoms: Atoms, kind: int, amount: float) -> tuple[Atoms, bool]:
         atoms.cell.array @ (np.eye(3) + voigt_6_to_full_3x3_stress(voigt)), scale_atoms=True
     )
     one.calc = atoms.calc
-    return one, minimize(one, 1e-4, 200)
+    return one, minimize(one, 1e-4, steps)

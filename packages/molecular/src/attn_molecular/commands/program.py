@@ -55,10 +55,10 @@ class EnergyProgram(nn.Module):
         """Args: see `dense_graph`; positions, cell and shift in float64."""
         graph = dense_graph(self.knn, positions, cell, i, j, shift, table, self.network.dtype)
         system = torch.zeros_like(numbers)
-        nodes, _ = self.network.features(graph, numbers, system)
-        energies = self.network.energy_head(nodes)[:, 0].double()
-        total = energies.mean() if self.network.reduce == "mean" else energies.sum()
-        return self.scale * total + self.references[numbers].sum()
+        counts = torch.ones_like(numbers).sum(0, keepdim=True)
+        nodes, _, whole = self.network.features(graph, numbers, system, counts)
+        energies = self.network.atom_energies(nodes, whole, system, counts)
+        return self.scale * energies.double().sum() + self.references[numbers].sum()
 
 
 def program_inputs(atoms: Atoms, knn: SoftKNN) -> tuple[Tensor, ...]:

@@ -78,10 +78,11 @@ def all_pairs(batch: Batch, radius: float) -> Pairs:
     """
     found = []
     start = 0
-    for count, cell, pbc in zip(batch.counts.tolist(), batch.cell, batch.pbc, strict=True):
+    cells, pbcs = batch.cell.detach().cpu().numpy(), batch.pbc.cpu().numpy()
+    for count, cell, pbc in zip(batch.counts.tolist(), cells, pbcs, strict=True):
         reach = [0, 0, 0]
         if pbc.any():
-            inverse = torch.linalg.inv(torch.as_tensor(complete_cell(cell.numpy(), pbc.numpy())))
+            inverse = torch.linalg.inv(torch.as_tensor(complete_cell(cell, pbc)))
             reach = [
                 math.ceil(radius * float(inverse[:, axis].norm())) if pbc[axis] else 0
                 for axis in range(3)

@@ -45,8 +45,8 @@ class EScAIPConfig(BaseConfig):
         angle_dim: features it is made of.
         graph_attention: whether the node's update is a second, learned average over edges.
         message_gate: whether messages are a gated mixture.
-        global_readout: whether the weights of readouts of the whole structure exist, which official
-            checkpoints may contain and no head reads.
+        global_readout: whether the energy is read from sums (or means, by `energy_reduce`) of nodes
+            over the structure instead of atom by atom; atoms' energies are equal shares then.
 
     Example:
         >>> model = EScAIPConfig(dim=64, depth=2, heads=4, frequencies=(6, 4, 3, 2, 1)).build()
@@ -95,6 +95,11 @@ class EScAIPConfig(BaseConfig):
         """Whether attention weights follow the envelope."""
         return self.envelope and self.angle == "none"
 
+    @property
+    def reads_nodes(self) -> bool:
+        """Whether a head reads the final features of nodes."""
+        return self.forces == "direct" or not self.global_readout
+
     def build(self) -> "EScAIP":
         """The network, untrained."""
         return EScAIP(self)
@@ -135,6 +140,7 @@ class EScAIP(Network):
         )
         self.readouts = nn.ModuleList(Readout(c) for _ in range(c.depth + 1))
         self.projection = OutputProjection(c)
+        self.whole = WholeReadout(c) if c.global_readout else None
         self.energy_head = EnergyHead(c)
         self.force_head = ForceHead(c) if direct else None
         self.stress_head = None
@@ -306,16 +312,13 @@ class AngleBias(nn.Module):
 
 
 class Readout(nn.Module):
-    """x + FFN(norm(x)) of nodes and, where someone reads them, edges and their sum."""
+    """x + FFN(norm(x)) of nodes and, where someone reads them, edges."""
 
     def __init__(self, c: EScAIPConfig):
         super().__init__()
         self.node = Residual(c, c.readout_width)
         self.edge = Residual(c, c.readout_width) if c.forces == "direct" else None
-        # official checkpoints may contain it; no head reads it
-        self.total = None
-        if c.global_readout:
-            self.total = Residual(c, c.readout_width).requires_grad_(False)
+        self.node.requires_grad_(c.reads_nodes)
 
     def forward(self, nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor | None]:
         """Nodes and edges."""
@@ -328,16 +331,13 @@ class OutputProjection(nn.Module):
     def __init__(self, c: EScAIPConfig):
         super().__init__()
         self.act = Activated(c.activation, c.dropout)
-        kinds = ["node"]
-        kinds += ["edge"] if c.forces == "direct" else []
-        kinds += ["total"] if c.global_readout else []
+        kinds = ["node", "edge"] if c.forces == "direct" else ["node"]
         self.linear = nn.ModuleDict(
             {kind: nn.Linear((c.depth + 1) * c.dim, c.dim) for kind in kinds}
         )
         self.norm = nn.ModuleDict({kind: make_norm(c.norm, c.dim) for kind in kinds})
         for part in (self.linear, self.norm):
-            if c.global_readout:
-                part["total"].requires_grad_(False)
+            part["node"].requires_grad_(c.reads_nodes)
 
     def forward(self, readouts: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
         """Nodes and edges."""
@@ -346,6 +346,28 @@ class OutputProjection(nn.Module):
         if "edge" not in self.linear:
             return last, None
         return last, self.norm["edge"](self.act(self.linear["edge"](torch.cat(edges, 1))))
+
+
+class WholeReadout(nn.Module):
+    """Of each stage's sum or mean x over a structure x + FFN(norm(x)), then as the projection."""
+
+    def __init__(self, c: EScAIPConfig):
+        super().__init__()
+        self.mean = c.energy_reduce == "mean"
+        self.readouts = nn.ModuleList(Residual(c, c.readout_width) for _ in range(c.depth + 1))
+        self.linear = nn.Linear((c.depth + 1) * c.dim, c.dim)
+        self.act = Activated(c.activation, c.dropout)
+        self.norm = make_norm(c.norm, c.dim)
+
+    def forward(
+        self, stages: list[Tensor], system: Tensor, counts: Tensor
+    ) -> Float[Tensor, "structures dim"]:
+        """Features of the structures, of nodes (atoms, dim) at each stage."""
+        read = []
+        for nodes, readout in zip(stages, self.readouts, strict=True):
+            total = nodes.new_zeros(len(counts), nodes.shape[1]).index_add(0, system, nodes)
+            read.append(readout(total / counts[:, None] if self.mean else total))
+        return self.norm(self.act(self.linear(torch.cat(read, 1))))
 
 
 class Head(nn.Module):

@@ -72,6 +72,7 @@ class EScAIPV1(Network):
         )
         self.readouts = nn.ModuleList(Readout(c) for _ in range(c.depth + 1))
         self.projection = OutputProjection(c)
+        self.whole = None
         self.energy_head = Head(c)
         self.force_head = ForceHead(c) if direct else None
         self.stress_head = StressHead(c) if direct and c.stress else None

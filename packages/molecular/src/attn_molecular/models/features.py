@@ -49,7 +49,10 @@ class BondOrder(nn.Module):
         square = torch.stack([torch.einsum("ns,nst,nt->n", weight, p, weight) for p in table], 1)
         if not self.unit_norm:
             square = square * (2 * torch.arange(self.degrees, device=square.device) + 1)
-        return (square + self.rounding**2).clamp(min=self.floor).sqrt()
+        order = (square + self.rounding**2).clamp(min=self.floor).sqrt()
+        if graph.featureless is None:
+            return order
+        return order.index_fill(0, graph.center[graph.featureless], 0.0)  # atoms without neighbors
 
 
 class DistanceLinear(nn.Linear):

@@ -43,7 +43,8 @@ class Network(nn.Module):
 
     A subclass sets its parts: `input` makes nodes and edges of the surroundings, each of `blocks`
     better ones, `readouts` reads them, before the first and after each, `projection` puts together
-    what they read, and the heads, None where it has none, say what it means.
+    what they read, and the heads, None where it has none, say what it means. With `whole`, the
+    energy is read from features of the structure that it makes of the nodes at every stage.
     """
 
     config: BaseConfig
@@ -56,16 +57,23 @@ class Network(nn.Module):
     energy_head: nn.Module
     force_head: nn.Module | None
     stress_head: nn.Module | None
+    whole: nn.Module | None
 
     def features(
-        self, graph: Graph, numbers: Tensor, system: Tensor, most: int | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Final features of nodes and, for direct forces, edges.
+        self,
+        graph: Graph,
+        numbers: Tensor,
+        system: Tensor,
+        counts: Tensor,
+        most: int | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Final features of nodes, of edges for direct forces, of the whole where it is read.
 
         Args:
             graph: the neighborhoods.
             numbers: (atoms) atomic numbers.
             system: (atoms) the structure of each atom.
+            counts: (structures) atoms in each.
             most: edges that are looked at at a time; what a layer computes of them is computed
                 again for gradients instead of kept.
         """
@@ -78,16 +86,28 @@ class Network(nn.Module):
         around = [Surroundings(piece, numbers, order) for piece in pieces]
         states = [run(self.input, s) for s in around]
         readouts = [[run(self.readouts[0], *state)] for state in states]
+        stages = [_together([own for own, _ in states])]
         for block, readout in zip(self.blocks, list(self.readouts)[1:], strict=True):
-            nodes = _together([own for own, _ in states])
+            nodes = stages[-1]
             states = [
                 run(block, nodes, edges, s, keep)
                 for (_, edges), s in zip(states, around, strict=True)
             ]
             for kept, state in zip(readouts, states, strict=True):
                 kept.append(run(readout, *state))
+            stages.append(_together([own for own, _ in states]))
+        whole = None if self.whole is None else self.whole(stages, system, counts)
         nodes, edges = zip(*(self.projection(kept) for kept in readouts), strict=True)
-        return _together(nodes), None if edges[0] is None else _together(edges)
+        return _together(nodes), None if edges[0] is None else _together(edges), whole
+
+    def atom_energies(
+        self, nodes: Tensor, whole: Tensor | None, system: Tensor, counts: Tensor
+    ) -> Float[Tensor, " atoms"]:
+        """Energies that sum to the structures': equal shares where those are read of the whole."""
+        if whole is not None:
+            return (self.energy_head(whole)[:, 0] / counts)[system]
+        energies = self.energy_head(nodes)[:, 0]
+        return energies / counts[system].to(energies.dtype) if self.reduce == "mean" else energies
 
     def forward(
         self,
@@ -170,10 +190,8 @@ class Network(nn.Module):
     ) -> Prediction:
         graph = self.graph(batch, pairs, self.dtype)
         most = None if memory is None else self._edges_within(memory, graph)
-        nodes, edges = self.features(graph, batch.numbers, batch.system, most)
-        energies = self.energy_head(nodes)[:, 0]
-        if self.reduce == "mean":
-            energies = energies / batch.counts[batch.system].to(energies.dtype)
+        nodes, edges, whole = self.features(graph, batch.numbers, batch.system, batch.counts, most)
+        energies = self.atom_energies(nodes, whole, batch.system, batch.counts)
         energy = energies.new_zeros(len(batch)).index_add(0, batch.system, energies)
         seen = [None, None, None]
         if forces and self.force_head is not None:

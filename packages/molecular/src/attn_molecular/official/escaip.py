@@ -78,14 +78,17 @@ V2 = SHARED | {
     "transformer_blocks.{}.norm_ffn_edge.": "blocks.{}.edge_ffn.norm.",
     **{
         key: value
-        for a, b in {"node": "node", "edge": "edge", "global": "total"}.items()
+        for a, b in {"node": "node", "edge": "edge"}.items()
         for key, value in {
             **_feed_forward(f"readout_layers.{{}}.{a}_ffn", f"readouts.{{}}.{b}.ffn"),
             f"readout_layers.{{}}.pre_{a}_norm.": f"readouts.{{}}.{b}.norm.",
             f"output_projection.output_norm_{a}.": f"projection.norm.{b}.",
         }.items()
     },
-    "output_projection.global_projection.0.": "projection.linear.total.",
+    **_feed_forward("readout_layers.{}.global_ffn", "whole.readouts.{}.ffn"),
+    "readout_layers.{}.pre_global_norm.": "whole.readouts.{}.norm.",
+    "output_projection.global_projection.0.": "whole.linear.",
+    "output_projection.output_norm_global.": "whole.norm.",
     "node_norm.": "energy_head.norm.",  # of the head with an energy layer; see _head_key
 }
 V1 = SHARED | {
@@ -131,8 +134,7 @@ NAMES = {
     "mlp_dropout": "dropout", "atten_dropout": "attention_dropout",
     "stochastic_depth_prob": "drop_path",
 }  # fmt: skip
-NAMES_V1 = {"max_neighbors": "neighbors", "enforce_max_neighbors_strictly": "strict",
-            "use_angle_embedding": "angle"}  # fmt: skip
+NAMES_V1 = {"max_neighbors": "neighbors", "enforce_max_neighbors_strictly": "strict"}
 NAMES_V2 = {
     "knn_k": "neighbors", "knn_soft": "soft", "knn_use_low_mem": "low_memory",
     "knn_sigmoid_scale": "sigmoid_scale", "knn_lse_scale": "lse_scale",
@@ -167,6 +169,9 @@ def config_from(official: Mapping[str, Any], state: Mapping[str, Tensor]) -> Bas
         settings["basis"] = "linear_sigmoid"
     if first:
         settings["stress"] = any("irreps2_layer" in key for key in state)
+        # the code of 2024 has no angles and does not name them
+        settings["angle"] = any(key.endswith("attn_scalar") for key in state)
+        settings.setdefault("energy_reduce", "mean")
         return EScAIPV1Config(**settings)
     frequencies = tuple(official.get("freequency_list", EScAIPConfig.frequencies))
     settings["frequencies"] = frequencies if official.get("use_frequency_embedding", True) else None
@@ -237,6 +242,8 @@ def to_official(
         else:
             official = _translate(key, table)
         head = key.partition("_head")[0] if "_head." in key else None
+        if _of_single_layer(key, state):
+            official = re.sub(r"\.1\.0\.(weight|bias)$", r".0.\1", official)
         if head is None:
             official = f"backbone.{official}"
         else:
@@ -291,9 +298,19 @@ def _our_keys(key: str, first: bool, state: Mapping[str, Tensor]) -> list[str]:
     return [found] if found else []
 
 
+def _of_single_layer(key: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether our key belongs to a feed-forward network of width 0, which is one linear map."""
+    stem, down, kind = key.rpartition(".down.")
+    return bool(down) and f"{stem}.up.{kind}" not in state
+
+
 def _translate(key: str, table: Mapping[str, str]) -> str:
     """Looks a key up with its block number taken out and, where needed, its last word."""
-    number = re.match(r"(?:transformer_blocks|readout_layers|blocks|readouts)\.(\d+)\.", key)
+    # a feed-forward network of width 0 is one linear map, our `down`
+    key = re.sub(r"((?:_ffn|\bffn|mlp_node|mlp_edge))\.0\.(weight|bias)$", r"\1.1.0.\2", key)
+    number = re.match(
+        r"(?:transformer_blocks|readout_layers|blocks|(?:whole\.)?readouts)\.(\d+)\.", key
+    )
     plain = key
     if number:
         plain = key[: number.start(1)] + "{}" + key[number.end(1) :]

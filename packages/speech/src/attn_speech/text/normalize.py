@@ -5,20 +5,27 @@ import unicodedata
 from collections.abc import Container, Iterator
 
 from .items import Item, Pause, Phonemes, Unspoken, Word
-from .rules import ABBREVIATIONS, RULES, SYMBOLS, spelled
+from .rules import ABBREVIATIONS, RAISED, RULES, SYMBOLS, spelled
 
 GIVEN = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
-LETTERS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*['’]?")
+LETTER = r"[^\W\d_⁰¹²³⁴-⁹₀-₉]"
+LETTERS = re.compile(rf"{LETTER}+(?:['’]{LETTER}+)*['’]?")
 DOTTED = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W\d_]{1,6}\.")
 PAUSES = {
     ",": ",", ";": ";", ":": ":", ".": ".", "?": "?", "!": "!", "…": ",", "—": ",", "–": ",",
     "\n\n": ".", "。": ".", "،": ",", "؟": "?", "！": "!", "？": "?",
 }  # fmt: skip
-SILENT = "\"“”„‟«»‹›‘’‚'`´()[]{}-‐‑|^•·¡¿​﻿­"
+SILENT = "\"“”„‟«»‹›‘’‚'`´()[]{}-‐‑|•·¡¿​﻿­"
 SPOKEN_ACRONYMS = {
     "NASA", "NATO", "UNESCO", "UNICEF", "OPEC", "LASER", "RADAR", "SCUBA", "AIDS", "FIFA", "NAFTA",
     "COVID", "OK",
 }  # fmt: skip
+SEVERAL = r"[A-Za-z°]{1,4}|[0-9]{1,2}"  # what a sign like ㎏ or ⑫ may stand for
+BEFORE_NUMBERS = ("no.", "nos.", "p.", "pp.", "vol.", "fig.")
+GREEK = {
+    letter: unicodedata.name(letter).rpartition(" ")[2].lower().replace("lamda", "lambda")
+    for letter in "αβγδεζηθικλμνξοπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
+}
 LATIN = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "œ": "oe", "Œ": "OE", "ł": "l",
      "Ł": "L", "đ": "d", "ð": "th", "þ": "th", "ı": "i", "’": "'"}
@@ -40,7 +47,7 @@ def normalize(text: str, known: Container[str] = frozenset()) -> list[Item]:
         >>> [str(item) for item in normalize("hi 日本語") if isinstance(item, Unspoken)]
         ["'日本語' at 3: no English letters"]
     """
-    text = unicodedata.normalize("NFC", text)
+    text, starts, stops = _composed(text)
     shouts = text.upper() == text and sum(len(w) > 1 for w in LETTERS.findall(text)) > 2
     items: list[Item] = []
     at = 0
@@ -48,7 +55,21 @@ def normalize(text: str, known: Container[str] = frozenset()) -> list[Item]:
         found, new = _next(text, at, known, shouts)
         items += new
         at = found
-    return _merged(items)
+    return _merged([i._replace(start=starts[i.start], stop=stops[i.stop - 1]) for i in items])
+
+
+def _composed(text: str) -> tuple[str, list[int], list[int]]:
+    """Letters with their marks as one, signs for several as those, and where each stood."""
+    parts, starts, stops = [], [], []
+    for found in re.finditer(r"(?s).[\u0300-\u036f]*", text):
+        part = unicodedata.normalize("NFC", found[0])
+        plain = unicodedata.normalize("NFKC", part)
+        if part not in SYMBOLS and ord(part[0]) not in RAISED and re.fullmatch(SEVERAL, plain):
+            part = plain
+        parts.append(part)
+        starts += [found.start()] * len(part)
+        stops += [found.end()] * len(part)
+    return "".join(parts), starts, stops
 
 
 def _next(text: str, at: int, known: Container[str], shouts: bool) -> tuple[int, list[Item]]:
@@ -87,9 +108,9 @@ def _dotted(text: str, found: re.Match[str], known: Container[str]) -> list[str]
         is_saint = following[:1].isupper() and not before[-1:].isalnum()
         names = before.rpartition(" ")[2][:1].isupper() or before[-1:].isdigit()
         return ["saint"] if is_saint or (following[:1].isupper() and not names) else ["street"]
-    if word in ("no.", "in.", "co.", "hon.", "mt.", "ft."):
+    if word in BEFORE_NUMBERS or word in ("in.", "co.", "hon.", "mt.", "ft."):
         following = text[found.end() :].lstrip()[:1]
-        if not (following.isdigit() if word == "no." else following.isupper()):
+        if not (following.isdigit() if word in BEFORE_NUMBERS else following.isupper()):
             return None
     if word in ABBREVIATIONS:
         return ABBREVIATIONS[word].split()
@@ -103,6 +124,8 @@ def _letters(word: str, at: int, known: Container[str], shouts: bool) -> list[It
     stop = at + len(word)
     folded = unicodedata.normalize("NFKD", word.translate(LATIN))
     folded = "".join(c for c in folded if not unicodedata.combining(c)).rstrip("'")
+    if word in GREEK:
+        return [Word(GREEK[word], at, stop)]
     if not re.fullmatch(r"[A-Za-z']+", folded):
         return [Unspoken(word, at, stop, "no English letters")]
     lower = folded.lower()

@@ -24,7 +24,9 @@ UNITS = {
     "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz", "Hz": "hertz",
     "TB": "terabyte", "GB": "gigabyte", "MB": "megabyte", "KB": "kilobyte", "kB": "kilobyte",
     "kWh": "kilowatt hour", "kW": "kilowatt", "MW": "megawatt", "W": "watt", "V": "volt",
-    "ms": "millisecond", "min": "minute", "hrs": "hour", "hr": "hour", "h": "hour", "s": "second",
+    "nm": "nanometer", "μm": "micrometer", "µm": "micrometer", "mA": "milliampere", "Ω": "ohm",
+    "kcal": "kilocalorie", "ms": "millisecond", "min": "minute", "hrs": "hour", "hr": "hour",
+    "h": "hour", "s": "second",
 }  # fmt: skip
 ABBREVIATIONS = {
     "mr.": "mister", "mrs.": "missus", "ms.": "miz", "dr.": "doctor", "prof.": "professor",
@@ -34,6 +36,7 @@ ABBREVIATIONS = {
     "apt.": "apartment", "no.": "number", "vs.": "versus", "etc.": "et cetera",
     "e.g.": "for example", "i.e.": "that is", "inc.": "incorporated", "ltd.": "limited",
     "co.": "company", "corp.": "corporation", "dept.": "department", "approx.": "approximately",
+    "nos.": "numbers", "pp.": "pages", "p.": "page", "vol.": "volume", "fig.": "figure",
     "mt.": "mount", "ft.": "fort", "a.m.": "A M", "p.m.": "P M",
 }  # fmt: skip
 SYMBOLS = {
@@ -42,8 +45,23 @@ SYMBOLS = {
     "/": "slash", "\\": "backslash", "<": "less than", ">": "greater than", "$": "dollar",
     "£": "pound", "€": "euro", "¥": "yen", "₹": "rupee", "©": "copyright", "™": "trademark",
     "®": "registered", "*": "asterisk", "_": "underscore", "−": "minus", "§": "section",
-    "µ": "micro", "…": "",
+    "µ": "micro", "…": "", "‰": "per mille", "¢": "cents", "₩": "won", "₽": "rubles",
+    "₿": "bitcoin", "≤": "less than or equal to", "≥": "greater than or equal to",
+    "≠": "not equal to", "≈": "approximately", "∞": "infinity", "√": "square root of",
+    "∑": "sum", "∫": "integral", "∂": "partial", "∈": "in", "→": "to", "^": "caret",
 }  # fmt: skip
+RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "01234567890123456789")
+DAYS = {"Mon": "monday", "Tue": "tuesday", "Wed": "wednesday", "Thu": "thursday",
+        "Fri": "friday", "Sat": "saturday", "Sun": "sunday"}  # fmt: skip
+DAY = r"(?:Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)"
+COUNTED_IN_ROMAN = (
+    "Chapter|Part|Act|Scene|Book|Volume|Section|Article|Appendix|Class|Type|Phase|War|Bowl|Title"
+)
+RULERS = (
+    "Louis|Henry|Edward|George|Charles|James|William|Richard|John|Paul|Pius|Benedict|Elizabeth|"
+    "Mary|Catherine|Napoleon|Philip|Alexander|Nicholas|Frederick|Wilhelm|Ferdinand|Leo|Gregory|"
+    "Innocent|Ivan|Peter|Alfonso|Gustav|Christian|Otto|Victor|Leopold|Ramesses|Mehmed"
+)
 NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 NOT_AFTER = r"(?<![\w.])"
 END = r"(?!\w)"
@@ -126,7 +144,34 @@ def _address(found: re.Match[str]) -> list[str]:
 
 
 def _count(found: re.Match[str]) -> list[str]:
-    return n.counted(found["number"], UNITS[found["unit"]])
+    unit = UNITS[found["unit"]]
+    if found["power"]:
+        unit = f"{'square' if found['power'] == '²' else 'cubic'} {unit}"
+    return n.counted(found["number"], unit)
+
+
+def _raised(found: re.Match[str]) -> list[str]:
+    sign, digits = found["sign"], found["digits"].translate(RAISED)
+    if not sign and digits in ("2", "3"):
+        return ["squared" if digits == "2" else "cubed"]
+    return ["to", "the", "power", "of", *(["minus"] if sign else []), *n.cardinal(digits)]
+
+
+def _roman(letters: str) -> int | None:
+    """The value of a numeral in its usual spelling; None for anything else."""
+    if not re.fullmatch(r"(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})", letters) or not letters:
+        return None
+    values = [{"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}[letter] for letter in letters]
+    return sum(-a if a < b else a for a, b in zip(values, [*values[1:], 0], strict=True))
+
+
+def _in_roman(found: re.Match[str]) -> list[str]:
+    value = _roman(found["roman"])
+    if value is None:
+        return [found["head"].lower(), *spelled(found["roman"])]
+    if found["ruler"]:
+        return [found["head"].lower(), "the", *n.ordinal(str(value))]
+    return [found["head"].lower(), *n.cardinal(str(value))]
 
 
 def _integer(found: re.Match[str]) -> list[str]:
@@ -143,7 +188,8 @@ _scales = {"k": "thousand", "m": "million", "bn": "billion", "b": "billion", "tn
 
 def _money(found: re.Match[str]) -> list[str]:
     scale = found["scale"]
-    return n.money(found["sign"], found["amount"], _scales.get((scale or "").lower(), scale))
+    amount = n.money(found["sign"], found["amount"], _scales.get((scale or "").lower(), scale))
+    return [*n.decimal(found["low"]), "to", *amount] if found["low"] else amount
 
 
 RULES: list[Rule] = [
@@ -151,10 +197,32 @@ RULES: list[Rule] = [
     for pattern, say in (
         (r"(?:https?://|www\.)[^\s,;!?\"”’)]*[\w/]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+", _address),
         (
-            rf"(?P<sign>[{_sign}])\s?(?P<amount>{NUMBER})"
+            rf"(?P<sign>[{_sign}])\s?(?:(?P<low>{NUMBER})\s?[-–—]\s?)?(?P<amount>{NUMBER})"
             rf"(?:\s?(?P<scale>thousand|million|billion|trillion|k|K|[Bb]n|[Tt]n|m|M|b|B){END})?",
             _money,
         ),
+        (
+            rf"{NOT_AFTER}(?P<low>)(?P<scale>)(?P<amount>{NUMBER})\s?(?P<sign>[{_sign}])(?!\s?\d)",
+            _money,
+        ),
+        (rf"\b(?P<a>{DAY})\.?\s?[-–—]\s?(?P<b>{DAY})\b",
+         lambda f: [DAYS[f["a"][:3]], "to", DAYS[f["b"][:3]]]),
+        (
+            r"(?:(?<=[%°])|(?<=\d[ap]m)|(?<=\d[AP]M)|(?<=[%°] )|(?<=\d[ap]m )|(?<= [ap]m )|"
+            r"(?<=\d[AP]M )|(?<= [AP]M )|(?<= [ap]m)|(?<= [AP]M)|(?<=:\d\d)|(?<=:\d\d ))"
+            rf"[-–—]\s?(?=[\d{_sign}])",
+            lambda f: ["to"],
+        ),
+        (rf"\b(?P<ruler>)(?P<head>{COUNTED_IN_ROMAN})\s+(?P<roman>[IVXLC]+)\b", _in_roman),
+        (rf"\b(?P<ruler>(?P<head>{RULERS}))\s+(?P<roman>[IVXLC]{{2,}}|[VX])\b(?!\.)", _in_roman),
+        (r"\b(?:Ph\.\s?D|B\.\s?Sc|M\.\s?Sc)\b\.?", lambda f: spelled(f[0])),
+        (r"\b(?P<note>[CF])#", lambda f: [f["note"], "sharp"]),
+        (r"(?<![\w.])\.(?=[A-Z][A-Za-z])", lambda f: ["dot"]),
+        (r"(?<=\w)\.(?=(?:js|py|com|org|net|io|ai|uk|txt|pdf|csv|html?|json|zip|exe)\b)",
+         lambda f: ["dot"]),
+        (r"\bw/o\b", lambda f: ["without"]),
+        (r"\bw/(?!\w)", lambda f: ["with"]),
+        (r"\bc/o\b", lambda f: ["care", "of"]),
         (
             r"(?P<y>\d{4})-(?P<m>\d{2})-(?P<d>\d{2})(?![\d-])",
             _numeric_date,
@@ -173,14 +241,23 @@ RULES: list[Rule] = [
                        *(n.year(f["year"]) if f["year"] else [])],
         ),
         (
-            rf"{NOT_AFTER}(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?"
-            r"(?:\s?(?P<half>[ap]\.m\.|[ap]m|[AP]M|[AP]\.M\.))?(?!\w)",
+            rf"(?:{NOT_AFTER}|(?<=\dT))(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)"
+            r"(?::(?P<second>[0-5]\d))?"
+            r"(?:\s?(?P<half>[ap]\.m\.|[ap]m|[AP]M|[AP]\.M\.))?(?=Z\b|\W|_|$)",
             _clock,
         ),
         (
             rf"{NOT_AFTER}(?P<hour>1?\d)(?P<minute>)(?P<second>)"
             r"\s?(?P<half>[ap]\.m\.|[ap]m|[AP]M|[AP]\.M\.)(?!\w)",
             lambda f: n.cardinal(f["hour"]) + spelled(f["half"]),
+        ),
+        (
+            r"(?P<degrees>\d+)°\s?(?P<minutes>\d+)[’'′](?:\s?(?P<seconds>\d+(?:\.\d+)?)[”\"″])?",
+            lambda f: [
+                w for part, unit in (("degrees", "degree"), ("minutes", "minute"),
+                                     ("seconds", "second"))
+                if f[part] for w in n.counted(f[part], unit)
+            ],
         ),
         (
             r"(?P<feet>\d+)[’'′]\s?(?P<inches>\d+(?:\.\d+)?)(?:[”\"″]|'')",
@@ -190,7 +267,19 @@ RULES: list[Rule] = [
             rf"{NOT_AFTER}\(?(?P<a>\d{{3}})\)?[ -](?P<b>\d{{3}})-(?P<c>\d{{4}}){END}",
             lambda f: n.one_by_one(f["a"] + f["b"] + f["c"]),
         ),
+        (
+            rf"{NOT_AFTER}(?:(?P<plus>\+)\d{{1,3}}(?:[ -]\(?\d{{1,4}}\)?){{2,}}|"
+            r"\d{1,4}(?:-\d+){3,}|\d(?:-\d{3}){2}-\d{4}|\d{4}(?: \d{4}){2,}|"
+            rf"\d{{3}}\.\d{{3}}\.\d{{4}}){END}",
+            lambda f: [*(["plus"] if f["plus"] else []), *n.one_by_one(f[0])],
+        ),
         (rf"{NOT_AFTER}\d{{3}}-\d{{4}}{END}", lambda f: n.one_by_one(f[0])),
+        (rf"{NOT_AFTER}(?P<a>\d+)[-−](?P<b>\d+)(?=\s?=)",
+         lambda f: [*n.cardinal(f["a"]), "minus", *n.cardinal(f["b"])]),
+        (rf"{NOT_AFTER}(?P<a>\d+):(?P<b>\d){END}",
+         lambda f: [*n.cardinal(f["a"]), "to", *n.cardinal(f["b"])]),
+        (rf"{NOT_AFTER}(?:24/7|(?P<same>\d+)/(?P=same)){END}",
+         lambda f: [w for part in f[0].split("/") for w in n.cardinal(part)]),
         (
             rf"{NOT_AFTER}(?P<low>\d+(?:\.\d+)?)\s?[-–—]\s?(?P<high>\d+(?:\.\d+)?)"
             rf"(?:\s?(?P<unit>{_unit}){END})?(?![\d/])",
@@ -204,7 +293,13 @@ RULES: list[Rule] = [
         (rf"(?:(?P<whole>\d+)\s?)?(?P<vulgar>[{''.join(n.FRACTIONS)}])(?P<top>)(?P<bottom>)",
          _mixed),
         (rf"(?:(?<=['’])|\b)(?P<digits>[12]\d{{2}}0|[1-9]0)['’]?s{END}", _decade),
-        (rf"(?P<number>[-−]?(?:{NUMBER}))\s?(?P<unit>{_unit})(?:(?<=[°%])|{END})", _count),
+        (rf"(?P<number>[-−]?(?:{NUMBER}))\s?(?P<unit>{_unit})(?P<power>[²³])?"
+         rf"(?:(?<=[°%²³])|{END})", _count),
+        (r"(?<=[\w)\]])(?P<sign>⁻?)(?P<digits>[⁰¹²³⁴-⁹]+)", _raised),
+        (r"[₀-₉]+", lambda f: n.cardinal(f[0].translate(RAISED))),
+        (r"(?<=[\w)\]])\^(?=[\w(−-])", lambda f: ["to", "the", "power", "of"]),
+        (r"(?<=\d)x(?=\d)", lambda f: ["by"]),
+        (r"(?<=\d)\*(?=\d)", lambda f: ["times"]),
         (rf"\b(?P<number>\d{{1,3}}(?:,\d{{3}})+|\d+)(?:st|nd|rd|th){END}",
          lambda f: n.ordinal(f["number"])),
         (
