@@ -17,7 +17,13 @@ from attn_language.models.rcmha import ConvolvedAttention, RCMHAConfig, next_seg
 from attn_language.models.routing import RoutedHeads, RoutingConfig
 from attn_language.models.spikegpt import SpikeGPTConfig, spike
 from attn_language.models.transformer import SelfAttention
-from attn_language.models.uoe import ExpertRouter, SelectiveAttention, TokenRouter, UnionFeedForward
+from attn_language.models.uoe import (
+    ExpertRouter,
+    SelectiveAttention,
+    TextRouter,
+    TokenRouter,
+    UnionFeedForward,
+)
 from attn_language.official import spikegpt as official_spikegpt
 from attn_language.official import uoe as official_uoe
 from attn_language.spikes import spike_rates
@@ -254,6 +260,31 @@ def test_experts_process_their_share_of_the_tokens():
 
 
 # ---- Routing Transformer ----
+
+
+@pytest.mark.parametrize("tokens", [None, 5])
+def test_a_text_takes_its_experts_for_all_its_tokens(tokens):
+    torch.manual_seed(0)
+    router = TextRouter(8, 3, 2, tokens=tokens)
+    layer, x = UnionFeedForward(8, 12, 3, router), torch.randn(2, 5, 8)
+    y, _ = layer(x)
+    read = x.mean(1) if tokens is None else x.flatten(1)
+    for row, best in enumerate(router.gate(read).topk(2).indices.tolist()):
+        of = [F.gelu(x[row] @ layer.up.weight[e] + layer.up.bias[e]) for e in best]
+        expected = sum(
+            h @ layer.down.weight[e] + layer.down.bias[e] for h, e in zip(of, best, strict=True)
+        )
+        torch.testing.assert_close(y[row], expected)
+
+
+def test_a_gate_on_tokens_in_a_row_is_for_texts_of_one_length():
+    with pytest.raises(ValueError, match="texts of 5 tokens, got 4"):
+        TextRouter(8, 3, 2, tokens=5)(torch.randn(1, 4, 8))
+    pooled = TextRouter(8, 3, 2)
+    x = torch.randn(1, 5, 8)
+    padded = torch.cat((x, torch.full((1, 2, 8), 9.0)), 1)
+    valid = torch.tensor([[True] * 5 + [False] * 2])
+    assert pooled(padded, valid).experts.equal(pooled(x).experts)
 
 
 @pytest.mark.parametrize("selection", ["topk", "causal"])

@@ -4,14 +4,22 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core_attn import AttentionLayer, Tap, scatter_sum
+from core_attn import AttentionLayer, scatter_sum
 
 from .decoder import DecoderConfig, PostNormBlock
 from .parts import Growing, rotate
+from .routers import (
+    ExpertRouter,
+    OfficialRouter,
+    Router,
+    Selection,
+    TextRouter,
+    TokenRouter,
+)
 
 Routing = Literal["token", "expert", "official"]
 
@@ -30,6 +38,9 @@ class UoEConfig(DecoderConfig):
             same head; exactly causal. "expert": each expert takes the tokens of the sample that
             score best with it. "official": the same with scores divided by their sum over the
             batch, so that a text's result depends on its batch, and a gate that is never trained.
+        per_text: chooses the slices of the feed-forward once for all tokens of a text, which looks
+            ahead: by a gate on their mean ("pooled"), or, as in the official code, on all of them
+            one after the other, whose number it fixes to `context` ("flattened").
         gate_scale: whether an expert's output is scaled by the gate, which trains it; never with
             "official".
         causal: whether an expert's tokens see earlier ones only, by rank among them.
@@ -44,6 +55,7 @@ class UoEConfig(DecoderConfig):
     experts_per_token: int = 2
     hidden: int | None = None
     routing: Routing = "token"
+    per_text: Literal["pooled", "flattened"] | None = None
     gate_scale: bool = True
     causal: bool = True
     norm: Literal["post", "none"] = "post"
@@ -76,7 +88,7 @@ class UoEConfig(DecoderConfig):
     @property
     def exact_steps(self) -> bool:
         """Where experts choose, later tokens change what earlier ones get."""
-        return self.routing == "token" and self.causal
+        return self.routing == "token" and self.causal and self.per_text is None
 
     def make_router(self, experts: int, per_token: int, half: bool) -> "Router":
         """The router of a layer."""
@@ -92,7 +104,13 @@ class UoEConfig(DecoderConfig):
             self.dim, self.heads, self.make_router(self.heads, per_token, False),
             causal=self.causal, dropout=self.dropout,
         )  # fmt: skip
-        router = self.make_router(self.experts, self.experts_per_token, True)
+        if self.per_text is None:
+            router = self.make_router(self.experts, self.experts_per_token, True)
+        else:
+            router = TextRouter(
+                self.dim, self.experts, self.experts_per_token, self.gate_scale,
+                tokens=self.context if self.per_text == "flattened" else None,
+            )  # fmt: skip
         feed_forward = UnionFeedForward(self.dim, self.features, self.experts, router)
         norms = [nn.LayerNorm(self.dim) if self.norm == "post" else nn.Identity() for _ in range(2)]
         return PostNormBlock(norms[0], attention, norms[1], feed_forward, self.dropout)
@@ -111,133 +129,6 @@ class UoEConfig(DecoderConfig):
                 nn.init.zeros_(module.bias)
 
 
-class Selection(NamedTuple):
-    """Which tokens each expert processes, in ascending order.
-
-    Attributes:
-        index: (batch, experts, chosen), positions.
-        valid: False where there are fewer; None for all valid.
-        scale: what the expert's outputs are multiplied by; None for 1.
-    """
-
-    index: Int[Tensor, "batch experts chosen"]
-    valid: Bool[Tensor, "batch experts chosen"] | None
-    scale: Float[Tensor, "batch experts chosen"] | None
-
-
-class Router(nn.Module):
-    """Scores every token with every expert.
-
-    Args:
-        dim: features of the tokens.
-        experts: to choose among.
-        per_token: how many a token takes.
-        scaled: whether outputs are scaled by the scores.
-    """
-
-    def __init__(self, dim: int, experts: int, per_token: int, scaled: bool = False):
-        super().__init__()
-        self.gate = nn.Linear(dim, experts)
-        self.per_token, self.scaled = per_token, scaled
-        self.scores = Tap()
-
-    def probabilities(self, x: Float[Tensor, "batch tokens dim"]) -> Tensor:
-        """(batch, tokens, experts), in float32 or more."""
-        wide = torch.promote_types(x.dtype, torch.float32)
-        bias = self.gate.bias.to(wide)
-        return F.linear(x.to(wide), self.gate.weight.to(wide), bias).softmax(-1)
-
-    def taken(self, scores: Float[Tensor, "batch tokens experts"]) -> Tensor:
-        """True at each token's best experts; of equals, the first."""
-        best = scores.sort(stable=True, dim=-1, descending=True).indices[..., : self.per_token]
-        return F.one_hot(best, scores.shape[-1]).sum(-2).bool()
-
-    def scale_of(self, scores: Tensor, index: Tensor, x: Tensor) -> Tensor | None:
-        """The scores of the chosen tokens, where outputs are scaled."""
-        return scores.transpose(1, 2).gather(2, index).to(x.dtype) if self.scaled else None
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Selection:
-        """Chooses each expert's tokens; padding is not chosen."""
-        raise NotImplementedError
-
-
-class TokenRouter(Router):
-    """Each token takes its best experts: what it gets does not depend on later tokens.
-
-    Example:
-        >>> import torch
-        >>> chosen = TokenRouter(8, experts=4, per_token=2)(torch.randn(1, 6, 8))
-        >>> int(chosen.valid.sum())
-        12
-    """
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Selection:
-        """Chooses each expert's tokens."""
-        scores = self.scores(self.probabilities(x))
-        taken = self.taken(scores)
-        if valid is not None:
-            taken = taken & valid[..., None]
-        taken = taken.transpose(1, 2)
-        order = taken.logical_not().to(torch.uint8).sort(stable=True, dim=-1).indices
-        most = x.shape[1]
-        if not torch.compiler.is_compiling():  # no shape may depend on values
-            # Products of 16 rows, 32, ...: how many others there are then rounds no row.
-            most = min(-(-max(int(taken.sum(-1).max()), 1) // 16) * 16, most)
-        index = order[..., :most]
-        return Selection(index, taken.gather(2, index), self.scale_of(scores, index, x))
-
-
-class ExpertRouter(Router):
-    """Each expert takes the tokens of a sample that score best, as many as if all chose evenly.
-
-    Example:
-        >>> import torch
-        >>> chosen = ExpertRouter(8, experts=4, per_token=2)(torch.randn(1, 6, 8))
-        >>> chosen.index.shape
-        torch.Size([1, 4, 3])
-    """
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Selection:
-        """Chooses each expert's tokens."""
-        scores = self.scores(self.probabilities(x))
-        (batch, tokens), experts = x.shape[:2], scores.shape[-1]
-        if valid is None:
-            valid = x.new_ones(batch, tokens, dtype=torch.bool)
-        share = -(-valid.sum(1) * self.per_token // experts)
-        most = -(-tokens * self.per_token // experts)
-        masked = scores.masked_fill(~valid[..., None], -1.0).transpose(1, 2)
-        best = masked.sort(stable=True, dim=-1, descending=True).indices[..., :most]
-        kept = torch.arange(most, device=x.device) < share[:, None, None]
-        kept = kept.expand_as(best)
-        order = (best + tokens * ~kept).argsort(-1)
-        index = best.gather(2, order)
-        return Selection(index, kept.gather(2, order), self.scale_of(scores, index, x))
-
-
-class OfficialRouter(Router):
-    """The official choice: scores kept where a token ranks an expert high, divided over the batch.
-
-    Args:
-        dim: features of the tokens.
-        experts: to choose among.
-        per_token: how many experts keep a token's score.
-        half: whether an expert takes half of the tokens, rather than as many as the busiest got.
-    """
-
-    def __init__(self, dim: int, experts: int, per_token: int, half: bool):
-        super().__init__(dim, experts, per_token)
-        self.takes_half = half
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Selection:
-        """Chooses each expert's tokens."""
-        scores = self.probabilities(x)
-        kept = scores * self.taken(scores)
-        scores = self.scores(kept / (kept.sum(0) + 1e-8) * x.shape[0])
-        many = x.shape[1] // 2 if self.takes_half else int((kept > 0).sum(1).max())
-        ranked = scores.transpose(1, 2).sort(stable=True, dim=-1, descending=True).indices
-        return Selection(ranked[..., : max(many, 1)].sort(-1).values, None, None)
-
-
 class ExpertLinear(nn.Module):
     """One linear map per expert, (batch, experts, chosen, features) to the same.
 
@@ -254,9 +145,15 @@ class ExpertLinear(nn.Module):
         for weight in self.weight.data:
             nn.init.xavier_normal_(weight)
 
-    def forward(self, x: Float[Tensor, "batch experts chosen features"]) -> Tensor:
-        """The mapped tokens."""
-        return x @ self.weight + self.bias[:, None]
+    def forward(
+        self,
+        x: Float[Tensor, "batch experts chosen features"],
+        experts: Int[Tensor, "batch experts"] | None = None,
+    ) -> Tensor:
+        """The mapped tokens, of the experts given, of all by default."""
+        if experts is None:
+            return x @ self.weight + self.bias[:, None]
+        return x @ self.weight[experts] + self.bias[experts][:, :, None]
 
 
 def gather_tokens(
@@ -393,5 +290,6 @@ class UnionFeedForward(nn.Module):
     def forward(self, x: Tensor, state: None = None, valid: Tensor | None = None):
         """The sum of the experts' outputs (batch, tokens, dim), and no state."""
         selection = self.router(x, valid)
-        y = self.down(F.gelu(self.up(gather_tokens(x, selection.index))))
+        experts = selection.experts
+        y = self.down(F.gelu(self.up(gather_tokens(x, selection.index), experts)), experts)
         return summed(y, selection, x.shape[1]), None

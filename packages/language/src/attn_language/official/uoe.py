@@ -18,6 +18,7 @@ ATTENTION = [
     ("layer_norm.{p}", "norm1.{p}"),
 ]
 FEED_FORWARD = [
+    ("switch.{p}", "feed_forward.router.gate.{p}"),  # experts chosen per text
     ("switch_gate.w_gate.{p}", "feed_forward.router.gate.{p}"),
     ("linear1.{p}.0", "feed_forward.up.{p}"),
     ("linear2.weight.0", "feed_forward.down.weight"),
@@ -38,6 +39,10 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> UoECo
     if "W_q.weight.0" in state:
         per_token = config.get("topk", config["n_head"] // 2)
         return UoEConfig(heads=config["n_head"], heads_per_token=per_token, **common)
+    if "switch.weight" in state:
+        common |= {
+            "per_text": "flattened", "context": state["switch.weight"].shape[1] // config["d_model"]
+        }  # fmt: skip
     return UoEConfig(
         heads=1,
         experts=config["n_experts"],
@@ -61,9 +66,17 @@ def from_official(state: Mapping[str, Tensor], config: UoEConfig) -> dict[str, T
     return {name: x[:, 0] if x.dim() == 3 and "bias" in name else x for name, x in ours.items()}
 
 
-def to_official(state: Mapping[str, Tensor], is_attention: bool) -> dict[str, Tensor]:
-    """The official names of our block's weights, or of their gradients."""
-    table = reverse(ATTENTION if is_attention else FEED_FORWARD)
+def to_official(
+    state: Mapping[str, Tensor], is_attention: bool, per_text: bool = False
+) -> dict[str, Tensor]:
+    """The official names of our block's weights, or of their gradients.
+
+    Args:
+        state: of our block.
+        is_attention: whether those of its attention are wanted, or of its feed-forward.
+        per_text: whether the feed-forward's experts are chosen per text.
+    """
+    table = reverse(ATTENTION if is_attention else FEED_FORWARD[0 if per_text else 1 :])
     parts = ("mixer.", "norm1.") if is_attention else ("feed_forward.", "norm2.")
     part = {name: x for name, x in state.items() if name.startswith(parts)}
     return {
