@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 
-def standard_error(samples: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "..."]:
+def standard_error(samples: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "..."] | float:
     """Standard error of the mean over the first axis.
 
     Raises:
@@ -49,4 +49,4 @@ def average(
         spread = spread + ((x - m) ** 2).sum(0) + delta**2 * (count * n / (count + n))
         mean = mean + delta * (n / (count + n))
         count += n
-    return np.asarray(mean), np.sqrt(np.asarray(spread) / (count - 1) / count)
+    return np.asarray(mean), np.asarray(np.sqrt(spread / (count - 1) / count))

@@ -47,6 +47,7 @@ def test_a_diverging_rate_warns():
         delta(unit(k), unit(k), v, 2.5)
 
 
+@pytest.mark.refuses
 @pytest.mark.parametrize(
     "call, message",
     [

@@ -21,7 +21,7 @@ SOURCE = Source(
             "E2: risk of trained models of 1, 2, 4 and 8 heads; all seeds, with the number of them "
             "that found heads of both signs.",
             "authors' code, figure of the head count; abstract: several heads outperform one",
-            70,
+            97,
         ),
         Entry(
             "icl_linear.dynamics",

@@ -4,7 +4,7 @@ Keys are random unit vectors in R^d, n of them; values are independent with unit
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.optimize import root_scalar
 from scipy.special import erfc
 
@@ -113,7 +113,7 @@ def required_heads(layers: int, delta: float, p: float) -> float:
     return float(np.log(layers / delta) / np.log(1 / p))
 
 
-def acquisition(trials: Float[np.ndarray, " t"], rate: float) -> Float[np.ndarray, " t"]:
+def acquisition(trials: Int[np.ndarray, " t"], rate: float) -> Float[np.ndarray, " t"]:
     """Strength after each of the paired trials: 1 - (1 - rate)^t."""
     return 1 - (1 - rate) ** trials
 
