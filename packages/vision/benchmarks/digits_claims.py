@@ -141,7 +141,7 @@ def milliseconds(model: nn.Module, images: Tensor) -> str:
 
 
 class OtherKeys(SparseAttention):
-    """Chooses the predicted keys, random ones, or those nearest to the query."""
+    """Chooses the predicted keys, the least predicted, random ones, or those nearest."""
 
     rule = "predicted"
 
@@ -151,6 +151,8 @@ class OtherKeys(SparseAttention):
             return super().chosen(prediction, alive)
         if self.rule == "random":
             other = torch.rand_like(scores)
+        elif self.rule == "least":
+            other = -scores
         else:
             side = round((scores.shape[-1] - 1) ** 0.5)
             place = torch.cartesian_prod(*[torch.arange(float(side))] * 2)
@@ -175,7 +177,7 @@ class ControlledSparsifiner(Sparsifiner):
 
 
 def sparsifiner(folder: Path) -> None:
-    """The predictor's keys beside random ones and the nearest ones, equally many."""
+    """The predictor's keys beside the nearest, random and least predicted, equally many."""
     base, (images, labels) = dense(folder), images_of("digits")
     test = both(held_out(images, labels))
     rows, config = [], SparsifinerConfig(**DENSE, keep_rates=(0.25,), reduce_n=2)
@@ -187,7 +189,7 @@ def sparsifiner(folder: Path) -> None:
           + ", ".join(f"{e:.2e}" for e in errors))  # fmt: skip
     print(f"dense model: {100 * accuracy(base, *test):.1f} %")
     for rate in (0.25, 0.1):
-        for rule in ("predicted", "nearest", "random"):
+        for rule in ("predicted", "nearest", "random", "least"):
             model = ControlledSparsifiner(replace(config, keep_rates=(rate,))).choosing_by(rule)
             model.load_state_dict(state)
             torch.manual_seed(0)
@@ -197,6 +199,7 @@ def sparsifiner(folder: Path) -> None:
                 p.requires_grad_("mask_predictor" not in name)
             row.append(f"{100 * accuracy(trained(model, SHORT, images, labels), *test):.1f}")
             rows.append(row)
+            print(*row, flush=True)
     print(table(("keys", "weight covered", "as it is %", "fine-tuned %"), rows))
 
 

@@ -1,11 +1,12 @@
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 
 from attn_vision.models import (
+    VARIANTS,
     ImageConfig,
     StagedConfig,
     StagedTransformer,
@@ -113,3 +114,25 @@ def test_bad_settings_are_refused(case):
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name,field,value,message", [
+    ("deit_tiny", "depth", 1.5, "depth must be a whole number, got 1.5"),
+    ("deit_tiny", "depth", 0, "depth must be at least 1, got 0"),
+    ("deit_tiny", "image_size", (8,), r"image_size must be a whole number or .* got \(8,\)"),
+    ("deit_tiny", "norm_eps", float("nan"), "norm_eps must be a number, got nan"),
+    ("deit_tiny", "norm_eps", -1, "norm_eps must be at least 0, got -1"),
+    ("deit_tiny", "class_token", 1, "class_token must be true or false, got 1"),
+    ("deit_tiny", "layer_scale", "x", "layer_scale must be a number or none, got 'x'"),
+    ("deit_tiny", "mlp_ratio", -1, "mlp_ratio must be above 0, got -1"),
+    ("evit_tiny", "keep_rates", 0.5, "keep_rates must be a list, each a number, got 0.5"),
+    ("tic_tiny", "heads", (0, 1, 1, 1), r"heads must be at least 1, got \(0, 1, 1, 1\)"),
+    ("tic_tiny", "stem_dim", 0, "stem_dim must be at least 1, got 0"),
+    ("moh_vit_small_80", "shrinks", (0, 1, 1, 1), "shrinks must be at least 1"),
+    ("moh_dit_s_2_90", "patch_size", 0, "patch_size must be at least 1, got 0"),
+    ("moh_dit_s_2_90", "label_dropout", 1.0, r"label_dropout must be in \[0, 1\), got 1.0"),
+    ("halonet_h0", "kinds", (1, 2, 3, 4), "kinds must be a list, each a word"),
+])  # fmt: skip
+def test_values_of_another_type_or_range_are_refused_by_name(name, field, value, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        replace(VARIANTS[name], **{field: value})

@@ -70,8 +70,6 @@ class MoHDiTConfig(ImageConfig):
             )
         if self.dim % 4:
             raise ValueError(f"dim must be a multiple of 4, got {self.dim}")
-        if not 0 <= self.label_dropout < 1:
-            raise ValueError(f"label_dropout must be in [0, 1), got {self.label_dropout}")
 
     @property
     def depth(self) -> int:

@@ -1,7 +1,10 @@
 """What every model of the package has: a configuration that builds it and is saved with it."""
 
+import math
 from dataclasses import dataclass, fields
-from typing import Any, Self, get_type_hints
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -21,8 +24,23 @@ class ImageConfig:
             rises linearly from 0 in the first block of the first stage.
 
     Raises:
+        TypeError: a value is of another type than its field says.
         ValueError: a number is outside its range.
     """
+
+    # Ranges of numbers, or of all entries of a tuple, by the name of the field in any subclass.
+    counts: ClassVar = frozenset({
+        "image_size", "channels", "patch_size", "dim", "dims", "depth", "depths", "heads",
+        "head_dim", "stem_dim", "widths", "strides", "block", "shrinks", "dilations",
+        "pretrain_size",
+    })  # fmt: skip
+    counts_or_zero: ClassVar = frozenset({
+        "classes", "halo", "registers", "group_width", "final_dim", "norm_eps", "balance_weight",
+    })  # fmt: skip
+    ratios: ClassVar = frozenset({"mlp_ratio", "mlp_ratios", "value_ratio", "qk_ratio"})
+    probabilities: ClassVar = frozenset(
+        {"drop_path", "dropout", "attention_dropout", "head_dropout", "label_dropout"}
+    )
 
     image_size: int | tuple[int, int] = 224
     channels: int = 3
@@ -31,18 +49,23 @@ class ImageConfig:
 
     def __post_init__(self):
         """Takes lists, as JSON and YAML give them, for tuples; refuses what cannot be built."""
+        hints = get_type_hints(type(self))
         for field in fields(self):
-            value = getattr(self, field.name)
+            name, value = field.name, getattr(self, field.name)
             if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
-        if min(self.image_sides) < 1:
-            raise ValueError(f"image_size must be at least 1, got {self.image_size}")
-        if self.channels < 1:
-            raise ValueError(f"channels must be at least 1, got {self.channels}")
-        if self.classes < 0:
-            raise ValueError(f"classes must be at least 0, got {self.classes}")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
+                value = tuple(value)
+                object.__setattr__(self, name, value)
+            if not _fits(value, hints[name]):
+                raise TypeError(f"{name} must be {_in_words(hints[name])}, got {value!r}")
+            numbers = () if value is None else value if isinstance(value, tuple) else (value,)
+            if name in self.counts and any(x < 1 for x in numbers):
+                raise ValueError(f"{name} must be at least 1, got {value}")
+            if name in self.counts_or_zero and any(x < 0 for x in numbers):
+                raise ValueError(f"{name} must be at least 0, got {value}")
+            if name in self.ratios and any(x <= 0 for x in numbers):
+                raise ValueError(f"{name} must be above 0, got {value}")
+            if name in self.probabilities and any(not 0 <= x < 1 for x in numbers):
+                raise ValueError(f"{name} must be in [0, 1), got {value}")
 
     @property
     def image_sides(self) -> tuple[int, int]:
@@ -53,6 +76,40 @@ class ImageConfig:
     def build(self) -> "ImageModel":
         """The model of this configuration, untrained."""
         raise NotImplementedError(f"{type(self).__name__} does not say which model it builds")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type; numbers must be finite."""
+    if hint in (bool, NoneType, str):
+        return isinstance(value, hint)
+    if hint in (int, float):
+        kind = Integral if hint is int else Real
+        return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    if get_origin(hint) is Literal:
+        return isinstance(value, str)  # which, its owner checks
+    parts = get_args(hint)
+    if get_origin(hint) is not tuple:
+        return any(_fits(value, part) for part in parts)
+    if not isinstance(value, tuple):
+        return False
+    if parts[-1] is Ellipsis:
+        return all(_fits(x, parts[0]) for x in value)
+    return len(value) == len(parts) and all(map(_fits, value, parts))
+
+
+def _in_words(hint: Any) -> str:
+    """A type as a user may read it."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    if hint in words:
+        return words[hint]
+    if hint is NoneType:
+        return "none"
+    parts = get_args(hint)
+    if get_origin(hint) is not tuple:
+        return " or ".join(map(_in_words, parts))
+    if parts[-1] is Ellipsis:
+        return f"a list, each {_in_words(parts[0])}"
+    return f"a list of {len(parts)}, each {_in_words(parts[0])}"
 
 
 class ImageModel(nn.Module, PyTorchModelHubMixin):

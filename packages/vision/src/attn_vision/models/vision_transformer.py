@@ -72,7 +72,7 @@ class VisionTransformerConfig(ImageConfig):
         """Refuses shapes that cannot be built."""
         super().__post_init__()
         self.check_sides()
-        if self.heads < 1 or self.dim % self.heads:
+        if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
         if self.pool not in POOLS:
             raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {self.pool!r}")
@@ -85,12 +85,10 @@ class VisionTransformerConfig(ImageConfig):
                 f"representation must be at least 0, and 0 where distilled, got "
                 f"{self.representation}"
             )
-        if self.registers < 0:
-            raise ValueError(f"registers must be at least 0, got {self.registers}")
 
     def check_sides(self) -> None:
         """Refuses images that cannot be cut into patches."""
-        if self.patch_size < 1 or any(side % self.patch_size for side in self.image_sides):
+        if any(side % self.patch_size for side in self.image_sides):
             raise ValueError(
                 f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
             )
