@@ -119,7 +119,8 @@ class AttnCalculator(Calculator):
 
     def _warn_of_ignored(self, atoms: Atoms) -> None:
         for name in IGNORED:
-            if atoms.info.get(name) and name not in self._warned:
+            given = atoms.info.get(name)
+            if given is not None and np.any(np.asarray(given) != 0) and name not in self._warned:
                 self._warned.add(name)
                 warnings.warn(
                     f"atoms.info[{name!r}] = {atoms.info[name]!r} is ignored: the model knows no "

@@ -159,6 +159,22 @@ def test_a_label_that_is_nowhere_lists_what_is_there(tmp_path):
         read_frames([tmp_path / "cut.extxyz"])
 
 
+@pytest.mark.parametrize("name", ["a.npz", "a.aselmdb", "a.traj", "a.db", "a.extxyz.gz"])
+def test_a_file_of_something_else_is_named(name, tmp_path):
+    if name == "a.aselmdb":
+        pytest.importorskip("lmdb", reason="needs the extra aselmdb")
+    (tmp_path / name).write_bytes(b"neither this nor that")
+    with pytest.raises(ValueError, match=f"{name} cannot be read"):
+        read_frames([tmp_path / name])
+
+
+def test_an_npz_of_too_few_labels_is_named(tmp_path):
+    water = molecule("H2O")
+    np.savez(tmp_path / "a.npz", R=water.positions[None].repeat(2, 0), z=water.numbers, E=[1.0])
+    with pytest.raises(ValueError, match="has 2 structures and 1 of E"):
+        read_frames([tmp_path / "a.npz"])
+
+
 def test_references_are_least_squares():
     frames = [
         Frame(Atoms(formula), energy, np.zeros((len(Atoms(formula)), 3)), np.zeros((3, 3)))

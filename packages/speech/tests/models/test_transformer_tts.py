@@ -6,6 +6,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from attn_speech.models import VARIANTS, Speaker, TransformerTTSConfig, create
 from attn_speech.models.decoding import DecodeOptions, Steps, Window, decode
+from attn_speech.models.transformer_tts import Prediction
 from attn_speech.models.tts_loss import TTSLossConfig, tts_losses
 from core_attn import record
 
@@ -200,6 +201,17 @@ def test_inputs_refused(model):
         decode(model.train(), text, three)
     with pytest.raises(ValueError, match="needs speaker.ids"):
         dataclasses.replace(TINY, speakers=2).build()(text, three, mels, six)
+
+
+def test_stop_labels_of_groups_that_are_left_out_are_the_official_ones():
+    """Of 11 frames in threes the ninth is the last, and those after it stay as they were."""
+    frames = torch.zeros(2, 12, 5)
+    shown = Prediction(frames, frames, torch.zeros(2, 12), torch.zeros(2, 4, 8))
+    lengths, labels = torch.tensor([12, 11]), torch.zeros(2, 12)
+    labels[0, 11] = labels[1, [8, 10, 11]] = 1.0
+    config = TTSLossConfig(masking="none", stop_weight=3.0)
+    cost = tts_losses(shown, frames, lengths, config, reduction=3)["stop"]
+    torch.testing.assert_close(cost, (1 + 2 * labels).mean() * torch.tensor(2.0).log())
 
 
 def test_losses_of_an_exact_copy_and_refusals():

@@ -74,6 +74,13 @@ def test_weights_go_to_the_official_keys_and_back(path):
     assert official.from_official(whole, config).keys() == config.build().state_dict().keys()
 
 
+def test_all_guided_layers_are_officially_as_many_as_the_encoders():
+    asked = {"num_layers_applied_guided_attn": -1, "elayers": 2, "dlayers": 4}
+    assert official.loss_config_from(asked).guided_layers == 2
+    assert official.loss_config_from({}).guided_layers == 2
+    assert official.loss_config_from({"num_layers_applied_guided_attn": -1}).guided_layers == 6
+
+
 def _inference(model, case):
     rules, given = case.config["infer"], case.inputs
     length, frames = int(given["text_lengths"][0]), int(given["feats_lengths"][0])

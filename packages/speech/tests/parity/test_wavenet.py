@@ -58,6 +58,22 @@ def test_weights_go_to_the_official_keys_and_back(path, parametrized):
     assert again.keys() == ours.keys() and all(again[key].equal(ours[key]) for key in ours)
 
 
+def test_defaults_are_those_of_the_official_constructor():
+    config = official.config_from(
+        {"scalar_input": True, "out_channels": 30, "cin_channels": 80, "gin_channels": 16,
+         "n_speakers": 7, "upsample_conditional_features": True, "cin_pad": 2}
+    )  # fmt: skip
+    assert (config.pad, config.speakers, config.speaker_dim) == (0, 0, 16)
+    assert (config.layers, config.stacks, config.scales) == (20, 2, (4, 4, 4, 4))
+    with pytest.raises(ValueError, match="output_distribution must be one of"):
+        official.config_from({"scalar_input": True, "output_distribution": "Beta"})
+    with pytest.raises(ValueError, match="mode must be nearest"):
+        official.config_from(
+            {"cin_channels": 80, "upsample_conditional_features": True,
+             "upsample_params": {"mode": "bilinear"}}
+        )  # fmt: skip
+
+
 def _input(given, config):
     if not config.onehot:
         return given["x"].clone().requires_grad_(), given["x"][:, 0]

@@ -169,7 +169,10 @@ class Run:
         """
         while self.step < steps:
             before = self.atoms.positions.copy()
-            self.dynamics.step()  # pyright: ignore[reportAttributeAccessIssue]
+            try:
+                self.dynamics.step()  # pyright: ignore[reportAttributeAccessIssue]
+            except ValueError as error:  # atoms that meet, or are nowhere any more
+                raise ValueError(f"{error}; {self._last_good()}") from error
             self.step += 1
             self._check(before)
             if self.step % self.settings["every"] == 0:
@@ -235,8 +238,11 @@ class Run:
             worst = int(np.argmax(np.where(np.isfinite(moved), moved, np.inf)))
             raise ValueError(
                 f"atoms fly apart: at step {self.step} atom {worst} moves {moved[worst]:.3g} A; "
-                f"the last good frame is step {self.last_frame} in {self.trajectory}"
+                f"{self._last_good()}"
             )
+
+    def _last_good(self) -> str:
+        return f"the last good frame is step {self.last_frame} in {self.trajectory}"
 
     def _record(self) -> None:
         atoms = self.atoms

@@ -147,15 +147,19 @@ def _require_asked(keys: Keys, report: Report) -> None:
 def _structures(path: Path, trust_pickle: bool) -> Iterator[Atoms]:
     name = path.name.lower()
     if name.endswith(".npz"):
-        yield from _from_npz(path)
+        found = _from_npz(path)
     elif name.endswith((".aselmdb", ".lmdb")):
-        yield from _from_lmdb(path, trust_pickle)
+        found = _from_lmdb(path, trust_pickle)
     else:
         kind = "extxyz" if name.removesuffix(".gz").endswith((".extxyz", ".xyz")) else None
-        try:
-            yield from ase.io.iread(str(path), ":", format=kind)
-        except Exception as error:  # ASE's readers raise whatever their format's parser does
-            raise ValueError(f"{path} cannot be read: {error or type(error).__name__}") from error
+        found = ase.io.iread(str(path), ":", format=kind)
+    try:
+        yield from found
+    except Exception as error:  # readers raise whatever their format's parser does
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        told = str(error) or type(error).__name__
+        raise ValueError(f"{path} cannot be read: {told}") from error
 
 
 def _from_npz(path: Path) -> Iterator[Atoms]:
@@ -171,6 +175,9 @@ def _from_npz(path: Path) -> Iterator[Atoms]:
         energies, forces = get("e", "energies", "energy"), get("f", "forces")
     if positions is None or numbers is None:
         raise ValueError(f"{path} needs R (positions) and z (numbers); it has {list(names)}")
+    for label, values in (("E", energies), ("F", forces)):
+        if values is not None and len(values) != len(positions):
+            raise ValueError(f"{path} has {len(positions)} structures and {len(values)} of {label}")
     for index, x in enumerate(positions):
         atoms = Atoms(numbers if numbers.ndim == 1 else numbers[index], x)
         if energies is not None:

@@ -196,6 +196,11 @@ class Structures(StructureData):
         if self.isolated_file is not None:
             atoms, _ = read_frames([self.root / self.isolated_file], self.keys)
             for frame in atoms:
+                if len(frame.atoms) != 1 or not np.isfinite(frame.energy):
+                    raise ValueError(
+                        f"{self.isolated_file}: {frame.atoms.symbols} is no single atom with an "
+                        f"energy"
+                    )
                 self.isolated.setdefault(frame.atoms.get_chemical_symbols()[0], frame.energy)
         train = self._read("train")
         if self.limit is not None and self.limit < len(train):

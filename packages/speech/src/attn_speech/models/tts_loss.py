@@ -101,7 +101,9 @@ def tts_losses(
     target = mels[:, : prediction.after.shape[1]]
     place = torch.arange(target.shape[1], device=mels.device)
     valid = place < target_lengths[:, None]
-    stop = (place >= target_lengths[:, None] - 1).to(target)
+    # officially the rest of a group that is left out has 0 between two ones
+    ends = (place == target_lengths[:, None] - 1) | (place >= mel_lengths[:, None] - 1)
+    stop = ends.to(target)
     stop_cost = F.binary_cross_entropy_with_logits(
         prediction.stop_logits, stop, reduction="none",
         pos_weight=torch.as_tensor(config.stop_weight).to(target),

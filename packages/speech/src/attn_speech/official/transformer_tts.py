@@ -76,7 +76,8 @@ def loss_config_from(official: Mapping[str, Any]) -> TTSLossConfig:
     """Our loss of the arguments of ESPnet's constructor.
 
     A bare text for `modules_applied_guided_attn` means there every attention whose name is a part
-    of it, so that the default, "encoder-decoder", guides all three.
+    of it, so that the default, "encoder-decoder", guides all three. -1 layers are there as many as
+    the encoder has, in the decoder too.
 
     Raises:
         ValueError: both masking flags are set, or an attention is unknown.
@@ -84,6 +85,7 @@ def loss_config_from(official: Mapping[str, Any]) -> TTSLossConfig:
     modules = official.get("modules_applied_guided_attn", "encoder-decoder")
     if isinstance(modules, str):
         modules = [name for name in ATTENTIONS if name in modules]
+    layers = official.get("num_layers_applied_guided_attn", 2)
     masking = [official.get(key, False) for key in ("use_masking", "use_weighted_masking")]
     return TTSLossConfig(
         kind=official.get("loss_type", "L1"),
@@ -91,7 +93,7 @@ def loss_config_from(official: Mapping[str, Any]) -> TTSLossConfig:
         stop_weight=official.get("bce_pos_weight", 5.0),
         guided=tuple(modules) if official.get("use_guided_attn_loss", True) else (),
         guided_heads=official.get("num_heads_applied_guided_attn", 2),
-        guided_layers=official.get("num_layers_applied_guided_attn", 2),
+        guided_layers=official.get("elayers", 6) if layers == -1 else layers,
         guided_sigma=official.get("guided_attn_loss_sigma", 0.4),
         guided_weight=official.get("guided_attn_loss_lambda", 1.0),
     )

@@ -21,6 +21,9 @@ def config_from(
         official: the arguments.
         levels: `quantize_channels` of the recipe.
         log_scale_min: of the recipe.
+
+    Raises:
+        ValueError: a distribution or a way of upsampling that this package does not have.
     """
     get = official.get
     scalar = get("scalar_input", False)
@@ -31,10 +34,16 @@ def config_from(
     name = get("upsample_net", "ConvInUpsampleNetwork")
     if upsamples and name not in kinds:
         raise ValueError(f"upsample_net must be one of {', '.join(kinds)}, got {name!r}")
+    if upsamples and upsample.get("mode", "nearest") != "nearest":
+        raise ValueError(f"upsample mode must be nearest, got {upsample['mode']!r}")
     activation = upsample.get("upsample_activation", "none")
     speakers = get("n_speakers") or 0
-    embeds = gin > 0 and get("use_speaker_embedding", True)
+    embeds = gin > 0 and get("use_speaker_embedding", False)
     distribution = get("output_distribution", "Logistic")
+    if scalar and distribution not in _DISTRIBUTIONS:
+        raise ValueError(
+            f"output_distribution must be one of {', '.join(_DISTRIBUTIONS)}, got {distribution!r}"
+        )
     return WaveNetConfig(
         layers=get("layers", 20),
         stacks=get("stacks", 2),
@@ -51,7 +60,7 @@ def config_from(
         mels=cin,
         conditioning=kinds[name] if upsamples else "given",  # pyright: ignore
         scales=tuple(upsample.get("upsample_scales", (4, 4, 4, 4))) if upsamples else (1,),
-        pad=get("cin_pad", upsample.get("cin_pad", 0)) if upsamples else 0,
+        pad=upsample.get("cin_pad", 0) if upsamples else 0,  # its own `cin_pad` does nothing
         freq_kernel=upsample.get("freq_axis_kernel_size", 1) if upsamples else 1,
         activation=None if activation == "none" or not upsamples else activation,
         activation_options=dict(upsample.get("upsample_activation_params") or {})
