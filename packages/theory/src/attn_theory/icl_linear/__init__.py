@@ -21,7 +21,7 @@ gradient descent (GD), debiased gradient descent (DGD), Bayes and linear attenti
 preconditioners, the multi-task conditions and the drift t^(-1/6) are derived here and checked by
 simulation; they are not quoted from the paper.
 
-What differs from the authors' runs: Adam at 5e-3 with a cosine for 2000 to 3000 steps instead of
+What differs from the authors' runs: Adam at 5e-3 with a cosine for 3000 steps instead of
 1e-3 for 500,001. Slips of their code are not followed: the logged omega divides by sqrt(d+2) where
 the width is d+1; the head-count figure adds the noise twice (taken off in the stars); their stack
 applies the softmax twice (`compat="official-stack"`).
