@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--budgets", type=int, nargs="+", default=[120, 90])
     options = parser.parse_args()
     torch.set_num_threads(1)
     model, tokenizer = smol()
@@ -47,7 +48,7 @@ def main() -> None:
 
     rows = [["dense", "180", score(model)]]
     print(rows[-1], flush=True)
-    for budget in (120, 90):
+    for budget in options.budgets:
         for name, method in (
             ("contiguous, mean", "contiguous"), ("CKA, mean", "cka"),
             ("adaptive, mean", "adaptive"), ("adaptive, fused", "adaptive"),

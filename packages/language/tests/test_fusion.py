@@ -77,6 +77,13 @@ def test_budgets_are_met_exactly_by_every_method(method, budget):
         fusion.planned(dense(), 3, method=method)
 
 
+@pytest.mark.parametrize("method", ["cka", "contiguous"])
+def test_a_budget_that_does_not_divide_is_spent_evenly(method):
+    groups = fusion.planned(dense(), 10, method=method)
+    counts = [max(one) + 1 for pair in zip(*groups, strict=True) for one in pair]
+    assert counts == [3, 3, 2, 2]
+
+
 def test_fusion_reaches_its_target_and_keeps_more_than_the_mean():
     torch.manual_seed(0)
     model = dense()

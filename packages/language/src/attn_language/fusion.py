@@ -176,10 +176,9 @@ def planned(
         kept = allocated(costs, wanted)
         maps = [options[n - 1] for options, n in zip(choices, kept, strict=True)]
     else:
-        # Flat costs: everyone gets as many, the first places one more where it does not divide.
-        flat = [
-            [-float(min(g, wanted // len(places))) for g in range(1, len(h) + 1)] for h in places
-        ]
+        # Costs that fall less with every head: all get as many, and the first one more where it
+        # does not divide.
+        flat = [[1 / g for g in range(1, len(heads) + 1)] for heads in places]
         kept = allocated(flat, wanted)
         maps = []
         for heads, n in zip(places, kept, strict=True):

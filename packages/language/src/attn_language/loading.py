@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import torch
+
+from core_attn.weights import read_weights
+
 from .models import Decoder
 from .tokens import Tokenizer
 
@@ -11,7 +15,8 @@ def load(path: str | Path) -> tuple[Decoder, Tokenizer | None]:
 
     Args:
         path: a checkpoint that `attn-language fit` wrote, a Hugging Face folder of the LLaMA
-            family (config.json, model.safetensors, tokenizer.json), or a GGUF file.
+            family (config.json, model.safetensors, tokenizer.json), a GGUF file, or an official
+            SpikeGPT (*.pth), which holds no tokenizer.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -26,6 +31,15 @@ def load(path: str | Path) -> tuple[Decoder, Tokenizer | None]:
         from .official.gguf_file import read_gguf
 
         return read_gguf(path)
+    if path.suffix == ".pth":
+        from .official import huggingface, spikegpt
+
+        state = read_weights(path).state
+        config = spikegpt.config_from({}, state)
+        with torch.device("meta"):
+            model = config.build()
+        huggingface.fill(model, spikegpt.from_official(state, config), path)
+        return model.eval(), None
     from core_attn.training import opened
 
     from .tasks import LanguageModel

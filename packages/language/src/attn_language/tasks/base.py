@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core_attn.training import Task
 from core_attn.weights import copy_weights
@@ -111,6 +111,12 @@ class TextTask(Task):
             print(f"{path}: {copy_weights(self.model, other.state_dict())}")
         else:
             super().start_from(path)
+
+    def adapted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Official weights of the network's kind under its names; others as they are."""
+        from ..official import adapted
+
+        return adapted(state, self.model)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the tokenizer and the sizes, from which the network is built again."""
