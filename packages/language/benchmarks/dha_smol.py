@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--coefficient-lr", type=float, default=3e-2)
     parser.add_argument("--budgets", type=int, nargs="+", default=[120, 90])
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -59,8 +60,9 @@ def main() -> None:
             if name.endswith("fused"):
                 batches = pieces(train, options.tokens)
                 own, progress = fusion.fuse(
-                    own, groups, batches, steps=options.steps, lr=options.lr
-                )
+                    own, groups, batches, steps=options.steps, lr=options.lr,
+                    coefficient_lr=options.coefficient_lr,
+                )  # fmt: skip
                 told = f", fusion loss 1 to {progress.fusion[-1]:.2g}"
             else:
                 own = fusion.averaged(own, groups)

@@ -242,6 +242,7 @@ def fuse(
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     lr: float = 1e-3,
+    coefficient_lr: float | None = None,
     multiplier_lr: float = 0.1,
     steps: int = 200,
     told: Callable[[int, float, float], None] | None = None,
@@ -252,7 +253,9 @@ def fuse(
         model: a Transformer; it is changed.
         groups: which heads become one.
         batches: pairs of ids and the ids to predict, at least `steps` of them.
-        lr: of all weights and coefficients.
+        lr: of all weights.
+        coefficient_lr: of the coefficients, which have farther to go than a trained model's
+            weights; as that of the weights by default.
         multiplier_lr: of the multipliers, which rise while the fusion loss is above its target.
         steps: over which the target falls from 1 to 0.
         told: called with the step and both losses.
@@ -262,7 +265,10 @@ def fuse(
     model = fusing(model, groups).train()
     parts: list[FusingAttention] = [block.mixer for block in model.blocks]  # type: ignore[misc]
     start = torch.stack([part.loss() for part in parts]).sum().detach().clamp(min=1e-12)
-    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.0)
+    mixing = [x for name, x in model.named_parameters() if name.endswith(".coefficients")]
+    weights = [x for name, x in model.named_parameters() if not name.endswith(".coefficients")]
+    rates = [{"params": weights}, {"params": mixing, "lr": coefficient_lr or lr}]
+    optimizer = torch.optim.AdamW(rates, lr, weight_decay=0.0)
     first = second = 0.0
     language, fusion = [], []
     for step, (ids, targets) in zip(range(steps), batches, strict=False):
