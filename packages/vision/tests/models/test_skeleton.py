@@ -131,6 +131,9 @@ def test_bad_settings_are_refused(case):
     ("moh_vit_small_80", "shrinks", (0, 1, 1, 1), "shrinks must be at least 1"),
     ("moh_dit_s_2_90", "patch_size", 0, "patch_size must be at least 1, got 0"),
     ("moh_dit_s_2_90", "label_dropout", 1.0, r"label_dropout must be in \[0, 1\), got 1.0"),
+    ("moh_vit_small_80", "routed", (0, 0, 10, 12), "routed=10 but only 9 routed heads exist"),
+    ("moh_dit_s_2_90", "shared", (7,) * 12, r"shared heads must be in \[0, 6\], got 7"),
+    ("moh_dit_s_2_90", "routed", (0,) * 12, "routed=0 needs all 6 heads to be shared"),
     ("halonet_h0", "kinds", (1, 2, 3, 4), "kinds must be a list, each a word"),
 ])  # fmt: skip
 def test_values_of_another_type_or_range_are_refused_by_name(name, field, value, message):

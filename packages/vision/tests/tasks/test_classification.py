@@ -121,3 +121,12 @@ def test_the_first_phase_of_a_sparsification_moves_predictors_only(tmp_path):
         moved = {name for name in old if not new[name].equal(old[name])}
         assert bool(moved) == (phase == 2)
         assert all(x.equal(old[name]) for name, x in task.teacher.state_dict().items())
+
+
+@pytest.mark.parametrize("variant,settings", [
+    ("deit_tiny", {"patch_size": 3}), ("halonet_h0", {"block": 7, "strides": [1, 1, 1, 2]}),
+])  # fmt: skip
+def test_settings_that_fit_other_images_than_the_usual_ones_are_taken(variant, settings):
+    ImageClassification(variant, settings)
+    with pytest.raises(ValueError, match="no setting 'nonsense'"):
+        ImageClassification(variant, {"nonsense": 1})

@@ -64,6 +64,8 @@ class MoHDiTConfig(ImageConfig):
                     f"{name} must have one entry per block ({self.depth}, by heads), got "
                     f"{len(getattr(self, name))}"
                 )
+        for heads, shared, routed in zip(self.heads, self.shared, self.routed, strict=True):
+            self.check_routed(heads, shared, routed)
         if any(side % self.patch_size for side in self.image_sides):
             raise ValueError(
                 f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"

@@ -56,6 +56,8 @@ class MoHViTConfig(StagedConfig):
         """Refuses stages that do not match."""
         super().__post_init__()
         self.require_per_stage(*_PER_STAGE)
+        for heads, shared, routed in zip(self.heads, self.shared, self.routed, strict=True):
+            self.check_routed(heads, shared, routed)
 
     def grid(self, stage: int) -> tuple[int, int]:
         """Rows and columns of a stage's map, by the overlapping convolutions before it."""

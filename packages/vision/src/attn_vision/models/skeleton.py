@@ -73,6 +73,19 @@ class ImageConfig:
         size = self.image_size
         return (size, size) if isinstance(size, int) else (size[0], size[1])
 
+    def check_routed(self, heads: int, shared: int, routed: int) -> None:
+        """Refuses numbers of gated heads that do not fit each other.
+
+        Raises:
+            ValueError: there are fewer heads, or none acts beside the shared ones.
+        """
+        if not 0 <= shared <= heads:
+            raise ValueError(f"shared heads must be in [0, {heads}], got {shared}")
+        if not 0 <= routed <= heads - shared:
+            raise ValueError(f"routed={routed} but only {heads - shared} routed heads exist")
+        if routed == 0 and shared < heads:
+            raise ValueError(f"routed=0 needs all {heads} heads to be shared, got shared={shared}")
+
     def build(self) -> "ImageModel":
         """The model of this configuration, untrained."""
         raise NotImplementedError(f"{type(self).__name__} does not say which model it builds")

@@ -1,5 +1,6 @@
 """Image classification by DeiT's recipe."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -96,7 +97,7 @@ class ImageClassification(Task):
         for name in ("classes", "channels", "image_size"):
             if name in self.settings:
                 raise ValueError(f"settings: {name} comes from the data, as --data.{name} says it")
-        self.config(classes=classes or 2)  # an unknown name or setting is told at once
+        self.check_settings()
         self.weights, self.classes, self.smoothing = weights, classes, smoothing
         self.lr, self.final_lr, self.weight_decay, self.warmup = lr, final_lr, weight_decay, warmup
         self.lr_batch, self.mixup, self.cutmix = lr_batch, mixup, cutmix
@@ -109,6 +110,13 @@ class ImageClassification(Task):
         """The configuration of the network."""
         settings = {k: tuple(x) if isinstance(x, list) else x for k, x in self.settings.items()}
         return variant(VARIANTS, self.variant, **settings, **sizes)
+
+    def check_settings(self) -> ImageConfig:
+        """Tells an unknown name or setting at once, for images that any patches and blocks fit."""
+        usual = variant(VARIANTS, self.variant)
+        sides = (self.settings.get(name) for name in ("patch_size", "block"))
+        fit = math.prod(x for x in sides if isinstance(x, int) and x > 0)
+        return self.config(image_size=tuple(16 * fit * side for side in usual.image_sides))
 
     def configure_model(self) -> None:
         """Builds the network for the data, unless that is done."""

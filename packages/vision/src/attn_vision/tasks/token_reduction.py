@@ -77,7 +77,7 @@ class TokenReduction(ImageClassification):
             raise ValueError(f"keep_rate must be in (0, 1], got {keep_rate}")
         if start < 0 or length < 0:
             raise ValueError(f"start and length must be at least 0, got {start} and {length}")
-        if "keep_rates" not in {*vars(self.config(classes=2))}:
+        if "keep_rates" not in {*vars(self.check_settings())}:
             raise ValueError(f"variant must be an EViT, got {variant!r}")
         self.keep_rate, self.start, self.length, self.still = keep_rate, start, length, still
 
