@@ -133,6 +133,8 @@ def changed(preset, **changes):
         {"deep_widths": (5, 4)},
         {"deep_widths": (5, 4, 3), "deep_norm": True, "deep_dropout": 0.3},
         {"deep_widths": (5,), "residual": "none", "heads": 3, "block_widths": (6,)},
+        {"deep_widths": (5, 4), "block_widths": ()},
+        {"deep_widths": ()},
     ],
 )
 def test_a_model_of_deepctr_torch_is_reproduced(order, changes):

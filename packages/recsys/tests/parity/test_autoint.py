@@ -46,18 +46,18 @@ def check_official(case: ParityCase):
     settings = case.config
     config = AutoIntConfig(
         dim=settings["embedding_size"],
-        block_widths=settings["block_shape"],
+        block_widths=settings["block_shape"][: settings["blocks"]],
         heads=settings["heads"],
         residual="linear_relu" if settings["has_residual"] else "none",
         deep_widths=settings["deep_layers"] or (),
+        deep_norm=bool(settings.get("batch_norm")),
+        deep_norm_eps=1e-3,
     )
     inputs = dict(case.inputs)
     index, value, widths = official_rows(inputs, settings["field_size"])
     model = AutoInt(
         Layout.plain(settings["field_size"], rows=settings["n_features"], widths=widths), config
-    )
-    params = {name.rpartition("|")[2]: x for name, x in case.params.items()}
-    shapes = {name: x.shape for name, x in params.items()}
+    ).eval()
     model.load_state_dict(from_tensorflow(case.params, config))
 
     with record(model, "pattern") as patterns, record(model, "heads"):
@@ -76,12 +76,12 @@ def check_official(case: ParityCase):
     loss.backward()
     plain = {k: x for k, x in case.outputs.items() if not k.startswith(("step", "after"))}
     assert_parity(out, plain, rtol=1e-5, atol=1e-5)
-    assert_parity(official_grads(model, config, shapes), strip(case.grads), rtol=1e-4, atol=1e-6)
+    assert_parity(official_grads(model, config), strip(case.grads), rtol=1e-4, atol=1e-6)
     if settings["optimizer"]:
-        check_trajectory(case, model, config, shapes, index, value)
+        check_trajectory(case, model, config, index, value)
 
 
-def check_trajectory(case, model, config, shapes, index, value):
+def check_trajectory(case, model, config, index, value):
     settings, inputs = case.config, case.inputs
     optimizer = OPTIMIZERS[settings["optimizer"].lower()](
         model.parameters(), lr=settings["learning_rate"]
@@ -173,9 +173,9 @@ def official_rows(inputs, fields, prefix=""):
     return index, value, (1,) * (fields - 1) + (genres.shape[1],)
 
 
-def official_grads(model, config, shapes):
-    grads = {name: p.grad for name, p in model.named_parameters()}
-    return {name: g.reshape(shapes[name]) for name, g in to_tensorflow(grads, config).items()}
+def official_grads(model, config):
+    grads = to_tensorflow({name: p.grad for name, p in model.named_parameters()}, config)
+    return {name: g if g.dim() else g[None] for name, g in grads.items()}  # as it was recorded
 
 
 def strip(tensors):

@@ -55,11 +55,12 @@ class AutoIntConfig(BlockConfig):
         deep_widths: hidden widths of the deep part; any make the model AutoInt+.
         deep_dropout: probability of dropping a hidden unit of the deep part, in training.
         deep_norm: whether batch norm sits between its maps and their ReLU.
+        deep_norm_eps: its epsilon; 1e-3 in the official code.
         deep_join: the deep part gives a logit of its own ("logit"), or its last hidden layer
             goes into the same linear map as the attention part ("concat").
         linear_term: whether a first-order term w[index] * value is added to the logit.
         numerical: numerical fields are embedded like the others ("embedded"), or their raw
-            values go into the deep part only, as in DeepCTR ("deep_only").
+            values go into the deep part (and the linear term) only, as in DeepCTR ("deep_only").
         init: "official" draws the output biases from N(0, 1) and the deep biases like their
             kernels; "zero" starts all biases at 0.
     """
@@ -70,6 +71,7 @@ class AutoIntConfig(BlockConfig):
     deep_widths: tuple[int, ...] = ()
     deep_dropout: float = 0.0
     deep_norm: bool = False
+    deep_norm_eps: float = 1e-5
     deep_join: Literal["logit", "concat"] = "logit"
     linear_term: bool = False
     numerical: Literal["embedded", "deep_only"] = "embedded"
@@ -84,8 +86,11 @@ class AutoIntConfig(BlockConfig):
         for name in ("embedding_dropout", "attention_dropout", "deep_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.numerical == "deep_only" and not self.deep_widths:
-            raise ValueError("numerical='deep_only' needs a deep part; deep_widths is empty")
+        if self.numerical == "deep_only" and not self.deep_widths and not self.linear_term:
+            raise ValueError(
+                "numerical='deep_only' needs a deep part or a linear term; deep_widths is empty "
+                "and linear_term is off"
+            )
 
     def build(self, layout: Layout, *, sparse: bool = False) -> "AutoInt":
         """The model of some fields, untrained."""
@@ -148,6 +153,7 @@ class AutoInt(nn.Module, PyTorchModelHubMixin):
                 config.deep_widths,
                 dropout=config.deep_dropout,
                 norm=config.deep_norm,
+                norm_eps=config.deep_norm_eps,
                 logit=config.deep_join == "logit",
             )
             if config.deep_widths

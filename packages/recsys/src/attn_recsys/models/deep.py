@@ -15,6 +15,7 @@ class DeepPart(nn.Module):
         widths: hidden widths.
         dropout: probability of dropping a hidden unit, in training.
         norm: whether batch norm sits before each ReLU.
+        norm_eps: its epsilon.
         logit: whether a linear map to one number follows.
 
     Source: Song et al., 2019, arXiv 1810.11921, section 5.4; official code for the start values.
@@ -32,6 +33,7 @@ class DeepPart(nn.Module):
         *,
         dropout: float = 0.0,
         norm: bool = False,
+        norm_eps: float = 1e-5,
         logit: bool = True,
     ):
         super().__init__()
@@ -39,7 +41,7 @@ class DeepPart(nn.Module):
         for before, width in zip((in_width, *widths), widths, strict=False):
             self.hidden.append(nn.Linear(before, width))
             if norm:
-                self.hidden.append(nn.BatchNorm1d(width))
+                self.hidden.append(nn.BatchNorm1d(width, eps=norm_eps))
             self.hidden.append(nn.ReLU())
             if dropout:
                 self.hidden.append(nn.Dropout(dropout))

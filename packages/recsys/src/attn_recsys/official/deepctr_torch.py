@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..layout import Layout
-from .stacked import depth_of, numbered, stack_deep, stack_maps, stack_table
+from .stacked import depth_of, numbered, refuse_unknown, stack_deep, stack_maps, stack_table
 
 MAPS = ("W_Query", "W_key", "W_Value", "W_Res")
 
@@ -41,7 +41,9 @@ def from_deepctr(
     """State dict of `AutoInt` (`autoint_deepctr_torch`, with their widths) from DeepCTR-Torch's.
 
     Their dense features, of dimension 1, are numerical fields; a `VarLenSparseFeat` with mean
-    pooling is a multi-valued field; `dnn_use_bn` is our `deep_norm`.
+    pooling is a multi-valued field, one that borrows another's table (`embedding_name`) lies on its
+    rows in the layout; `dnn_use_bn` is our `deep_norm`. Without attention (`att_layer_num=0`) our
+    `block_widths` are empty.
 
     Args:
         weights: their state dict.
@@ -50,8 +52,13 @@ def from_deepctr(
         dropout: whether our model has `deep_dropout`.
 
     Raises:
-        ValueError: weights are missing or do not fit the layout.
+        ValueError: weights are missing, left over or do not fit the layout.
     """
+    refuse_unknown(
+        weights,
+        ("linear_model.", "embedding_dict.", "int_layers.", "dnn.linears.", "dnn.bn.",
+         "dnn_linear.weight", "out.bias"),
+    )  # fmt: skip
     dense = [name for name in layout.names if name in layout.numerical]
     linear = stack_table(weights, "linear_model.embedding_dict.{}.weight", layout, missing_ok=dense)
     found = weights.get("linear_model.weight", torch.empty(0, 1))
@@ -62,16 +69,20 @@ def from_deepctr(
         )
     for name, weight in zip(dense, found, strict=True):
         linear[layout.firsts[layout.names.index(name)]] = weight
+    table = stack_table(weights, "embedding_dict.{}.weight", layout, missing_ok=dense)
+    out = weights["dnn_linear.weight"]
     state = {
-        "embedding.weight": stack_table(
-            weights, "embedding_dict.{}.weight", layout, missing_ok=dense
-        ),
+        "embedding.weight": table,
         "linear.weight": linear,
-        "out.weight": weights["dnn_linear.weight"],
         "out.bias": torch.as_tensor(weights["out.bias"]).reshape(1),
     }
-    blocks = blocks_from_deepctr(weights, "int_layers.")
-    state |= {f"blocks.{name}": x for name, x in blocks.items()}
+    if depth_of(weights, "int_layers.{}.W_Query"):
+        blocks = blocks_from_deepctr(weights, "int_layers.")
+        state |= {f"blocks.{name}": x for name, x in blocks.items()}
+    else:  # their output reads the deep part alone
+        flat = (layout.fields - len(dense)) * table.shape[1]
+        out = torch.cat([out.new_zeros(1, flat), out], 1)
+    state["out.weight"] = out
     maps, norms = numbered(weights, "dnn.linears."), numbered(weights, "dnn.bn.")
     layers = [layer for pair in zip(maps, norms, strict=True) for layer in pair] if norms else maps
     named = stack_deep(layers, dropout=dropout)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..layout import Layout
-from .stacked import depth_of, numbered, stack_deep, stack_maps, stack_table
+from .stacked import depth_of, numbered, refuse_unknown, stack_deep, stack_maps, stack_table
 
 MAPS = ("W_q.weight", "W_k.weight", "W_v.weight", "W_res.weight")
 
@@ -53,13 +53,15 @@ def from_fuxictr(
         dropout: whether our model has `deep_dropout`.
 
     Raises:
-        ValueError: weights are missing or do not fit the layout, or there is a wide part over
-            multi-valued fields, where theirs is a sum and ours a mean.
+        ValueError: weights are missing, left over or do not fit the layout, or there is a wide part
+            over multi-valued fields, where theirs is a sum and ours a mean.
     """
+    refuse_unknown(weights, ("embedding_layer.", "self_attention.", "fc.", "lr_layer.", "dnn.mlp."))
     tables = "embedding_layer.embedding_layer.embedding_layers.{}.weight"
     state = {"embedding.weight": stack_table(weights, tables, layout)}
-    blocks = blocks_from_fuxictr(weights, "self_attention.")
-    state |= {f"blocks.{name}": x for name, x in blocks.items()}
+    if depth_of(weights, "self_attention.{}.W_q.weight"):
+        blocks = blocks_from_fuxictr(weights, "self_attention.")
+        state |= {f"blocks.{name}": x for name, x in blocks.items()}
     state |= {f"out.{part}": weights[f"fc.{part}"] for part in ("weight", "bias")}
     if f"lr_layer.{tables}".format(layout.names[0]) in weights:
         if max(layout.widths) > 1:

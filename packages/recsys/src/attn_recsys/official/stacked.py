@@ -52,10 +52,15 @@ def stack_deep(layers: Sequence[Mapping[str, Tensor]], *, dropout: bool) -> dict
     Args:
         layers: their parts.
         dropout: whether dropout follows each ReLU, which shifts the numbers of later layers.
+
+    Raises:
+        ValueError: an activation has weights of its own; ours is ReLU.
     """
     state, place = {}, 0
     for i, layer in enumerate(layers):
         is_norm = layer["weight"].dim() == 1
+        if is_norm and "running_mean" not in layer:
+            raise ValueError("the deep part has an activation with weights; ours is ReLU")
         if i and not is_norm:
             place += 1 + dropout
         state |= {f"{place}.{part}": x for part, x in layer.items()}
@@ -69,25 +74,41 @@ def stack_table(
     """One shared table from one table per field, `name` with the field's name in it.
 
     Tables may have fewer rows than the layout gives the field; the rest stay 0. A numerical
-    field's map (dim, 1) becomes its row.
+    field's map (dim, 1) becomes its row. Fields on the same rows of the layout share one table,
+    which need be there for one of them only.
 
     Raises:
-        ValueError: a table is missing or too large.
+        ValueError: a table is missing or too large, or fields on the same rows differ in theirs.
     """
-    tables = {}
-    for field, size in zip(layout.names, layout.sizes, strict=True):
+    tables: dict[tuple[int, int], tuple[str, Tensor]] = {}
+    places = list(zip(layout.names, layout.firsts, layout.sizes, strict=True))
+    for field, first, size in places:
         key = name.format(field)
         if key not in weights:
-            if field in missing_ok:
-                continue
-            raise ValueError(f"no weights {key!r} for field {field}")
+            continue
         table = weights[key].T if field in layout.numerical else weights[key]
         if len(table) > size:
             raise ValueError(f"field {field}: {len(table)} rows do not fit into {size}")
-        tables[field] = table
-    first = next(iter(tables.values()))
-    shared = first.new_zeros(layout.rows, first.shape[1])
-    for field, start in zip(layout.names, layout.firsts, strict=True):
-        if field in tables:
-            shared[start : start + len(tables[field])] = tables[field]
+        other, known = tables.setdefault((first, size), (field, table))
+        if not torch.equal(known, table):
+            raise ValueError(
+                f"fields {other} and {field} share their rows in the layout, their tables differ"
+            )
+    for field, first, size in places:
+        if (first, size) not in tables and field not in missing_ok:
+            raise ValueError(f"no weights {name.format(field)!r} for field {field}")
+    some = next(iter(tables.values()))[1]
+    shared = some.new_zeros(layout.rows, some.shape[1])
+    for (first, _), (_, table) in tables.items():
+        shared[first : first + len(table)] = table
     return shared
+
+
+def refuse_unknown(weights: Mapping[str, Tensor], known: Sequence[str]) -> None:
+    """Requires that every name starts with one of those that are converted.
+
+    Raises:
+        ValueError: weights that our model has no place for, such as those of an activation.
+    """
+    if unknown := sorted(name for name in weights if not name.startswith(tuple(known))):
+        raise ValueError(f"our model has no counterpart of {unknown[:20]}")

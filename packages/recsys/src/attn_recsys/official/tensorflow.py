@@ -2,7 +2,8 @@
 
 Variables are numbered in the order of their creation: the deep part's kernels and biases, then
 every block's beta and gamma (`Variable`, `Variable_1`, ...); queries, keys, values and residual of
-every block (`dense`, `dense_1`, ...). Kernels are (in, out).
+every block (`dense`, `dense_1`, ...); the deep part's batch norms, where it has them, by layer
+(`bn_0/gamma`, ...; their epsilon is our `deep_norm_eps=1e-3`). Kernels are (in, out).
 
 Source: DeepGraphLearning/RecommenderSystems, featureRec, model.py.
 """
@@ -16,6 +17,13 @@ from torch import Tensor
 from ..models.autoint import AutoIntConfig
 
 OPTIMIZER_STATE = re.compile(r"(/Adam(_1)?|/Adagrad|/Momentum)$|^(global_step|beta[12]_power)$")
+
+NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
 
 
 def from_tensorflow(variables: Mapping[str, Tensor], config: AutoIntConfig) -> dict[str, Tensor]:
@@ -39,11 +47,8 @@ def from_tensorflow(variables: Mapping[str, Tensor], config: AutoIntConfig) -> d
         >>> all(back[name].equal(state[name]) for name in state)
         True
     """
-    left = {
-        name.rpartition("|")[2]: x
-        for name, x in variables.items()
-        if not OPTIMIZER_STATE.search(name)
-    }
+    named = {name.rpartition("|")[2]: x for name, x in variables.items()}
+    left = {name: x for name, x in named.items() if not OPTIMIZER_STATE.search(name)}
     state = {}
     for ours, names in _pairs(config):
         missing = [name for name in names if name not in left]
@@ -61,15 +66,20 @@ def from_tensorflow(variables: Mapping[str, Tensor], config: AutoIntConfig) -> d
 def to_tensorflow(state: Mapping[str, Tensor], config: AutoIntConfig) -> dict[str, Tensor]:
     """The official variables from a state dict of `AutoInt`, or from gradients by the same names.
 
+    They have the official shapes: the deep part's biases (1, width), the logits' biases ().
+
     Raises:
         ValueError: the state has entries that the official model lacks.
     """
-    variables, left = {}, dict(state)
+    variables = {}
+    left = {name: x for name, x in state.items() if not name.endswith("num_batches_tracked")}
     for ours, names in _pairs(config):
         if ours not in left:
+            if ".running_" in ours:  # there is no gradient for it
+                continue
             raise ValueError(f"{ours} is missing; got {sorted(left)}")
         for name, part in zip(names, left.pop(ours).chunk(len(names)), strict=True):
-            variables[name] = _theirs(name, part)
+            variables[name] = _theirs(ours, name, part)
     if left:
         raise ValueError(f"the official model has no counterpart of {sorted(left)}")
     return variables
@@ -77,8 +87,8 @@ def to_tensorflow(state: Mapping[str, Tensor], config: AutoIntConfig) -> dict[st
 
 def _pairs(config: AutoIntConfig) -> Iterator[tuple[str, list[str]]]:
     """Our names, each with the TensorFlow variables stacked in it."""
-    if config.deep_norm or config.linear_term or config.deep_join != "logit":
-        raise ValueError("the official layout has no batch norm, linear term or joined deep part")
+    if config.linear_term or config.deep_join != "logit":
+        raise ValueError("the official layout has no linear term or joined deep part")
     if config.residual not in ("linear_relu", "none") or config.norm != "post":
         raise ValueError(
             f"the official layout has residual 'linear_relu' or 'none' and norm 'post', got "
@@ -93,6 +103,9 @@ def _pairs(config: AutoIntConfig) -> Iterator[tuple[str, list[str]]]:
         for i in range(depth):
             yield f"deep.hidden.{i * stride}.weight", [_numbered("Variable", 2 * i)]
             yield f"deep.hidden.{i * stride}.bias", [_numbered("Variable", 2 * i + 1)]
+            if config.deep_norm:
+                for ours, theirs in NORM.items():
+                    yield f"deep.hidden.{i * stride + 1}.{ours}", [f"bn_{i}/{theirs}"]
         yield "deep.out.weight", ["prediction_dense"]
         yield "deep.out.bias", ["prediction_bias_dense"]
     parts = 4 if config.residual == "linear_relu" else 3
@@ -108,14 +121,19 @@ def _numbered(name: str, number: int) -> str:
     return f"{name}_{number}" if number else name
 
 
-def _is_kernel(name: str) -> bool:
-    return name.endswith("weight") and "norm" not in name and not name.startswith("embedding")
+def _is_kernel(ours: str, x: Tensor) -> bool:
+    return x.dim() == 2 and not ours.startswith("embedding")
 
 
 def _ours(ours: str, x: Tensor) -> Tensor:
-    return x.T if _is_kernel(ours) else x.reshape(-1) if ours.endswith("bias") else x
+    if ours.endswith("bias"):
+        return x.reshape(-1)
+    return x.T if _is_kernel(ours, x) else x
 
 
-def _theirs(name: str, x: Tensor) -> Tensor:
-    is_kernel = name.endswith("/kernel") or name in ("prediction", "prediction_dense")
-    return x.T if is_kernel or (name.startswith("Variable") and x.dim() == 2) else x
+def _theirs(ours: str, name: str, x: Tensor) -> Tensor:
+    if ours.endswith("out.bias"):
+        return x.reshape(())
+    if ours.startswith("deep.hidden") and name.startswith("Variable") and x.dim() == 1:
+        return x[None]
+    return x.T if _is_kernel(ours, x) else x
