@@ -174,5 +174,7 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
         from_official({})
     with pytest.raises(ValueError, match="unknown entries"):
         from_official(state | {"extra": torch.zeros(1)})
+    with pytest.raises(ValueError, match="unknown entries"):
+        from_official(state | {"attention_layer.q_proj.bias": torch.zeros(8)})
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         load_checkpoint(tmp_path / "none.pth")

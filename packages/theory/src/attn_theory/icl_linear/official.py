@@ -1,5 +1,6 @@
 """Checkpoints in the layout of the authors' code."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from .model import CausalStack, ICLConfig, SingleLayer
 
 NAMES = ("q_proj", "k_proj", "v_proj", "o_proj")
+MASK = re.compile(r"attention_layers\.\d+\.bias")  # a buffer, of what hides later tokens
 
 
 def from_official(
@@ -32,7 +34,7 @@ def from_official(
         >>> from_official(to_official(layer)).config == layer.config
         True
     """
-    state = {key: value for key, value in state.items() if not key.endswith(".bias")}
+    state = {key: value for key, value in state.items() if not MASK.fullmatch(key)}
     config = _shape(state) if config is None else config
     if config.layers > 1:
         model = CausalStack(config, compat="official-stack")
