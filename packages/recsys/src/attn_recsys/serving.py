@@ -20,8 +20,8 @@ from . import metrics
 from .calibration import Isotonic, Platt, fit_calibrator
 from .data import encode
 from .data.batches import Batch
-from .data.blocks import find_files, read_blocks
-from .data.text import plain_text
+from .data.blocks import common_types, find_files, read_blocks
+from .data.text import flat, plain_text
 from .layout import Layout
 from .models import create
 from .output import Output
@@ -85,6 +85,7 @@ def predict_files(
     met, start, began = Met(scorer), 0, time.perf_counter()
     schema = scorer.prepared.schema
     columns = list(dict.fromkeys([*schema.names, *keep]))
+    types: dict[str, pl.DataType] = {}
     with writer:
         for frame in read_blocks(
             files,
@@ -98,11 +99,12 @@ def predict_files(
             met.update(frame, coded)
             p = scorer.probabilities(scorer.batch(coded), batch_size)
             rows = pl.int_range(start, start + len(frame), eager=True).alias("row")
-            writer.write(
-                pl.DataFrame([rows, *(frame[name] for name in keep)]).with_columns(
-                    pl.Series("probability", p.numpy())
-                )
-            )
+            if writer.is_text:
+                kept = [flat(frame[name], f"keep: {name}") for name in keep]
+            else:
+                types = types or common_types(files, keep)
+                kept = [frame[name].cast(types[name]) for name in keep]
+            writer.write(pl.DataFrame([rows, *kept, pl.Series("probability", p.numpy())]))
             start += len(frame)
         if not start:
             raise ValueError(f"{', '.join(map(str, find_files(files)))}: no rows")

@@ -12,8 +12,12 @@ import torch
 from attn_recsys import Scorer
 from attn_recsys.calibration import Probability
 from attn_recsys.data import TableData
+from attn_recsys.data.module import times_of
+from attn_recsys.data.numbers import as_numbers
 from attn_recsys.data.prepare import load_vocabulary
+from attn_recsys.data.text import plain_text
 from attn_recsys.models import BaselineConfig
+from attn_recsys.schema import Field
 
 ROWS = 60
 FIELDS = "  user: categorical\n  price: {kind: numerical, missing: zero}\n"
@@ -271,6 +275,55 @@ def test_a_row_alone_is_scored_as_in_a_table(transform, missing):
     assert np.allclose([model.score([row])[0] for row in rows], expected, atol=1e-6)
     strange = {"user": 1003.0, "item": b"i1", "price": "3", "tags": None, "seen": []}
     assert model.few.batch([strange]) is None and model.score([strange]).shape == (1,)
+
+
+def test_parts_may_hold_a_kept_column_in_other_types(monkeypatch):
+    from attn_recsys import serving
+
+    model = scorer(data(shop()))
+    monkeypatch.setattr(Scorer, "load", lambda path: model)
+    Path("d").mkdir()
+    for kept, found in (
+        ([None, "x"], pl.String), ([1, "x"], pl.String), ([1, 1.5], pl.Float64),
+        ([None, None], pl.Null), (["x", b"y"], pl.Binary),
+    ):  # fmt: skip
+        for i, cell in enumerate(kept):
+            shop(note=[cell] * ROWS).write_parquet(f"d/{i}.parquet")
+        serving.predict_files("x", "d", "o.parquet", keep=["note"])
+        assert pl.read_parquet("o.parquet").schema["note"] == found
+    serving.predict_files("x", "d", "o.csv", keep=["note"])
+    assert pl.read_csv("o.csv")["note"].unique().sort().to_list() == ["x", "y"]
+    shop(note=[[1]] * ROWS).write_parquet("d/0.parquet")
+    with pytest.raises(ValueError, match="column note: the files hold it in types that have noth"):
+        serving.predict_files("x", "d", "o.parquet", keep=["note"])
+
+
+def test_times_are_the_same_in_any_unit_and_zone():
+    naive = pl.Series("t", DAYS)
+    seconds = naive.dt.epoch("us").cast(pl.Float64)
+    zoned = naive.dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo")
+    text = zoned.dt.to_string("%Y-%m-%dT%H:%M:%S%:z")
+    for cells in (naive.cast(pl.Datetime("ns")), naive.cast(pl.Datetime("ms")), zoned, text):
+        assert times_of(pl.DataFrame({"t": cells}), "t").tolist() == seconds.to_list()
+        prices = as_numbers(cells, Field("t", "numerical"), pl.Series(range(ROWS)))
+        assert prices.to_list() == (seconds / 1e6).to_list()
+    with pytest.raises(ValueError, match="time column t has nan"):
+        times_of(pl.DataFrame({"t": [0.0, float("nan")]}), "t")
+    spans = pl.Series([datetime.timedelta(milliseconds=i) for i in range(ROWS)])
+    for unit in ("ms", "us", "ns"):
+        numbers = as_numbers(spans.cast(pl.Duration(unit)), Field("t", "numerical"), spans)
+        assert numbers.to_list() == pytest.approx([i / 1e3 for i in range(ROWS)])
+        assert plain_text(spans.cast(pl.Duration(unit)))[7] == "7000"
+
+
+def test_numbers_of_a_text_file_are_read_alike_in_every_column():
+    rest = "decimal_comma: true\nweight: w\nseparator: ';'\n"
+    lines = "".join(f"{i % 9}; {i},5;{i % 5},5; 0,5\n" for i in range(ROWS))
+    label = "{column: bought, above: 2.6, below: 2.4}"
+    found = data("user;price;bought;w\n" + lines, label=label, rest=rest, file="t.csv").prepared
+    assert sum(found.rows.values()) == ROWS * 4 // 5
+    truth = pl.Series(["true", "False", None])
+    assert as_numbers(truth, Field("x", "numerical"), truth).to_list() == [1.0, 0.0, None]
 
 
 def test_a_new_file_may_be_written_otherwise_than_the_training_table(monkeypatch):

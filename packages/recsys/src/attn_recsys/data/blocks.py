@@ -113,6 +113,36 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         yield frame.with_columns(**{k: pl.lit(x) for k, x in beside.items()}).select(columns)
 
 
+def common_types(
+    files: str | Path | Sequence[str | Path], columns: Sequence[str]
+) -> dict[str, pl.DataType]:
+    """For each column the type that holds those of all files, whose parts may differ.
+
+    Args:
+        files: as for `read_blocks`.
+        columns: which.
+
+    Raises:
+        ValueError: there is no such type, as for numbers and lists.
+    """
+    parts = [pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))]
+    for path in find_files(files):
+        text = pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+        if _ending(path) in PARQUET:
+            stored = parquet.read_schema(path)
+            names = [name for name in columns if name in stored.names]
+            found = pl.DataFrame(pl.from_arrow(stored.empty_table().select(names)))
+            text = text.with_columns(found)
+        parts.append(text)
+    try:
+        return dict(pl.concat(parts, how="vertical_relaxed").schema)
+    except (pl.exceptions.SchemaError, pl.exceptions.InvalidOperationError) as error:
+        raise ValueError(
+            f"column {', '.join(columns)}: the files hold it in types that have nothing in common: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+
+
 def header(path: Path, separator: str) -> list[str]:
     """The names in the first line of a text file, read as its rows are.
 

@@ -31,7 +31,7 @@ def labels(frame: pl.DataFrame, schema: Schema, start: int) -> np.ndarray:
         if not wrong.any():
             return result.to_numpy().astype(np.int8)
     else:
-        numbers = _true_and_false(column).cast(pl.Float64, strict=False)
+        numbers = _true_and_false(column, schema).cast(pl.Float64, strict=False)
         numbers = numbers.fill_null(float("nan")).to_numpy()
         if schema.above is not None and schema.below is not None:
             wrong = np.isnan(numbers)
@@ -55,7 +55,7 @@ def weights(frame: pl.DataFrame, schema: Schema, rows: pl.Series) -> pl.Series:
         ValueError: one is missing, negative, infinite or no number.
     """
     column = flat(frame[str(schema.weight)], f"weight column {schema.weight}")
-    text = with_points(column, schema) if column.dtype == pl.String else column
+    text = with_points(plain_text(column), schema) if column.dtype == pl.String else column
     numbers = text.cast(pl.Float64, strict=False)
     wrong = ~(numbers.is_finite() & (numbers >= 0)).fill_null(False)
     if wrong.any():
@@ -67,10 +67,10 @@ def weights(frame: pl.DataFrame, schema: Schema, rows: pl.Series) -> pl.Series:
     return numbers.cast(pl.Float32).alias(WEIGHT)
 
 
-def _true_and_false(column: pl.Series) -> pl.Series:
+def _true_and_false(column: pl.Series, schema: Schema) -> pl.Series:
     if column.dtype != pl.String:
         return column
-    text = column.str.strip_chars().str.to_lowercase()
+    text = with_points(column.str.strip_chars().str.to_lowercase(), schema)
     return text.replace({"true": "1", "false": "0"})
 
 

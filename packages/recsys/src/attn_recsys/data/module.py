@@ -314,8 +314,10 @@ def times_of(frame: pl.DataFrame, column: str) -> np.ndarray:
         array([1, 0])
     """
     cells = frame[column]
-    if cells.dtype.is_temporal() or cells.dtype.is_numeric():
-        numbers = cells.cast(pl.Float64)
+    if isinstance(cells.dtype, pl.Date | pl.Datetime):  # of any unit, as parts of a table differ
+        numbers = cells.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64)
+    elif cells.dtype.is_temporal() or cells.dtype.is_numeric():
+        numbers = cells.cast(pl.Float64).fill_nan(None)
     else:
         text = plain_text(cells)
         numbers = text.cast(pl.Float64, strict=False)

@@ -11,6 +11,7 @@ from .text import flat, plain_text
 
 LARGEST = 1e18
 SAMPLE = 1 << 17
+TRUTH = {"true": 1.0, "false": 0.0}
 
 
 def as_numbers(
@@ -36,6 +37,8 @@ def as_numbers(
     column = flat(column, f"field {field.name}: a numerical column")
     if isinstance(column.dtype, pl.Date | pl.Datetime):
         numbers = column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
+    elif isinstance(column.dtype, pl.Duration):
+        numbers = column.dt.total_microseconds().cast(pl.Float64) / 1e6
     else:
         if column.dtype == pl.String:
             column = plain_text(column)
@@ -44,7 +47,8 @@ def as_numbers(
                 column = with_points(column, schema)
         numbers = column.cast(pl.Float64, strict=False)
         if column.dtype == pl.String and numbers.null_count() > column.null_count():
-            numbers = pl.select(pl.coalesce(numbers, moments(column) / 1e6)).to_series()
+            truth = column.str.to_lowercase().replace_strict(TRUTH, default=None)
+            numbers = pl.select(pl.coalesce(numbers, truth, moments(column) / 1e6)).to_series()
     wrong = numbers.is_null() & column.is_not_null()
     if wrong.any():
         at = wrong.arg_max() or 0
@@ -85,14 +89,23 @@ def with_points(text: pl.Series, schema: Schema) -> pl.Series:
 def moments(text: pl.Series) -> pl.Series:
     """Dates and times, written as ISO 8601 has them, in microseconds; null where it is none.
 
+    Those with a zone are brought to UTC, the others are taken as UTC.
+
     Example:
         >>> moments(pl.Series(["1970-01-01T00:00:01Z", "1970-01-02", "x"])).to_list()
         [1000000.0, 86400000000.0, None]
+        >>> moments(pl.Series(["1970-01-01 02:00:01+02:00"])).to_list()
+        [1000000.0]
     """
-    text = text.str.replace("T", " ", literal=True).str.replace(r"(Z|[+-]00:?00)$", "")
+    text = text.str.replace("T", " ", literal=True).str.strip_suffix("Z")
+    zone = text.str.extract(r":\d\d(?:\.\d+)?([+-]\d\d(?::?\d\d)?)$").str.replace(":", "")
+    signed = zone.str.pad_end(5, "0").cast(pl.Int64).fill_null(0)  # +0530
+    minutes = signed.sign() * (signed.abs() // 100 * 60 + signed.abs() % 100)
+    text = text.str.replace(r"(:\d\d(?:\.\d+)?)[+-]\d\d(?::?\d\d)?$", "$1")
     patterns = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
     whole = [text.str.to_datetime(x, time_unit="us", strict=False) for x in patterns]
-    return pl.select(pl.coalesce(whole)).to_series().dt.epoch("us").cast(pl.Float64)
+    found = pl.select(pl.coalesce(whole)).to_series().dt.epoch("us").cast(pl.Float64)
+    return found - minutes * 6e7
 
 
 def transformed(numbers: pl.Series, field: Field, span: list[float] | None) -> pl.Series:

@@ -35,7 +35,7 @@ def plain_text(column: pl.Series) -> pl.Series:
     if isinstance(column.dtype, pl.Datetime):
         column = column.dt.replace_time_zone(None).cast(pl.Datetime("us"))
     if isinstance(column.dtype, pl.Duration):
-        column = column.cast(pl.Int64)
+        column = column.dt.total_microseconds()
     decimal = column.dtype.is_decimal()
     text = column.cast(pl.String).str.strip_chars()
     if decimal:  # 2.50 of one table is 2.5 of another
