@@ -248,8 +248,6 @@ def to_official(
             official = f"backbone.{official}"
         else:
             official = f"output_heads.{called['forces' if head == 'force' else head]}.{official}"
-        if key.endswith("angle.weight") and config.angle is not True and value.dim() == 1 and first:
-            value = value.reshape(())
         if first and key.endswith("angle.weight"):
             value = value.reshape(())
         if official.endswith("attn_weight"):
