@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 
-def standard_error(samples: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "..."] | float:
+def standard_error(samples: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "..."]:
     """Standard error of the mean over the first axis.
 
     Raises:
@@ -19,7 +19,7 @@ def standard_error(samples: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "..
     """
     if len(samples) < 2:
         raise ValueError(f"a standard error needs at least 2 samples, got {len(samples)}")
-    return samples.std(0, ddof=1) / np.sqrt(len(samples))
+    return np.asarray(samples.std(0, ddof=1) / np.sqrt(len(samples)))
 
 
 def average(
