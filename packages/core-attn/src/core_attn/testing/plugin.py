@@ -12,6 +12,7 @@ import inspect
 import typing
 from collections.abc import Callable
 from importlib.metadata import distributions
+from importlib.util import find_spec
 from typing import Any
 
 import jaxtyping
@@ -24,7 +25,6 @@ FORCED = (
     "ignore:.*__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
     "ignore:.*treespec, LeafSpec.*",  # Lightning with torch 2.14
     "ignore:.*was deprecated in v4.* and will be removed in v5",  # Lightning with jsonargparse
-    "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning",
     "ignore:Your `IterableDataset` has `__len__` defined:UserWarning",  # Lightning of any stream
     "ignore:.*torch.jit.*:DeprecationWarning",
     "ignore:.*is deprecated.*:DeprecationWarning:torch",
@@ -36,6 +36,7 @@ FORCED = (
     "ignore::ResourceWarning",
     "ignore::pytest.PytestUnraisableExceptionWarning",
 )
+LIGHTNING = "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     jaxtyping.install_import_hook(["core_attn", *packages], f"{__name__}.shapes")
     config.addinivalue_line("markers", "refuses: gives arguments that their annotations exclude")
     config.addinivalue_line("filterwarnings", "error")
-    for line in FORCED:
+    for line in (*FORCED, LIGHTNING) if find_spec("pytorch_lightning") else FORCED:
         config.addinivalue_line("filterwarnings", line)
 
 
