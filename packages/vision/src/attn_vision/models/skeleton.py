@@ -30,12 +30,13 @@ class ImageConfig:
 
     # Ranges of numbers, or of all entries of a tuple, by the name of the field in any subclass.
     counts: ClassVar = frozenset({
-        "image_size", "channels", "patch_size", "dim", "dims", "depth", "depths", "heads",
+        "image_size", "channels", "patch_size", "dim", "dims", "depths", "heads",
         "head_dim", "stem_dim", "widths", "strides", "block", "shrinks", "dilations",
         "pretrain_size",
     })  # fmt: skip
     counts_or_zero: ClassVar = frozenset({
-        "classes", "halo", "registers", "group_width", "final_dim", "norm_eps", "balance_weight",
+        "classes", "depth", "halo", "registers", "group_width", "final_dim", "norm_eps",
+        "balance_weight",
     })  # fmt: skip
     ratios: ClassVar = frozenset({"mlp_ratio", "mlp_ratios", "value_ratio", "qk_ratio"})
     probabilities: ClassVar = frozenset(
