@@ -118,7 +118,7 @@ def test_bad_settings_are_refused(case):
 
 @pytest.mark.parametrize("name,field,value,message", [
     ("deit_tiny", "depth", 1.5, "depth must be a whole number, got 1.5"),
-    ("deit_tiny", "depth", 0, "depth must be at least 1, got 0"),
+    ("deit_tiny", "depth", -1, "depth must be at least 0, got -1"),
     ("deit_tiny", "image_size", (8,), r"image_size must be a whole number or .* got \(8,\)"),
     ("deit_tiny", "norm_eps", float("nan"), "norm_eps must be a number, got nan"),
     ("deit_tiny", "norm_eps", -1, "norm_eps must be at least 0, got -1"),
