@@ -167,9 +167,10 @@ def test_second_device_while_the_first_is_current():
 
 
 def test_offsets_with_strides(device):
-    tensors = [rounded((20, 2, 16), torch.float32, device, seed) for seed in range(3)]
     offsets = torch.tensor([0, 9, 7, 9, 20, 9], device=device)[::2]
-    assert_like_reference(short_attention, tensors, offsets=offsets)
+    for shape in ((20, 2, 16), (2, 20, 16)):  # tokens or heads first
+        tensors = [rounded(shape, torch.float32, device, seed) for seed in range(3)]
+        assert_like_reference(short_attention, tensors, offsets=offsets)
 
 
 def test_a_finite_bias_forbids_nothing(device):

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from itertools import pairwise
 
 import pytest
@@ -50,6 +51,36 @@ def test_packed_problems_equal_the_same_problems_alone(dtype, per_problem):
             head_gate=gate[problem] if per_problem else gate[start:end],
         )
         assert_close(out[start:end].transpose(0, 1), alone)
+
+
+@pytest.mark.parametrize("backend", ["reference", "attention", None])
+@pytest.mark.parametrize("gate_shape", [(5, 3), (20, 3)])
+def test_packed_heads_may_come_first(backend, gate_shape):
+    tokens_first = [x.requires_grad_() for x in qkv(20, 3, 8, dtype=torch.float32)]
+    options = {
+        "offsets": torch.tensor([SIZES, SIZES]).T[:, 0],  # with strides
+        "bias": normal(3, 9, 9, dtype=torch.float32),
+        "mask": normal(5, 3, 9, 9) > -0.5,
+        "head_gate": normal(*gate_shape, dtype=torch.float32),
+    }
+    expected = short_attention(*tokens_first, **options)
+    heads_first = [x.detach().transpose(0, 1).contiguous().requires_grad_() for x in tokens_first]
+    with use_backend(backend) if backend else nullcontext():
+        out = short_attention(*heads_first, **options)
+    assert_close(out.transpose(0, 1), expected)
+    cotangent = torch.randn_like(expected)
+    ours = torch.autograd.grad(out, heads_first, cotangent.transpose(0, 1))
+    wanted = torch.autograd.grad(expected, tokens_first, cotangent)
+    for got, want in zip(ours, wanted, strict=True):
+        assert_close(got.transpose(0, 1), want)
+
+
+def test_where_both_layouts_fit_tokens_are_first():
+    q, k, v = qkv(4, 4, 8)
+    out = short_attention(q, k, v, offsets=torch.tensor([0, 1, 4]))
+    assert_close(out[:1], v[:1])
+    alone = attention(*(x[1:].transpose(0, 1) for x in (q, k, v)))
+    assert_close(out[1:].transpose(0, 1), alone)
 
 
 @pytest.mark.parametrize("backend", ["attention", "reference"])

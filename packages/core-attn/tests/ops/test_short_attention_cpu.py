@@ -189,6 +189,15 @@ def test_compile_takes_packed_problems_of_any_number():
 
 
 @needs_kernel
+@pytest.mark.parametrize("ends", [[0, 9, 41], [0, 9, 39], [1, 9, 40], [0, 41, 40], [0, 30, 40]])
+def test_offsets_that_a_graph_has_not_read_are_checked_by_the_kernel(ends):
+    compiled = torch.compile(Block(), fullgraph=True, backend="aot_eager")
+    q, k, v = (normal(40, 2, 8, seed=seed) for seed in range(3))
+    with pytest.raises(ValueError, match="offsets must rise from 0"):
+        compiled(q, k, v, normal(19, 19), torch.tensor(ends))
+
+
+@needs_kernel
 def test_an_export_has_a_free_batch_and_no_operator_of_ours():
     arguments = (*(normal(3, 2, 9, 8, seed=seed) for seed in range(3)), normal(2, 9, 9))
     batch = torch.export.Dim("batch", min=2)

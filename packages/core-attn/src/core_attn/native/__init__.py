@@ -47,15 +47,17 @@ class Kernel:
         """Why there is no kernel on this machine; None where there is one."""
         return self._loaded[1]
 
-    def run(self, entry: str, call: ctypes.Structure, pass_number: int = 0) -> None:
-        """Calls an entry on torch's number of threads.
+    def run(self, entry: str, call: ctypes.Structure, pass_number: int = 0) -> int:
+        """Calls an entry on torch's number of threads and returns its status: 0, or its own code.
 
         Raises:
             MemoryError: the kernel found no memory to work in.
         """
         function = getattr(self.library, entry)
-        if function(ctypes.byref(call), pass_number, torch.get_num_threads(), _parallel()):
+        status = function(ctypes.byref(call), pass_number, torch.get_num_threads(), _parallel())
+        if status == 1:
             raise MemoryError(f"{self.name}: no memory to work in")
+        return status
 
     @property
     def library(self) -> ctypes.CDLL:

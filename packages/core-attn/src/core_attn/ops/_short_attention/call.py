@@ -19,7 +19,9 @@ class ShortOptions(TypedDict, total=False):
             (heads, T, T) is shared by all problems. -inf forbids.
         mask: True where a query may see a key, broadcastable like `bias`.
         offsets: (problems + 1) integers from 0 to total that never decrease; problem p is made of
-            the tokens `offsets[p]` to `offsets[p + 1] - 1`. None for padded tensors.
+            the tokens `offsets[p]` to `offsets[p + 1] - 1`. None for padded tensors. Where they
+            end at q.shape[1] and not at q.shape[0], q, k, v and the result are heads first; not
+            seen in compiled graphs, nor on a GPU beside `longest`, a bias or a mask.
         longest: with `offsets`, tokens that no problem exceeds. Without it they are read, for which
             a GPU has to finish and compiled graphs have no way; there it is taken on trust.
         scale: factor on the scores; 1/sqrt(dim) by default.

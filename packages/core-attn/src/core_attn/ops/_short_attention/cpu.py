@@ -257,6 +257,8 @@ def _call(x: Arguments) -> native.Call:
         call.problems, call.queries, call.keys = x.q.shape[0], queries, x.k.shape[2]
     else:
         call.problems, call.offsets = x.offsets.shape[0] - 1, x.offsets.data_ptr()
+        planes = [y.shape[2] for y in (x.bias, x.mask) if y is not None]
+        call.total, call.reach = queries, min([TOKENS[1], *planes])
     call.q, call.k, call.v = _tokens(x.q), _tokens(x.k), _tokens(x.v)
     _set_optional(call, bias=x.bias, mask=x.mask, gate=x.gate)
     return call

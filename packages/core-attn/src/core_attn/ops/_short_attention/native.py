@@ -35,7 +35,16 @@ class Call(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_int64)
-            for name in ("problems", "heads", "queries", "keys", "dim", "v_dim")
+            for name in (
+                "problems",
+                "heads",
+                "queries",
+                "keys",
+                "dim",
+                "v_dim",
+                "total",
+                "reach",
+            )
         ),
         ("offsets", ctypes.c_void_p),
         ("seed", ctypes.c_void_p),
@@ -76,9 +85,14 @@ def solve(call: Call | Block, pass_number: int) -> None:
 
     Raises:
         MemoryError: the kernel found no memory to work in.
+        ValueError: offsets do not fit, which graphs leave unread at the door.
     """
     entry = "core_attn_block" if isinstance(call, Block) else "core_attn_short_attention"
-    KERNEL.run(entry, call, pass_number)
+    if KERNEL.run(entry, call, pass_number):
+        raise ValueError(
+            "offsets must rise from 0 to the tokens of q, (total, heads, dim) in compiled graphs, "
+            "and no problem be longer than bias, mask or 128 tokens"
+        )
 
 
 def lanes() -> int:

@@ -57,7 +57,8 @@ def short_attention(
     image or key points of a body, each problem solved as a whole on chip. Problems of one size are
     padded tensors (*batch, heads, tokens, dim). Problems of various sizes can be packed instead:
     q, k and v are (total, heads, dim), the problems one after the other, and `offsets` says where
-    each starts. A query with no allowed key gives 0.
+    each starts; (heads, total, dim) is taken, too, where only that fits the offsets and they are
+    read. A query with no allowed key gives 0.
 
     On a CPU a kernel in C does the work. The compiler at hand (`cc`, or what the environment
     variable CC names) builds it at first use, in a second or two, into the user's cache folder;
@@ -90,10 +91,13 @@ def short_attention(
         >>> short_attention(q, k, v, offsets=torch.tensor([0, 4, 9])).shape
         torch.Size([9, 2, 16])
     """
-    if options.get("offsets") is not None:
-        return SHORT_ATTENTION(_check_packed(q, k, v, **options))[0].transpose(0, 1)
-    call = _check_padded(q, k, v, **options)
-    return restored(SHORT_ATTENTION(call), q.shape[:-3])
+    if options.get("offsets") is None:
+        call = _check_padded(q, k, v, **options)
+        return restored(SHORT_ATTENTION(call), q.shape[:-3])
+    if heads_first := _are_heads_first((q, k, v), options):
+        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+    out = SHORT_ATTENTION(_check_packed(q, k, v, **options))[0]
+    return out if heads_first else out.transpose(0, 1)
 
 
 def _check_padded(
@@ -119,6 +123,24 @@ def _check_padded(
         max(queries, k.shape[-2]), plane(bias, tuple(batch)), plane(mask, tuple(batch)), None,
         check_dropout(dropout), gate(head_gate, tuple(batch)), watch(pattern, tuple(batch)),
     )  # fmt: skip
+
+
+def _are_heads_first(qkv: tuple[Tensor, ...], options: ShortOptions) -> bool:
+    """Whether packed tensors are (heads, total, dim); unsure, they are (total, heads, dim)."""
+    offsets = options.get("offsets")
+    if not all(isinstance(x, Tensor) and x.dim() == 3 for x in qkv):
+        return False
+    if not isinstance(offsets, Tensor) or offsets.dim() != 1 or offsets.shape[0] == 0:
+        return False
+    total, heads, _ = qkv[0].shape
+    return total != heads and _is_read(offsets, options) and int(offsets[-1]) == heads
+
+
+def _is_read(offsets: Tensor, options: ShortOptions) -> bool:
+    """Whether the call reads the offsets: on a GPU only to learn what nothing else tells."""
+    if offsets.device.type == "cpu" or torch.compiler.is_compiling():
+        return is_readable(offsets)
+    return all(options.get(name) is None for name in ("longest", "bias", "mask"))
 
 
 def _check_packed(

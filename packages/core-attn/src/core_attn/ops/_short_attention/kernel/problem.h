@@ -17,6 +17,7 @@ typedef struct {
  * with `t` before it a direction (the gradient that reaches a gradient). */
 typedef struct {
     isize problems, heads, queries, keys, dim, v_dim;
+    isize total, reach;   /* packed: tokens of all problems, and at most of one */
     const isize *offsets; /* packed: queries and keys of a problem start here, else NULL */
     const uint64_t *seed; /* of the dropped weights, NULL where none are */
     float scale, dropout;

@@ -133,15 +133,17 @@ static void share(Job *job) {
 
 /* Runs pass 0 (forward), 1 (backward) or 2 (its derivative); `parallel` is GOMP_parallel of the
  * OpenMP runtime at hand, or NULL for threads of our own. Chunks, and with them every sum, do not
- * depend on the number of threads. Returns 0, or 1 where memory ran out. */
+ * depend on the number of threads. Returns 0, 1 where memory ran out, or 2 where offsets do not fit. */
 int core_attn_short_attention(const Call *call, int pass, int threads, Parallel parallel) {
     static void (*const passes[])(const Work *) = {forward, backward, backward_backward};
     Job job = {.call = call, .solve = passes[pass], .longest_queries = call->queries,
                .longest_keys = call->keys};
     for (isize p = 0; call->offsets && p < call->problems; p++) {
         isize tokens = call->offsets[p + 1] - call->offsets[p];
+        if (tokens < 0 || tokens > call->reach) return 2;
         if (tokens > job.longest_queries) job.longest_queries = job.longest_keys = tokens;
     }
+    if (call->offsets && (call->offsets[0] || call->offsets[call->problems] != call->total)) return 2;
     isize items = call->problems * call->heads;
     if (items == 0 || job.longest_queries == 0) return 0;
     int sums_bias = is_shared(&call->dbias);
