@@ -7,6 +7,7 @@ python -m benchmarks.analyze strength    the strength view of DeiT-Ti on 50 imag
 python -m benchmarks.analyze memory      the strength view of DeiT-B on 200 images
 """
 
+import copy
 import resource
 import sys
 import time
@@ -54,19 +55,24 @@ def restart() -> None:
 
 
 def recording() -> None:
-    """One image and eight, DeiT-Ti."""
+    """One image and eight, DeiT-Ti, while a recording is open; opening and closing it apart."""
     model = create("deit_tiny").eval()
-    for count in (1, 8):
-        x = images(count)
+    shared = {id(x): x for x in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, shared)  # the same weights in the same memory
 
-        def watched(x=x) -> None:
-            with record(model, "heads"):
-                model(x)
+    def opened() -> None:
+        with record(model, "heads"):
+            pass
 
-        plain, seen, again = medians((lambda x=x: model(x), watched, lambda x=x: model(x)), 50)
-        print(f"{count} images: forward {1000 * plain:.1f} ms, recorded {1000 * seen:.1f} ms, "
-              f"{100 * (seen / plain - 1):+.1f} %; a second plain forward, the noise, "
-              f"{100 * (again / plain - 1):+.1f} %", flush=True)  # fmt: skip
+    with record(twin, "heads"):
+        for count in (1, 8):
+            x = images(count)
+            runs = (lambda x=x: model(x), lambda x=x: twin(x), lambda x=x: model(x))
+            plain, seen, again = medians(runs, 100)
+            print(f"{count} images: forward {1000 * plain:.1f} ms, recorded {1000 * seen:.1f} ms, "
+                  f"{100 * (seen / plain - 1):+.1f} %; a second plain forward, the noise, "
+                  f"{100 * (again / plain - 1):+.1f} %", flush=True)  # fmt: skip
+    print(f"opening and closing: {1000 * medians((opened,), 100)[0]:.2f} ms")
 
 
 def beside_timm() -> None:
