@@ -3,8 +3,10 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.util import find_spec
+from inspect import signature
 from types import MappingProxyType
 
 from .errors import is_user_error, one_line, told_by
@@ -74,8 +76,10 @@ def positional(*names: str) -> Callable[[Command], Command]:
     return mark
 
 
-def as_flags(words: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Gives bare words their flags; each flag takes one value.
+def as_flags(
+    words: Sequence[str], names: Sequence[str], switches: Collection[str] = ()
+) -> list[str]:
+    """Gives bare words their flags; each flag takes one value, which a switch need not be given.
 
     Raises:
         ValueError: more bare words than names.
@@ -83,19 +87,24 @@ def as_flags(words: Sequence[str], names: Sequence[str]) -> list[str]:
     Example:
         >>> as_flags(["m.ckpt", "--seed", "3", "a.png", "b.png"], ["model", "images*"])
         ['--seed', '3', '--model', 'm.ckpt', '--images', '["a.png", "b.png"]']
+        >>> as_flags(["--quiet", "m.ckpt"], ["model"], switches=["quiet"])
+        ['--quiet', 'true', '--model', 'm.ckpt']
     """
     flags: list[str] = []
     bare: list[str] = []
-    rest = iter(words)
-    for word in rest:
+    rest = deque(words)
+    while rest:
+        word = rest.popleft()
         if not word.startswith("--") or word == "-":
             bare.append(word)
         elif word == "--help" or "=" in word:
             flags.append(word)
+        elif word[2:] in switches and (not rest or rest[0].lower() not in ("true", "false")):
+            flags += [word, "true"]
         else:
-            flags += [word, *([value] if (value := next(rest, None)) is not None else [])]
+            flags += [word, *([rest.popleft()] if rest else [])]
     if not names:
-        return list(words)
+        return flags + bare
     for name in names:
         if name.endswith("*"):
             flags += [f"--{name[:-1]}", json.dumps(bare)] if bare else []
@@ -168,7 +177,10 @@ def _run(package: str, name: str, words: list[str], commands: Mapping[str, Comma
         from jsonargparse import auto_cli
 
         command = commands[words[0]]
-        flags = as_flags(words[1:], getattr(command, "positional", ()))
+        switches = [
+            name for name, x in signature(command).parameters.items() if isinstance(x.default, bool)
+        ]
+        flags = as_flags(words[1:], getattr(command, "positional", ()), switches)
         code = auto_cli(
             command, args=flags, as_positional=False, prog=f"{name} {words[0]}",
             exit_on_error=False,
