@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from attn_vision.analyze.command import analyze
+from attn_vision.analyze.command import _query, analyze
 from attn_vision.analyze.subject import load_subject, read_pictures
 from attn_vision.models import create
-from core_attn.analysis import Bench, find_sites, head_importance, pruned
+from core_attn.analysis import Bench, Layout, find_sites, head_importance, pruned
 from core_attn.cli import main
 
 
@@ -200,6 +200,11 @@ def test_refusals_in_one_line(words, said, weights, capsys):
     assert said in error and "\n" not in error
 
 
+def test_a_query_is_x_and_y():
+    assert _query("3,1", Layout((2, 5), 1)) == 8
+    assert _query(None, Layout((2, 5), 1)) == 7
+
+
 def test_more_refusals(photos, weights):
     given = dict(checkpoint=str(weights), size=64, views="strength")
     with pytest.raises(ValueError, match="layer 12 is not among the layers 0 to 11"):
@@ -210,8 +215,10 @@ def test_more_refusals(photos, weights):
         analyze("deit_tiny", [str(photos)], prune="1.0,1.1,1.2", **given)
     with pytest.raises(ValueError, match="max_images must be at least 1, got 0"):
         analyze("deit_tiny", [str(photos)], max_images=0, **given)
-    with pytest.raises(ValueError, match="query 4,0 is outside of the grid"):
-        analyze("deit_tiny", [str(photos)], query=(4, 0), **given)
+    with pytest.raises(ValueError, match="query 4,0 is outside of the grid of 4x4"):
+        analyze("deit_tiny", [str(photos)], query="4,0", **given)
+    with pytest.raises(ValueError, match="--query takes x,y of a patch, as 5,3; got '7'"):
+        analyze("deit_tiny", [str(photos)], query="7", **given)
     with pytest.raises(ValueError, match="layer.head, as 3.2"):
         analyze("deit_tiny", [str(photos)], prune="x", **given)
     with pytest.raises(ValueError, match="no image can be read"):

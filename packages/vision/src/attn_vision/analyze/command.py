@@ -28,7 +28,7 @@ def analyze(
     metric: str | None = None,
     max_images: int = 200,
     layers: str | None = None,
-    query: tuple[int, int] | None = None,
+    query: str | None = None,
     prune: str | None = None,
     save: str | None = None,
     maps: bool = False,
@@ -53,7 +53,8 @@ def analyze(
         metric: by which heads are ranked.
         max_images: images at most, evenly chosen.
         layers: as "1-4" or "0,2,11"; all by default.
-        query: row and column of the patch whose weights are shown first; the center by default.
+        query: x,y (column and row) of the patch whose weights are shown first; the center by
+            default.
         prune: heads to remove, as "3.2,7.0" (layer.head).
         save: the file for the pruned weights (safetensors).
         maps: whether attention.safetensors is written: the mean weights among patches per layer.
@@ -143,11 +144,17 @@ def _numbers(text: str | None) -> list[int] | None:
     return numbers
 
 
-def _query(query: tuple[int, int] | None, layout: "Layout") -> int:
-    row, column = query or (layout.grid[0] // 2, layout.grid[1] // 2)
-    if not (0 <= row < layout.grid[0] and 0 <= column < layout.grid[1]):
-        raise ValueError(f"query {row},{column} is outside of the grid {layout.grid}")
-    return row * layout.grid[1] + column
+def _query(query: str | None, layout: "Layout") -> int:
+    """The number of the patch "x,y" in raster order."""
+    rows, columns = layout.grid
+    if query is None:
+        return rows // 2 * columns + columns // 2
+    x, _, y = (word.strip() for word in query.partition(","))
+    if not (x.isdigit() and y.isdigit()):
+        raise ValueError(f"--query takes x,y of a patch, as 5,3; got {query!r}")
+    if int(x) >= columns or int(y) >= rows:
+        raise ValueError(f"query {x},{y} is outside of the grid of {columns}x{rows} patches")
+    return int(y) * columns + int(x)
 
 
 def _prune(
