@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._eager import short_way, short_way_with_gradient
+
 Solve = Callable[..., None]
 Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -71,45 +73,18 @@ def differentiable(name: str, solve: Solve) -> Callable[..., Tensor]:
 
     def differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # once: a checkpoint gives them only once
-        dq, dk, dv, du, dbias = Backward.apply(grad.contiguous(), *saved, ctx.scale, ctx.first_only)
+        dq, dk, dv, du, dbias = gradients(grad.contiguous(), *saved, ctx.scale, ctx.first_only)
         return dq, dk, dv, du, None if saved[4] is None else dbias, None, None, None, None
 
     def differentiate_again(ctx: Any, *tangents: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         along = (x.contiguous() for x in tangents)
-        *found, dbias = twice(*along, *saved, ctx.scale, ctx.first_only)
+        *found, dbias = second(*along, *saved, ctx.scale, ctx.first_only)
         return *found, None if saved[5] is None else dbias, None, None, None, None
 
-    forward.register_autograd(differentiate, setup_context=_save)
-    backward.register_autograd(differentiate_again, setup_context=_save)
-
-    class Forward(torch.autograd.Function):
-        """`forward` for eager calls, where a registered derivative costs several times as much."""
-
-        @staticmethod
-        def forward(ctx, *inputs):
-            _save(ctx, inputs, None)
-            return forward(*inputs)
-
-        @staticmethod
-        def backward(ctx, *grads):
-            return differentiate(ctx, *grads)
-
-    class Backward(torch.autograd.Function):
-        """`backward` likewise."""
-
-        @staticmethod
-        def forward(ctx, *inputs):
-            _save(ctx, inputs, None)
-            return backward(*inputs)
-
-        @staticmethod
-        def backward(ctx, *tangents):
-            return differentiate_again(ctx, *tangents)
-
-    def attend(*inputs: Any) -> Tensor:
-        return (forward if torch.compiler.is_compiling() else Forward.apply)(*inputs)
-
+    attend = short_way_with_gradient(forward, differentiate, _save)
+    gradients = short_way_with_gradient(backward, differentiate_again, _save)
+    second = short_way(twice)
     return attend
 
 
