@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 import torch
 from ase import Atoms
@@ -46,6 +48,7 @@ BAD = {
     "cutoff": ({"cutoff": 0.0}, "cutoff must be positive"),
     "neighbors": ({"neighbors": 0}, "neighbors must be at least 1"),
     "dropout": ({"dropout": 1.0}, "dropout must be in"),
+    "head dropout": ({"scalar_output_dropout": -0.1}, "scalar_output_dropout must be in"),
     "name": ({"colour": 1}, "no setting 'colour'"),
 }
 
@@ -84,6 +87,22 @@ def test_dropout_and_skipped_branches_act_in_training_only():
     calm = [network.eval()(batch).energy for _ in range(2)]
     wild = [network.train()(batch).energy for _ in range(2)]
     assert torch.equal(*calm) and not torch.equal(*wild)
+
+
+def test_each_dropout_is_where_the_official_constructor_puts_it(monkeypatch):
+    """Counted beside fairchem-core 2.24.0 at the same settings."""
+    seen = Counter()
+
+    def dropped(x, p, training):
+        seen.update([p] if training else [])
+        return x
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", dropped)
+    rates = {"dropout": 0.11, "node_ffn_dropout": 0.13, "edge_ffn_dropout": 0.14}
+    rates |= {"scalar_output_dropout": 0.15, "vector_output_dropout": 0.16}
+    network = untrained(forces="direct", **rates).network.train()
+    network(Batch.from_atoms([molecule("CH4")]))
+    assert seen == {0.11: 28, 0.13: 4, 0.14: 6, 0.15: 4, 0.16: 2}
 
 
 @pytest.mark.parametrize("kind", [EScAIPConfig, EScAIPV1Config])

@@ -9,15 +9,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core_attn import angle_legendre
-
 from ..attention import EdgeAttention
 from ..graph import Graph, SoftKNN
+from .angles import AngleBias, AngleScalar
 from .config import BaseConfig
-from .features import BondOrder, DistanceLinear
+from .features import BondOrder
 from .layers import EdgeAttributes, NodePair, Residual, Surroundings
 from .network import Network
 from .parts import Activated, FeedForward, make_norm
+from .whole import WholeReadout
+
+DROPOUTS = (
+    "node_ffn_dropout",
+    "edge_ffn_dropout",
+    "scalar_output_dropout",
+    "vector_output_dropout",
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,10 @@ class EScAIPConfig(BaseConfig):
         order_rounding: length below which a bond order is rounded off, as sqrt(x^2 + rounding^2).
             The official 0 leaves a kink where symmetry makes an order vanish, so that perfect
             crystals are too stiff against small displacements; our recipes for crystals set it.
+        node_ffn_dropout: of the blocks' feed-forward networks of nodes, in training.
+        edge_ffn_dropout: likewise of edges, and of the input's.
+        scalar_output_dropout: likewise of the heads' for energies and magnitudes of forces.
+        vector_output_dropout: likewise of the head's for directions of forces.
         frequencies: channels of a head for each degree l, which see P_l of the angle between
             edges; they sum to dim / heads. None for none.
         angle: what else the logits know of angles: nothing, their cosine times a number per head,
@@ -63,6 +74,10 @@ class EScAIPConfig(BaseConfig):
     official_images: bool = False
     smooth_order: bool = False
     order_rounding: float = 0.0
+    node_ffn_dropout: float = 0.0
+    edge_ffn_dropout: float = 0.0
+    scalar_output_dropout: float = 0.0
+    vector_output_dropout: float = 0.0
     frequencies: Sequence[int] | None = (20, 10, 4, 10, 20)
     angle: Literal["none", "scalar", "bias"] = "none"
     angle_size: int = 10
@@ -82,6 +97,9 @@ class EScAIPConfig(BaseConfig):
                 f"frequencies {tuple(self.frequencies)} sum to {sum(self.frequencies)}, "
                 f"which must be dim / heads = {self.head_dim}"
             )
+        for name in DROPOUTS:
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if self.angle not in ("none", "scalar", "bias"):
             raise ValueError(f"angle must be none, scalar or bias, got {self.angle!r}")
         if self.angle == "bias" and self.angle_size != self.order_size:
@@ -158,7 +176,7 @@ class InputBlock(nn.Module):
         super().__init__()
         self.attributes = EdgeAttributes(c)
         self.norm = make_norm(c.norm, c.dim)
-        self.ffn = FeedForward(c.dim, 1, c.activation, c.dropout)
+        self.ffn = FeedForward(c.dim, 1, c.activation, c.edge_ffn_dropout)
         self.node_norm = make_norm(c.norm, c.dim)
         self.edge_norm = make_norm(c.norm, c.dim)
 
@@ -183,8 +201,8 @@ class Block(nn.Module):
         self.node_norm = make_norm(c.norm, c.dim)
         self.edge_norm = make_norm(c.norm, c.dim)
         self.attention = NeighborhoodAttention(c, nodes_only)
-        self.node_ffn = Residual(c, c.ffn_width)
-        self.edge_ffn = None if nodes_only else Residual(c, c.ffn_width)
+        self.node_ffn = Residual(c, c.ffn_width, c.node_ffn_dropout)
+        self.edge_ffn = None if nodes_only else Residual(c, c.ffn_width, c.edge_ffn_dropout)
 
     def forward(
         self, nodes: Tensor, edges: Tensor, s: Surroundings, keep: Tensor | None
@@ -219,6 +237,7 @@ class NeighborhoodAttention(nn.Module):
             self.message = nn.Linear(3 * c.dim, c.dim)
         self.message_norm = make_norm(c.norm, c.dim)
         self.act = Activated(c.activation, c.dropout)
+        self.message_act = Activated(c.activation)  # the official message is not dropped
         self.q, self.k, self.v, self.out = (nn.Linear(c.dim, c.dim) for _ in range(4))
         expanded = c.head_dim
         if c.frequencies is not None:
@@ -232,7 +251,7 @@ class NeighborhoodAttention(nn.Module):
         if c.angle == "scalar":
             self.angle = AngleScalar(c.heads)
         elif c.angle == "bias":
-            self.angle = AngleBias(c)
+            self.angle = AngleBias(c, c.angle_size, c.angle_dim)
         self.weight = nn.Parameter(torch.empty(c.heads, c.head_dim)) if c.graph_attention else None
         if self.weight is not None:
             nn.init.xavier_uniform_(self.weight)
@@ -266,7 +285,9 @@ class NeighborhoodAttention(nn.Module):
             both = torch.cat([attributes, pair], 1)
             gate, candidate = torch.sigmoid(self.gate(both)), torch.tanh(self.candidate(both))
             return self.message_norm(gate * candidate + (1 - gate) * edge)
-        return self.message_norm(self.act(self.message(torch.cat([attributes, edge, pair], 1))))
+        return self.message_norm(
+            self.message_act(self.message(torch.cat([attributes, edge, pair], 1)))
+        )
 
     def _aggregate(self, out: Tensor, weight: Tensor, graph: Graph) -> Tensor:
         """sum_s alpha_s out_s per head, alpha = softmax of LeakyReLU(w . out_s) over the edges."""
@@ -274,41 +295,6 @@ class NeighborhoodAttention(nn.Module):
         scores = F.leaky_relu((heads * weight).sum(-1), 0.2)
         alpha = graph.packed(graph.padded(scores, -torch.inf).softmax(1))
         return graph.sums(alpha[..., None] * heads).flatten(1)
-
-
-class AngleScalar(nn.Module):
-    """w_h cos(angle between edges), a number per head."""
-
-    def __init__(self, heads: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(heads))
-
-    def forward(self, graph: Graph) -> Float[Tensor, "atoms heads edges edges"]:
-        """What is added to the logits."""
-        cosine = angle_legendre(graph.padded(graph.direction), 2)[1]
-        return self.weight[:, None, None] * cosine[:, None]
-
-
-class AngleBias(nn.Module):
-    """A linear map of (features of the angle) x (features of both distances)."""
-
-    def __init__(self, c: EScAIPConfig):
-        super().__init__()
-        self.degrees = c.angle_size + 1
-        self.distance = DistanceLinear(c.basis, c.distance_size, c.cutoff, c.angle_dim)
-        self.angle = nn.Linear(self.degrees, c.angle_dim)
-        self.out = nn.Linear(c.angle_dim**3, c.heads)
-        self.act = Activated(c.activation, c.dropout)
-
-    def forward(self, graph: Graph) -> Float[Tensor, "atoms heads edges edges"]:
-        """What is added to the logits."""
-        direction = graph.padded(graph.direction)
-        values = torch.stack(angle_legendre(direction, self.degrees, right_angle=True), -1)
-        angle = self.act(self.angle(values))
-        distance = graph.padded(self.act(self.distance(graph)))
-        pair = distance[:, :, None] * distance[:, None]
-        cube = angle[..., :, None, None] * pair[..., None, :, None] * pair[..., None, None, :]
-        return self.out(cube.flatten(-3)).permute(0, 3, 1, 2)
 
 
 class Readout(nn.Module):
@@ -330,7 +316,7 @@ class OutputProjection(nn.Module):
 
     def __init__(self, c: EScAIPConfig):
         super().__init__()
-        self.act = Activated(c.activation, c.dropout)
+        self.act = Activated(c.activation)
         kinds = ["node", "edge"] if c.forces == "direct" else ["node"]
         self.linear = nn.ModuleDict(
             {kind: nn.Linear((c.depth + 1) * c.dim, c.dim) for kind in kinds}
@@ -348,35 +334,14 @@ class OutputProjection(nn.Module):
         return last, self.norm["edge"](self.act(self.linear["edge"](torch.cat(edges, 1))))
 
 
-class WholeReadout(nn.Module):
-    """Of each stage's sum or mean x over a structure x + FFN(norm(x)), then as the projection."""
-
-    def __init__(self, c: EScAIPConfig):
-        super().__init__()
-        self.mean = c.energy_reduce == "mean"
-        self.readouts = nn.ModuleList(Residual(c, c.readout_width) for _ in range(c.depth + 1))
-        self.linear = nn.Linear((c.depth + 1) * c.dim, c.dim)
-        self.act = Activated(c.activation, c.dropout)
-        self.norm = make_norm(c.norm, c.dim)
-
-    def forward(
-        self, stages: list[Tensor], system: Tensor, counts: Tensor
-    ) -> Float[Tensor, "structures dim"]:
-        """Features of the structures, of nodes (atoms, dim) at each stage."""
-        read = []
-        for nodes, readout in zip(stages, self.readouts, strict=True):
-            total = nodes.new_zeros(len(counts), nodes.shape[1]).index_add(0, system, nodes)
-            read.append(readout(total / counts[:, None] if self.mean else total))
-        return self.norm(self.act(self.linear(torch.cat(read, 1))))
-
-
 class Head(nn.Module):
     """w . FFN(norm(x))."""
 
     def __init__(self, c: EScAIPConfig, outputs: int):
         super().__init__()
         self.norm = make_norm(c.norm, c.dim)
-        self.ffn = FeedForward(c.dim, c.output_width, c.activation, c.dropout)
+        dropout = c.scalar_output_dropout if outputs == 1 else c.vector_output_dropout
+        self.ffn = FeedForward(c.dim, c.output_width, c.activation, dropout)
         self.out = nn.Linear(c.dim, outputs, bias=False)
 
     def forward(self, x: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows outputs"]:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ..attention import EdgeAttention
 from ..graph import Batch, Graph, NearestNeighbors
+from .angles import AngleScalar
 from .config import BaseConfig
-from .escaip import AngleScalar
 from .features import BondOrder
 from .layers import EdgeAttributes, NodePair, Residual, Surroundings
 from .network import Network

@@ -76,12 +76,19 @@ class NodePair(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + FFN(norm(x))."""
+    """x + FFN(norm(x)).
 
-    def __init__(self, c: BaseConfig, width: int):
+    Args:
+        c: the configuration.
+        width: inner width of the network, in dim.
+        dropout: within the network; None for that of hidden features.
+    """
+
+    def __init__(self, c: BaseConfig, width: int, dropout: float | None = None):
         super().__init__()
         self.norm = make_norm(c.norm, c.dim)
-        self.ffn = FeedForward(c.dim, width, c.activation, c.dropout)
+        dropout = c.dropout if dropout is None else dropout
+        self.ffn = FeedForward(c.dim, width, c.activation, dropout)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """(..., dim) to (..., dim); `keep` multiplies the branch of each row."""

@@ -56,7 +56,7 @@ def make_norm(kind: Norm, dim: int) -> nn.Module:
 class Activated(nn.Module):
     """act(x), then dropout."""
 
-    def __init__(self, activation: Activation, dropout: float):
+    def __init__(self, activation: Activation, dropout: float = 0.0):
         super().__init__()
         self.activation, self.dropout = ACTIVATIONS[activation], dropout
 

@@ -142,6 +142,9 @@ NAMES_V2 = {
     "angle_expansion_size": "angle_size", "angle_embedding_size": "angle_dim",
     "use_graph_attention": "graph_attention", "use_message_gate": "message_gate",
     "use_global_readout": "global_readout",
+    "node_ffn_dropout": "node_ffn_dropout", "edge_ffn_dropout": "edge_ffn_dropout",
+    "scalar_output_dropout": "scalar_output_dropout",
+    "vector_output_dropout": "vector_output_dropout",
 }  # fmt: skip
 NORMS = {"rmsnorm": "rms", "layernorm": "layer", "skip": "none"}
 
