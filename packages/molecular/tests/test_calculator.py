@@ -106,6 +106,7 @@ def test_the_list_with_a_skin_gives_what_a_fresh_one_gives(silicon):
 
 def test_the_process_stays_as_it_was(molecular):
     state = torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads()
+    AttnCalculator()  # a file
     a, b = (with_calc(molecule("H2O"), molecular, dtype=d) for d in ("float32", "float64"))
     for _ in range(2):
         one, two = a.get_potential_energy(), b.get_potential_energy()
@@ -245,6 +246,7 @@ BAD = {
     "overlap": (Atoms("OHH", [[0, 0, 0], [1, 0, 0], [1, 0, 5e-4]]), "atoms 1 and 2 are"),
     "element": (Atoms("HeH", [[0, 0, 0], [1, 0, 0]]), "element He .Z=2. was not in this model's"),
     "zero cell": (Atoms("H", pbc=True), "repeats along abc"),
+    "endless cell": (Atoms("H", cell=[1e300] * 3, pbc=True), "entries beyond 1e.08 A"),
     "flat cell": (Atoms("H", cell=[[1, 0, 0], [2, 0, 0], [0, 0, 1]], pbc=True), "not independent"),
 }
 

@@ -175,7 +175,8 @@ class VerletList:
 
 def has_volume(atoms: Atoms) -> bool:
     """Whether a structure repeats and its cell has a volume."""
-    return bool(atoms.pbc.any() and abs(np.linalg.det(atoms.cell.array)) > 1e-8)
+    with np.errstate(all="ignore"):  # what is not finite is for the list of neighbors to name
+        return bool(atoms.pbc.any() and 1e-8 < abs(np.linalg.det(atoms.cell.array)) < np.inf)
 
 
 def ready(source: Source | None, device: str, dtype: str) -> Potential:

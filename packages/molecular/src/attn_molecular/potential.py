@@ -174,10 +174,11 @@ class Potential(nn.Module):
         if metadata.get("format") != FORMAT:
             raise ValueError(f"{path} was not written by this package: it has no potential in it")
         config = config_from_dict(json.loads(metadata["config"]))
+        with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
+            network = config.build()
         potential = cls(
-            config.build(), state["references"], float(state["scale"]),
-            card=json.loads(metadata["card"]),
-        )  # fmt: skip
+            network, state["references"], float(state["scale"]), card=json.loads(metadata["card"])
+        )
         potential.load_state_dict(state)
         return potential.eval()
 
@@ -226,7 +227,8 @@ def load_potential(source: "str | Path | Potential | None" = None) -> Potential:
     if path.suffix == ".ckpt":
         from core_attn.training import trained
 
-        potential = getattr(trained(path).task, "model", None)
+        with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
+            potential = getattr(trained(path).task, "model", None)
         if not isinstance(potential, Potential):
             raise ValueError(f"{path} holds no potential of this package")
         return potential.eval()

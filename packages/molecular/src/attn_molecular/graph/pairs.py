@@ -12,6 +12,7 @@ from vesin import NeighborList
 from .batch import Batch
 
 OVERLAP = 1e-3
+FARTHEST = 1e8  # A; beyond, cells have no volume in float64 that means anything
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,8 @@ def _check(x: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
         raise ValueError("the cell has entries that are not finite")
     if pbc.any():
         periodic = cell[pbc]
+        if np.abs(periodic).max() > FARTHEST:
+            raise ValueError(f"the cell has entries beyond {FARTHEST:.0e} A: {periodic.tolist()}")
         lengths = np.linalg.norm(periodic, axis=1)
         sizes = np.linalg.svd(periodic / np.where(lengths, lengths, 1)[:, None], compute_uv=False)
         if lengths.min() == 0 or sizes.min() < 1e-8:
