@@ -80,8 +80,8 @@ RUNS = {
         "acetylacetone-escaip", "acetylacetone", 12,
         ("test_MD_300K.extxyz.gz", "test_MD_600K.extxyz.gz"),
     ),
-    "ge": Run("ge-escaip", "mlearn", 3, ("Ge_test.extxyz.gz",)),
-    "mo": Run("mo-escaip", "mlearn", 3, ("Mo_test.extxyz.gz",)),
+    "ge": Run("ge-escaip", "mlearn", 4, ("Ge_test.extxyz.gz",)),
+    "mo": Run("mo-escaip", "mlearn", 4, ("Mo_test.extxyz.gz",)),
 }  # fmt: skip
 
 

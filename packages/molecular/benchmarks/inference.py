@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--forces", nargs="*", default=["gradient", "direct"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    of_torch = peak_mb()
     if options.peer:
         call = PEERS[options.peer]()
         for name in options.structures:
@@ -85,10 +86,8 @@ def main() -> None:
         for forces in options.forces:
             for name in options.structures:
                 atoms = structures()[name]
-                calls = escaip(size, forces, bool(atoms.pbc.any()))
+                calls = escaip(size, forces, bool(atoms.pbc.any()), options.alone)
                 begin = peak_mb()
-                if options.alone:
-                    calls = {options.alone: calls[options.alone]}
                 times, worst = compare(calls, atoms, options.repeats)
                 row = f"{size} {forces:<8} {name:<8} " + ", ".join(
                     f"{who} {ms:.0f} ms" for who, ms in times.items()
@@ -97,7 +96,8 @@ def main() -> None:
                     row += f", ratio {times['fairchem'] / times['ours']:.2f}"
                     row += f", forces within {worst:.1e} of the largest"
                 if options.alone:
-                    row += f", peak {peak_mb():.0f} MB, {peak_mb() - begin:.0f} above the start"
+                    row += f", peak {peak_mb():.0f} MB: {begin:.0f} before the first call (torch "
+                    row += f"{of_torch:.0f}), {peak_mb() - begin:.0f} in calls"
                 print(row, flush=True)
 
 

@@ -66,18 +66,24 @@ def ours_of(official: Official, size: str, forces: str) -> nn.Module:
     return network
 
 
-def escaip(size: str, forces: str, periodic: bool) -> dict[str, Call]:
-    """This package and fairchem on the same weights; this package alone without fairchem."""
-    from attn_molecular import AttnCalculator, EScAIPConfig, Potential
+def escaip(size: str, forces: str, periodic: bool, alone: str | None = None) -> dict[str, Call]:
+    """This package and fairchem on the same weights, or one of them without importing the other."""
+    official, calls = None, {}
+    if alone != "ours":
+        try:
+            official = Official(size, forces, periodic).eval()
+        except ModuleNotFoundError:
+            if alone is not None:
+                raise
+    if alone != "fairchem":
+        from attn_molecular import AttnCalculator, EScAIPConfig, Potential
 
-    try:
-        official = Official(size, forces, periodic).eval()
-    except ModuleNotFoundError:
-        official, network = None, EScAIPConfig(forces=forces, **SIZES[size]).build()  # type: ignore[arg-type]
-    else:
-        network = ours_of(official, size, forces)
-    calculator = AttnCalculator(Potential(network, torch.zeros(network.config.elements)))
-    calls = {"ours": of_calculator(calculator)}
+        if official is None:
+            network = EScAIPConfig(forces=forces, **SIZES[size]).build()  # type: ignore[arg-type]
+        else:
+            network = ours_of(official, size, forces)
+        calculator = AttnCalculator(Potential(network, torch.zeros(network.config.elements)))
+        calls["ours"] = of_calculator(calculator)
     if official is not None:
 
         def theirs(atoms: Atoms) -> tuple[float, np.ndarray]:
