@@ -131,12 +131,16 @@ def _write_page(path: Path, found: Mapping[str, Any]) -> None:
 
     facts = found["facts"]
     metric = found["metric"]
+    defined = [f"'worse {metric}' says by how much {metric} gets worse, over all batches"]
+    if "output_change" in found["importance"].values:
+        defined.append(
+            "'output change' is the mean square of the change of the network's output, with "
+            "intervals of 95 % over samples in the table"
+        )
     matters = Section(
         "Which heads matter",
-        f"A head is removed by setting its output to 0 before the output projection. 'worse "
-        f"{metric}' says by how much {metric} gets worse, over all batches; 'output change' is the "
-        "mean square of the change of the network's output, with intervals of 95 % over samples in "
-        "the table. Both definitions are this project's.",
+        "A head is removed by setting its output to 0 before the output projection. "
+        f"{'; '.join(defined)}. This project's definition{'s' if defined[1:] else ''}.",
         [
             ("Every head", "Red: something is lost without the head; blue: gained.",
              figures.importance_maps(found["importance"])),
