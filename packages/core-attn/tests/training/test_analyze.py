@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import polars as pl
 import pytest
@@ -56,6 +57,14 @@ def test_numbers_are_those_of_validations_without_the_head(ckpt):
         change = (before - after).square().mean(1)
         torch.testing.assert_close(found["output_change"][:, 0, head], change)
     assert trials.run().metrics == trials.whole.metrics  # and afterwards all is as before
+
+
+def test_what_a_task_has_to_say_is_heard_once(ckpt, capsys):
+    _, task, data, _ = opened(ckpt, "validate")
+    task.on_validation_epoch_end = lambda: print("note: worse than the base rate", file=sys.stderr)
+    trials = Trials(task, data, batches=1)
+    trials.importance()
+    assert capsys.readouterr().err.count("note") == 1
 
 
 def test_a_task_may_ask_the_trainer_for_its_data(ckpt):

@@ -1,10 +1,11 @@
 """A trained task, validated on the same batches with and without some of its heads."""
 
+import io
 import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -82,6 +83,7 @@ class Trials:
         found = find_sites(task.model)
         loader: Any = data.val_dataloader()
         self.batches = list(islice(loader, batches))
+        self._told = False
         self._data = _Some(data, self.batches)
         if not self.batches:
             raise ValueError(f"{type(data).__name__} has no batch for validation")
@@ -101,13 +103,18 @@ class Trials:
         self.profiles, self.silent = self._profiled()
 
     def run(self) -> Verdict:
-        """Validates the task as it is now."""
+        """Validates the task as it is now; what it has to say is heard the first time only."""
         outputs: list[Tensor] = []
         handle = self.task.model.register_forward_hook(
             lambda _m, _args, output: outputs.extend(_first(output))
         )
         try:
-            with torch.random.fork_rng(devices=[]), _quiet(), tempfile.TemporaryDirectory() as out:
+            with (
+                torch.random.fork_rng(devices=[]),
+                _quiet(),
+                redirect_stderr(io.StringIO()) if self._told else nullcontext(),
+                tempfile.TemporaryDirectory() as out,
+            ):
                 torch.manual_seed(0)
                 trainer = Trainer(
                     accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
@@ -118,6 +125,7 @@ class Trials:
         finally:
             handle.remove()
             self.task.eval()
+        self._told = True
         return Verdict({name: float(x) for name, x in metrics.items()}, outputs)
 
     @contextmanager
