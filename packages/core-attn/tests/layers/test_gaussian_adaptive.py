@@ -4,6 +4,7 @@ from torch.autograd import gradcheck
 
 from core_attn import (
     GaussianAdaptiveAttention,
+    GaussianAdaptiveBlock,
     GaussianGate,
     Mean,
     SummedGroupAttention,
@@ -81,6 +82,8 @@ def test_a_spread_below_zero_is_warned_of_unless_kept_positive():
         (lambda: GaussianGate(4, tokens=5, heads=2), "tokens 5 is not divisible by heads 2"),
         (lambda: GaussianAdaptiveAttention(padding_value=float("nan")), "padding_value NaN"),
         (lambda: GaussianAdaptiveAttention(heads=0), "heads 0"),
+        (lambda: GaussianAdaptiveAttention(axis=3)(torch.randn(2, 5)), "axis 3 is none of the 2"),
+        (lambda: GaussianAdaptiveBlock([1], [1, 2], [1]), "as many, at least one: got 1, 2 and 1"),
         (lambda: SummedGroupAttention(24, heads=2), "multiple of 8"),
         (lambda: SummedGroupAttention(32, heads=4, kv_heads=3), "kv_heads 3"),
         (
@@ -103,3 +106,20 @@ def test_importance_of_a_data_set_by_running_mean():
     shown = importance_factor(seen[""])
     assert shown.shape == (4, 3) and shown.min() == 0 and shown.max() == 1
     assert importance_factor(torch.ones(2, 2)).equal(torch.zeros(2, 2))
+
+
+def test_a_block_adds_each_layer_to_what_it_got():
+    block, x = GaussianAdaptiveBlock([1, -1], [2, 1], [3, 1]), torch.randn(2, 7, 4)
+    with record(block, "gate") as seen:
+        y = block(x)
+    first = x + x * seen["layers.0"]
+    torch.testing.assert_close(y, first + first * seen["layers.1"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_statistics_of_half_precision_are_taken_in_single(dtype):
+    x = (torch.randn(2, 8, 3) * 0.1 + 5).to(dtype)
+    for layer in (GaussianGate(3, tokens=8, heads=2), GaussianAdaptiveAttention(axis=1, heads=2)):
+        y = layer(x.float())
+        torch.testing.assert_close(layer(x).float(), y, rtol=0.02, atol=0.02)
+        assert layer(x).dtype == dtype

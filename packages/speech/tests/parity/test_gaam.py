@@ -43,24 +43,14 @@ def _experiment(case):
 
 
 def _library(case):
-    depth = case.config.get("num_layers", 1)
-    is_block = "num_layers" in case.config
-    layers = [official.library_layer(case.config, i) for i in range(depth)]
-    for i, layer in enumerate(layers):
-        prefix = f"layers.{i}." if is_block else ""
-        layer.load_state_dict(official.library_weights(case.params, prefix))
+    module = official.library(case.config)
+    module.load_state_dict(official.library_weights(case.params))
     x = case.inputs["x"].clone().requires_grad_()
-    y, actual = x, {}
-    for i, layer in enumerate(layers):
-        with record(layer, "gate") as seen:
-            y = layer(y) + y if is_block else layer(y)
-        actual[f"attention.layer_{i}" if is_block else "attention"] = seen[""]
+    with record(module, "gate") as seen:
+        y = module(x)
     (y * case.inputs["grad_weight"]).sum().backward()
+    actual = {f"attention.{name.replace('s.', '_')}".rstrip("."): a for name, a in seen.items()}
     assert_parity(actual | {"y": y}, case.outputs)
-    grads = {"in.x": x.grad}
-    for i, layer in enumerate(layers):
-        for name, ours in (("mean_offsets", layer.offset), ("c", layer.spread)):
-            for head, grad in enumerate(ours.grad):
-                prefix = f"layers.{i}." if is_block else ""
-                grads[f"{prefix}attention_heads.{head}.{name}"] = grads[f"{prefix}{name}"] = grad
-    assert_parity(grads, case.grads)
+    grads = official.library_weights({k: v for k, v in case.grads.items() if k != "in.x"})
+    assert_parity({k: p.grad for k, p in module.named_parameters()}, grads)
+    assert_parity({"in.x": x.grad}, {"in.x": case.grads["in.x"]})

@@ -4,6 +4,7 @@ from .attention_layer import AttentionLayer
 from .auxiliary_loss import AuxiliaryLoss, losses
 from .gaussian_adaptive import (
     GaussianAdaptiveAttention,
+    GaussianAdaptiveBlock,
     GaussianGate,
     SummedGroupAttention,
     importance_factor,
@@ -18,6 +19,7 @@ __all__ = [
     "KeyValueCache",
     "GaussianGate",
     "GaussianAdaptiveAttention",
+    "GaussianAdaptiveBlock",
     "SummedGroupAttention",
     "importance_factor",
     "MixtureOfHeadAttention",

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -57,12 +58,13 @@ class GaussianGate(nn.Module):
         """
         if x.shape[1] != self.tokens:
             raise ValueError(f"x has {x.shape[1]} tokens, the gate expects {self.tokens}")
-        pooled = x.mean(2) if x.dim() == 4 else x
+        pooled = _wide(x).mean(2) if x.dim() == 4 else _wide(x)
         z = pooled.unflatten(1, (self.num_heads, -1))
         mean = z.mean(2, keepdim=True)
         variance = (z.square().mean(2, keepdim=True) - mean.square()).abs() + 1e-8
         n = (z - mean - self.offset[:, None]) / (variance + 1e-5).sqrt()
-        gate = self.gate((-n.square() / (2 * self._spread()[:, None])).exp().flatten(1, 2))
+        gate = (-n.square() / (2 * self._spread()[:, None])).exp().flatten(1, 2)
+        gate = self.gate(gate.to(x.dtype))
         return x * (gate[:, :, None] if x.dim() == 4 else gate)
 
     def _spread(self) -> Tensor:
@@ -130,8 +132,11 @@ class GaussianAdaptiveAttention(nn.Module):
         """Weights `x` along the axis.
 
         Raises:
-            ValueError: a head would see fewer than 2 elements, whose variance is undefined.
+            ValueError: there is no such axis, or a head would see fewer than 2 elements, whose
+                variance is undefined.
         """
+        if not -x.dim() <= self.axis < x.dim():
+            raise ValueError(f"axis {self.axis} is none of the {x.dim()} axes of x")
         size = x.shape[self.axis] // self.num_heads
         if size < 2:
             raise ValueError(
@@ -148,10 +153,11 @@ class GaussianAdaptiveAttention(nn.Module):
             ],
             self.axis,
         )
-        y = x * self.gate(weights)
+        y = x * self.gate(weights.to(x.dtype))
         return y if self.padding_value is None else torch.where(x == self.padding_value, x, y)
 
     def _weights(self, x: Tensor, offsets: Tensor, spreads: Tensor) -> Tensor:
+        x = _wide(x)
         shown = x if self.padding_value is None else x.masked_fill(x == self.padding_value, 0.0)
         mean = shown.mean(self.axis, keepdim=True)
         std = (shown.var(self.axis, keepdim=True) + self.eps).sqrt()
@@ -161,6 +167,58 @@ class GaussianAdaptiveAttention(nn.Module):
         normalizer = log_product.logsumexp(self.axis, keepdim=True)
         least = math.log(self.least) if self.least > 0 else -math.inf
         return (log_product - normalizer.clamp(min=least)).exp()
+
+
+class GaussianAdaptiveBlock(nn.Module):
+    """Layers of `GaussianAdaptiveAttention`, each added to what it got.
+
+    Args:
+        axes: of each layer.
+        heads: likewise.
+        gaussians: likewise.
+        padding_value: as of the layers.
+        eps: likewise.
+        least: likewise.
+
+    Raises:
+        ValueError: the lists differ in length, or are empty.
+
+    Source: Ioannides et al., 2024, arXiv 2401.11143; `GaussianBlock` of the library
+    gaussian-adaptive-attention.
+
+    Example:
+        >>> block = GaussianAdaptiveBlock(axes=[1, -1], heads=[2, 1], gaussians=[3, 1])
+        >>> block(torch.randn(2, 7, 4)).shape
+        torch.Size([2, 7, 4])
+    """
+
+    def __init__(
+        self,
+        axes: Sequence[int],
+        heads: Sequence[int],
+        gaussians: Sequence[int],
+        *,
+        padding_value: float | None = None,
+        eps: float = 1e-8,
+        least: float = 1e-8,
+    ):
+        super().__init__()
+        if not len(axes) == len(heads) == len(gaussians) > 0:
+            raise ValueError(
+                f"axes, heads and gaussians must be as many, at least one: got {len(axes)}, "
+                f"{len(heads)} and {len(gaussians)}"
+            )
+        options = {"padding_value": padding_value, "eps": eps, "least": least}
+        self.layers = nn.ModuleList(
+            GaussianAdaptiveAttention(*sizes, **options)
+            for sizes in zip(axes, heads, gaussians, strict=True)
+        )
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Weights `x` along each axis in turn."""
+        for layer in self.layers:
+            x = x + layer(x)
+        return x
 
 
 class SummedGroupAttention(AttentionLayer):
@@ -225,3 +283,8 @@ def importance_factor(gate: Float[Tensor, "*map"]) -> Float[Tensor, "*map"]:
     """
     low, high = gate.min(), gate.max()
     return torch.zeros_like(gate) if high == low else (gate - low) / (high - low)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In single precision at least: variances of half precision are of no use."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core_attn import GaussianAdaptiveAttention
+from core_attn import GaussianAdaptiveAttention, GaussianAdaptiveBlock
 
 from ..models.gaam import GaamConfig
 from .renaming import check_complete, rename
@@ -83,32 +83,36 @@ def to_official(state: Mapping[str, Tensor], heads: str = "gcts") -> dict[str, T
     return official
 
 
-def library_layer(official: Mapping[str, Any], index: int = 0) -> GaussianAdaptiveAttention:
-    """Our layer for the arguments of the library's classes; those of a block by their index."""
-
-    def pick(*names: str) -> Any:
-        value = next(official[name] for name in names if name in official)
-        return value[index] if isinstance(value, list | tuple) else value
-
-    return GaussianAdaptiveAttention(
-        pick("norm_axis", "norm_axes"), pick("num_heads"), pick("num_gaussians"),
-        padding_value=official.get("padding_value"),
-    )  # fmt: skip
-
-
-def library_weights(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """The weights of `library_layer`, out of the library's state dict.
+def library(official: Mapping[str, Any]) -> GaussianAdaptiveAttention | GaussianAdaptiveBlock:
+    """Our module for one of the library's classes and its arguments.
 
     Args:
-        state: of a layer, with or without heads, or of a block.
-        prefix: of the layer's keys, as "layers.0.".
+        official: its arguments by name, and its name as "class". `GaussianAdaptiveAttention` takes
+            a number of heads and has one all the same.
     """
-    ours = {}
-    for theirs, name in (("mean_offsets", "offset"), ("c", "spread")):
-        heads = [
-            state[key]
-            for head in range(len(state))
-            if (key := f"{prefix}attention_heads.{head}.{theirs}") in state
-        ]
-        ours[name] = torch.stack(heads or [state[f"{prefix}{theirs}"]])
-    return ours
+    padding = official.get("padding_value")
+    if official["class"] == "GaussianBlock":
+        return GaussianAdaptiveBlock(
+            official["norm_axes"], official["num_heads"], official["num_gaussians"],
+            padding_value=padding,
+        )  # fmt: skip
+    heads = official["num_heads"] if official["class"].startswith("MultiHead") else 1
+    return GaussianAdaptiveAttention(
+        official["norm_axis"], heads, official["num_gaussians"], padding_value=padding
+    )
+
+
+def library_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of `library`'s module, out of the library's state dict.
+
+    Raises:
+        ValueError: a key is unknown.
+    """
+    parts: dict[str, dict[int, Tensor]] = {}
+    for key, value in state.items():
+        found = re.fullmatch(r"(layers\.\d+\.)?(?:attention_heads\.(\d+)\.)?(mean_offsets|c)", key)
+        if found is None:
+            raise ValueError(f"unknown weight {key!r}")
+        name = {"mean_offsets": "offset", "c": "spread"}[found[3]]
+        parts.setdefault(f"{found[1] or ''}{name}", {})[int(found[2] or 0)] = value
+    return {name: torch.stack([heads[i] for i in sorted(heads)]) for name, heads in parts.items()}
