@@ -174,13 +174,23 @@ def demo_page(out: Path, names: list[str]) -> Path:
 
 @nox.session
 def evidence(session: nox.Session) -> None:
-    """Run the commands behind EVIDENCE.md; `-- vision recsys` for some packages only. Slow."""
+    """Run the commands behind EVIDENCE.md; `-- vision recsys` for some packages only. Slow.
+
+    After a cut it goes on with the command that was cut; what is done stands in runs/evidence.txt.
+    """
     chosen = session.posargs or [name for name in PACKAGES if settings(name).get("evidence")]
     for name in chosen:
         install(session, name, groups=("test",))
         with session.chdir(f"packages/{name}"):
+            log = Path("runs", "evidence.txt")
+            done = log.read_text().splitlines() if log.is_file() else []
             for command in settings(name)["evidence"]:
-                session.run(*shlex.split(command))
+                if command not in done:
+                    session.run(*shlex.split(command))
+                    log.parent.mkdir(exist_ok=True)
+                    with log.open("a") as file:
+                        file.write(command + "\n")
+            log.unlink(missing_ok=True)
 
 
 @nox.session

@@ -24,6 +24,7 @@ def main():
     )
     parser.add_argument("--clips", type=int, default=5)
     parser.add_argument("--iterations", type=int, nargs="+", default=[32, 60])
+    parser.add_argument("--listener", choices=["pocketsphinx", "whisper"], default="pocketsphinx")
     options = parser.parse_args()
     torch.set_num_threads(1)
     features = MelFeatures(rate=22050, hop=256, window=1024, fft=1024)
@@ -32,11 +33,11 @@ def main():
     sounds = [read_audio(clip.path, features.rate).audio for clip in clips]
     said = [plain_words(clip.text) for clip in clips]
     words = sum(map(len, said))
-    listens = can_listen()
+    listens = can_listen(options.listener)
 
     def heard(audio):
         return [
-            word_errors(transcribe(sound, features.rate), text) if listens else 0
+            word_errors(transcribe(sound, features.rate, options.listener), text) if listens else 0
             for sound, text in zip(audio, said, strict=True)
         ]
 

@@ -22,10 +22,7 @@ def hum(seconds=0.8, pitch=180.0, rate=RATE, seed=0):
     return np.concatenate([quiet, 0.1 * voice + 0.01 * noise, quiet]).astype("float32")
 
 
-@pytest.fixture
-def recordings(tmp_path):
-    """A folder of six clips and their table."""
-    folder = tmp_path / "clips"
+def _record(folder):
     folder.mkdir()
     with (folder / "metadata.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -34,6 +31,18 @@ def recordings(tmp_path):
             soundfile.write(folder / f"c{i}.wav", hum(0.5 + 0.1 * i, seed=i), RATE)
             rows.writerow([f"c{i}.wav", f"clip number {i}"])
     return folder
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """A folder of six clips and their table."""
+    return _record(tmp_path / "clips")
+
+
+@pytest.fixture(scope="module")
+def shared_recordings(tmp_path_factory):
+    """The same for several tests, that leave it as it is."""
+    return _record(tmp_path_factory.mktemp("recordings") / "clips")
 
 
 @pytest.fixture

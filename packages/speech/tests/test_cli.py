@@ -1,4 +1,6 @@
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -45,16 +47,33 @@ def run(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.fixture(scope="module")
+def training(tmp_path_factory, shared_recordings):
+    """A folder in which a tiny voice was trained."""
+    folder = tmp_path_factory.mktemp("training")
+    (folder / "tiny.yaml").write_text(recipe(shared_recordings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        assert main(["fit", "--config", "tiny.yaml"]) == 0
+    return folder
+
+
 @pytest.fixture
-def trained(run, recordings, tmp_path):
-    config = yaml.safe_load(yaml.safe_dump(TINY))
-    config["data"]["init_args"]["source"] = {
-        "class_path": "ClipFolder", "init_args": {"root": str(recordings)},
-    }  # fmt: skip
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
-    code, _, err = run("fit", "--config", "tiny.yaml")
-    assert code == 0, err
+def trained(training, tmp_path):
+    """The checkpoint of the tiny voice, and its recipe, copied to the folder of a test."""
+    for name in ("runs", "cache"):
+        shutil.copytree(training / name, tmp_path / name)
+    shutil.copy(training / "tiny.yaml", tmp_path)
     return tmp_path / "runs" / "tiny" / "version_0" / "best.ckpt"
+
+
+def recipe(recordings, **data):
+    """The tiny recipe for some recordings, with other options of the data."""
+    config = yaml.safe_load(yaml.safe_dump(TINY))
+    source = {"class_path": "ClipFolder", "init_args": {"root": str(recordings)}}
+    config["data"]["init_args"] |= {"source": source, **data}
+    return yaml.safe_dump(config)
 
 
 def test_from_recordings_to_sound_and_a_report(run, trained, tmp_path):
@@ -66,13 +85,14 @@ def test_from_recordings_to_sound_and_a_report(run, trained, tmp_path):
     run("say", "--ckpt", str(trained), "hello out there", "-o", "a.wav", "--silence", "0.3")
     assert (tmp_path / "a.wav").read_bytes() == first
 
-    (tmp_path / "lines.txt").write_text("one|first line\n\ntwo|\nthree|third 🙂\n")
+    (tmp_path / "lines.txt").write_text("one|first line\n\ntwo|\nthree|third 🙂\none|again\n")
     code, out, err = run(
         "predict", "--ckpt", str(trained), "--input", "lines.txt", "--output", "said"
     )
-    assert code == 0 and "2 of 3 texts spoken" in out and "line 2: text is empty" in err
+    assert code == 0 and "2 of 4 texts spoken" in out and "line 3: text is empty" in err
+    assert "line 5: the name 'one' stands there twice" in err
     rows = (tmp_path / "said" / "spoken.tsv").read_text().splitlines()
-    assert len(rows) == 4 and "'🙂' at 6" in rows[3]
+    assert len(rows) == 5 and "'🙂' at 6" in rows[3]
     assert {p.name for p in (tmp_path / "said").glob("*.wav")} == {"one.wav", "three.wav"}
 
     code, out, _ = run("test", "--ckpt", str(trained))
@@ -116,8 +136,10 @@ def test_a_checkpoint_knows_its_symbols_and_features(trained):
     ],
 )
 def test_say_refuses_in_one_line(run, trained, words, message):
+    Path("a.wav").write_text("of before")
     code, _, err = run("say", *words, "--ckpt", str(trained))
     assert code == 2 and message in err and err.count("\n") == 1
+    assert Path("a.wav").read_text() == "of before"
 
 
 def test_a_missing_checkpoint_and_a_vocoder_in_its_place(run, trained):
@@ -140,10 +162,7 @@ def test_weights_start_a_new_run_and_another_table_is_refused(run, trained):
 
 
 def test_clips_shorter_than_the_reduction_are_left_out(run, recordings, tmp_path):
-    config = yaml.safe_load(yaml.safe_dump(TINY))
-    source = {"class_path": "ClipFolder", "init_args": {"root": str(recordings)}}
-    config["data"]["init_args"] |= {"source": source, "valid": 0, "test": 0}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "tiny.yaml").write_text(recipe(recordings, valid=0, test=0))
     words = ("fit", "--config", "tiny.yaml", "--model.config.reduction")
     code, out, err = run(*words, "60")
     assert code == 0 and "refused 1: fewer frames than reduction 60 (c0)" in out, err
@@ -154,10 +173,7 @@ def test_clips_shorter_than_the_reduction_are_left_out(run, recordings, tmp_path
 def test_only_bad_clips_end_with_code_2(run, recordings, tmp_path):
     for path in recordings.glob("*.wav"):
         path.write_bytes(b"")
-    config = yaml.safe_load(yaml.safe_dump(TINY))
-    source = {"class_path": "ClipFolder", "init_args": {"root": str(recordings)}}
-    config["data"]["init_args"]["source"] = source
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "tiny.yaml").write_text(recipe(recordings))
     code, _, err = run("fit", "--config", "tiny.yaml")
     assert code == 2 and "no clip is of use: 6: the file is empty" in err
 

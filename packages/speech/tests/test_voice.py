@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 import torch
 
-from attn_speech.models import Speaker
+from attn_speech.models import Speaker, WaveNetConfig
 from attn_speech.models.decoding import DecodeOptions
 from attn_speech.text import ENGLISH, Characters
-from attn_speech.vocoder import GriffinLim
+from attn_speech.vocoder import GriffinLim, WaveNetVocoder
 from attn_speech.voice import Voice
 
 SHORT = DecodeOptions(max_ratio=3.0)
@@ -78,3 +78,19 @@ def test_another_table_of_symbols_or_other_mels_are_refused(voice):
     other = GriffinLim(dataclasses.replace(voice.features, hop=256))
     with pytest.raises(ValueError, match="mels of the vocoder are others: hop 200 against 256"):
         Voice(voice.model, voice.features, Characters(), Characters().symbols, vocoder=other)
+
+
+def test_a_vocoder_that_knows_speakers_apart_is_told_who_speaks(voice):
+    torch.manual_seed(0)
+    config = WaveNetConfig(
+        layers=2, stacks=1, residual=4, gate=8, skip=4, scales=(5, 40), pad=1, speaker_dim=3,
+        speakers=2,
+    )  # fmt: skip
+    draw = WaveNetVocoder(config.build(), voice.features, ["ann", "bob"])
+    mel = torch.randn(4, 80)
+    assert not draw([mel], [0], "ann")[0].equal(draw([mel], [0], "bob")[0])
+    with pytest.raises(ValueError, match="the vocoder has no speaker 'eve'; it has ann, bob"):
+        draw([mel], [0], "eve")
+    symbols = Characters().symbols
+    one = Voice(voice.model, voice.features, Characters(), symbols, speakers=["ann"], vocoder=draw)
+    assert len(one.say("a", options=DecodeOptions(max_ratio=1.0)).audio) > 0

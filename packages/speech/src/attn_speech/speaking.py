@@ -2,6 +2,7 @@
 
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,13 +52,15 @@ def say(
     script = read(written, voice.front_end)
     for piece in script.unspoken:
         print(f"not spoken: {piece}", file=sys.stderr)
-    skipped, repeated, limited, first = [], [], 0, None
+    skipped, repeated, limited = [], [], 0
+    pieces = voice.pieces(
+        script, written, seed, speaker=speaker, silence=silence, window=window, options=None
+    )
+    begun = next(pieces)  # what is refused leaves a file of that name as it was
+    first = time.perf_counter()
     with WavWriter(output, voice.rate) as file:
-        for piece in voice.pieces(
-            script, written, seed, speaker=speaker, silence=silence, window=window, options=None
-        ):
+        for piece in chain([begun], pieces):
             file.write(piece.audio)
-            first = first or time.perf_counter()
             skipped += piece.skipped
             repeated += piece.repeated
             limited += piece.limited
@@ -69,7 +72,7 @@ def say(
         print(f"{limited} piece(s) ran to the limit without an end", file=sys.stderr)
     print(
         f"{output}: {seconds:.2f} s of sound; loaded in {loaded - started:.2f} s, first sound "
-        f"after {(first or loaded) - loaded:.2f} s, real-time factor {spent / seconds:.2f}"
+        f"after {first - loaded:.2f} s, real-time factor {spent / seconds:.2f}"
     )
     return NOT_AS_WRITTEN if skipped or repeated or limited else 0
 
@@ -100,18 +103,22 @@ def predict(
     voice, folder = load(ckpt, vocoder=vocoder), Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     rows, done = ["name\tseconds\tunspoken\tskipped\trepeated\tlimited\terror\ttext"], 0
-    lines = [line for line in _read(input).splitlines() if line.strip()]
+    lines = [(i, line) for i, line in enumerate(_read(input).splitlines(), 1) if line.strip()]
     if not lines:
         raise ValueError(f"{input}: there is no text in it")
-    for number, line in enumerate(lines):
+    names: set[str] = set()
+    for count, (number, line) in enumerate(lines):
         name, bar, text = line.partition("|")
-        name, text = (Path(name.strip()).name, text) if bar else (f"{number:04d}", line)
+        name, text = (Path(name.strip()).name, text) if bar else (f"{count:04d}", line)
         try:
+            if not name or name in names:
+                raise ValueError(f"the name {name!r} stands there twice" if name else "has no name")
+            names.add(name)
             rows.append(_predicted(voice, folder / f"{name}.wav", name, text, seed, speaker))
             done += 1
         except ValueError as error:
-            rows.append(f"{name}\t\t\t\t\t\t{error}\t{text}")
-            print(f"line {number + 1}: {error}", file=sys.stderr)
+            rows.append(f"{name}\t\t\t\t\t\t{error}\t{_cell(text)}")
+            print(f"line {number}: {error}", file=sys.stderr)
     (folder / "spoken.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     print(f"{folder}/: {done} of {len(lines)} texts spoken; spoken.tsv")
     return 0 if done else 2
@@ -127,9 +134,15 @@ def _predicted(
         file.write(spoken.audio)
     cells = [
         name, f"{len(spoken.audio) / voice.rate:.2f}", "; ".join(map(str, spoken.unspoken)),
-        "; ".join(spoken.skipped), "; ".join(spoken.repeated), str(spoken.limited), "", text,
+        "; ".join(spoken.skipped), "; ".join(spoken.repeated), str(spoken.limited), "",
+        _cell(text),
     ]  # fmt: skip
     return "\t".join(cells)
+
+
+def _cell(text: str) -> str:
+    """The text as a cell of the table."""
+    return text.replace("\t", " ")
 
 
 def _text(text: str | None, path: str | None) -> str:

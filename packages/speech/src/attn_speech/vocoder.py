@@ -1,11 +1,12 @@
 """From log mels to a waveform."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from .audio.features import MelFeatures
 from .data.batching import padded
@@ -23,9 +24,18 @@ class Vocoder(Protocol):
     features: MelFeatures
 
     def __call__(
-        self, log_mels: list[Float[Tensor, "frames mels"]], seeds: list[int]
+        self,
+        log_mels: list[Float[Tensor, "frames mels"]],
+        seeds: list[int],
+        speaker: str | None = None,
     ) -> list[Float[Tensor, " time"]]:
-        """The waveforms of some spectrograms, side by side where that is faster."""
+        """The waveforms of some spectrograms, side by side where that is faster.
+
+        Args:
+            log_mels: of each.
+            seeds: of what is random, for each.
+            speaker: whose they are, for vocoders that know speakers apart.
+        """
         ...
 
 
@@ -45,7 +55,9 @@ class GriffinLim:
     def __init__(self, features: MelFeatures, iterations: int = 60):
         self.features, self.iterations = features, iterations
 
-    def __call__(self, log_mels: list[Tensor], seeds: list[int]) -> list[Tensor]:
+    def __call__(
+        self, log_mels: list[Tensor], seeds: list[int], speaker: str | None = None
+    ) -> list[Tensor]:
         """Finds phases for each."""
         return [
             self.features.griffin_lim(_long_enough(mel, self.features), self.iterations, seed=seed)
@@ -59,23 +71,34 @@ class WaveNetVocoder:
     Args:
         model: in eval mode.
         features: of the log mels, with the statistics that the model was trained with.
+        speakers: names of those that the model knows apart; none where it does not.
     """
 
-    def __init__(self, model: WaveNet, features: MelFeatures):
-        self.model, self.features = model.eval(), features
+    def __init__(self, model: WaveNet, features: MelFeatures, speakers: Sequence[str] = ()):
+        self.model, self.features, self.speakers = model.eval(), features, list(speakers)
 
-    def __call__(self, log_mels: list[Tensor], seeds: list[int]) -> list[Tensor]:
-        """Draws sample by sample, all of them at once."""
+    def __call__(
+        self, log_mels: list[Tensor], seeds: list[int], speaker: str | None = None
+    ) -> list[Tensor]:
+        """Draws sample by sample, all of them at once.
+
+        Raises:
+            ValueError: the model knows speakers apart, and this one is none of them.
+        """
         pad, most = self.model.config.pad, max(map(len, log_mels))
-        floor = torch.tensor(self.features.floor).log10().item()
+        silence = self.features.silence
         longest = [
-            padded(
-                torch.cat([mel, mel.new_full((most - len(mel), mel.shape[1]), floor)]), pad, floor
-            )
+            nn.functional.pad(padded(mel, pad, silence), (0, 0, 0, most - len(mel)), value=silence)
             for mel in log_mels
         ]
         mels = self.features.scaled(torch.stack(longest)).transpose(1, 2)
-        audio = generate(self.model, mels, seeds=seeds)
+        who = None
+        if self.speakers:
+            if speaker not in self.speakers:
+                known = ", ".join(self.speakers)
+                raise ValueError(f"the vocoder has no speaker {speaker!r}; it has {known}")
+            who = torch.full((len(log_mels),), self.speakers.index(speaker))
+        audio = generate(self.model, mels, who, seeds=seeds)
         hop = self.model.config.hop
         return [x[: len(mel) * hop] for x, mel in zip(audio, log_mels, strict=True)]
 
@@ -94,7 +117,7 @@ def load_vocoder(path: str | Path) -> WaveNetVocoder:
     task = opened(path).task
     if not isinstance(task, Vocoding):
         raise ValueError(f"checkpoint {path} is not that of a vocoder, but {type(task).__name__}")
-    return WaveNetVocoder(task.best, task.features)
+    return WaveNetVocoder(task.best, task.features, task.speakers)
 
 
 def _long_enough(mel: Tensor, features: MelFeatures) -> Tensor:

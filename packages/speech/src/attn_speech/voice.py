@@ -171,6 +171,7 @@ class Voice:
         if silence < 0:
             raise ValueError(f"silence must not be negative, got {silence}")
         number = self._speaker(speaker)
+        speaker = speaker or next(iter(self.speakers), None)
         options = options or DecodeOptions()
         if window is not None:
             options = replace(options, window=Window(*self.alignment_head, *window))
@@ -182,7 +183,7 @@ class Voice:
             seeds = [seed + 1_000_003 * i for i, _ in group]
             decoded = self._decoded([piece for _, piece in group], seeds, number, options)
             mels = [self.features.restored(done.mel) for done in decoded]
-            sounds = self.vocoder(mels, seeds)
+            sounds = self.vocoder(mels, seeds, speaker)
             for (i, piece), done, sound in zip(group, decoded, sounds, strict=True):
                 audio = sound / sound.abs().max().clamp(min=1.0)
                 yield self._piece(piece, text, done, torch.cat([audio, pause][: 1 + (i < last)]))

@@ -16,6 +16,14 @@ def test_frames_are_one_per_hop_and_one_more():
         assert len(features.log_mel(tone()[:samples])) == samples // features.hop + 1
 
 
+@pytest.mark.parametrize("log_base", ["10", "e"])
+def test_silence_has_its_log_mel_in_either_base(log_base):
+    features = MelFeatures(log_base=log_base)
+    torch.testing.assert_close(
+        features.log_mel(torch.zeros(2000)), torch.full((11, 80), features.silence)
+    )
+
+
 def test_scaling_is_undone_and_fitted_to_the_data():
     mels = [MelFeatures().log_mel(tone(pitch=pitch)) for pitch in (150.0, 300.0)]
     features = MelFeatures().fitted(mels)

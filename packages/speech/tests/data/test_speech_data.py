@@ -163,6 +163,20 @@ def test_tables_without_a_heading_and_without_endings(recordings, tmp_path):
     assert len(data(ClipFolder(str(recordings)), tmp_path).prepared) == 6
 
 
+def test_files_of_one_name_in_two_folders_are_two_clips(recordings, tmp_path):
+    for folder, files in (("a", "012"), ("b", "345")):
+        (recordings / folder).mkdir()
+        for to, i in enumerate(files):
+            (recordings / f"c{i}.wav").rename(recordings / folder / f"{to}.wav")
+    rows = [f"{folder}/{i}.wav\tclip {folder} {i}\n" for folder in "ab" for i in range(3)]
+    (recordings / "metadata.csv").write_text("".join(rows))
+    made = data(ClipFolder(str(recordings)), tmp_path).prepared
+    assert {row["name"] for row in made.rows} == {f"{a}/{i}" for a in "ab" for i in range(3)}
+    (recordings / "metadata.csv").write_text("0\tclip\n")
+    with pytest.raises(ValueError, match=r"'0' may be any of a/0.wav, b/0.wav; name the folder"):
+        data(ClipFolder(str(recordings)), tmp_path)
+
+
 def test_a_missing_folder_or_table_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         data(ClipFolder(str(tmp_path / "none")), tmp_path)

@@ -132,6 +132,11 @@ class MelFeatures:
         return replace(self, mean=tuple(frames.mean(0).tolist()), std=tuple(std.tolist()))
 
     @property
+    def silence(self) -> float:
+        """The log mel of silence."""
+        return math.log(self.floor) / self._unit
+
+    @property
     def unscaled(self) -> "MelFeatures":
         """Without mean and deviation."""
         return replace(self, mean=(), std=())

@@ -111,13 +111,13 @@ class Segments(Dataset):
         numbers: of the clips.
         frames: of a piece.
         pad: frames more on either side; zeros of amplitude beyond the ends.
-        floor: the log mel of silence.
+        silence: its log mel.
     """
 
     def __init__(
-        self, clips: Prepared, numbers: Sequence[int], frames: int, pad: int, floor: float
+        self, clips: Prepared, numbers: Sequence[int], frames: int, pad: int, silence: float
     ):
-        self.clips, self.frames, self.pad, self.floor = clips, frames, pad, floor
+        self.clips, self.frames, self.pad, self.silence = clips, frames, pad, silence
         self.places = [
             (number, start)
             for number in numbers
@@ -133,7 +133,7 @@ class Segments(Dataset):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor, int]:
         number, start = self.places[i]
         utterance, hop = self.clips[number], self.clips.hop
-        mel = padded(utterance.mel, self.pad, self.floor)
+        mel = padded(utterance.mel, self.pad, self.silence)
         return (
             utterance.audio[start * hop : (start + self.frames) * hop],
             mel[start : start + self.frames + 2 * self.pad].T,
@@ -148,8 +148,8 @@ def collate_segments(samples: Sequence[tuple[Tensor, Tensor, int]]) -> SegmentBa
 
 
 def padded(
-    mel: Float[Tensor, "frames mels"], pad: int, floor: float
+    mel: Float[Tensor, "frames mels"], pad: int, silence: float
 ) -> Float[Tensor, "more_frames mels"]:
     """Log mels with frames of silence on either side."""
-    silence = mel.new_full((pad, mel.shape[1]), floor)
-    return torch.cat([silence, mel, silence])
+    quiet = mel.new_full((pad, mel.shape[1]), silence)
+    return torch.cat([quiet, mel, quiet])

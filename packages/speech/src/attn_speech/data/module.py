@@ -205,8 +205,8 @@ class SpeechData(LightningDataModule):
         clips = self._set_up()
         numbers = self.parts[part] or self.parts["train"]
         if self.segment_frames:
-            floor = torch.tensor(self.preparation.features.floor).log10().item()
-            segments = Segments(clips, numbers, self.segment_frames, self.segment_pad, floor)
+            silence = self.preparation.features.silence
+            segments = Segments(clips, numbers, self.segment_frames, self.segment_pad, silence)
             return loader(
                 segments, min(self.batch_size, len(segments)), shuffle=shuffle, seed=self.seed,
                 drop_last=shuffle, num_workers=self.num_workers, collate_fn=collate_segments,

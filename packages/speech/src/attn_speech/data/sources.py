@@ -165,7 +165,8 @@ class ClipFolder(Source):
 
         Raises:
             FileNotFoundError: the folder or the table does not exist.
-            ValueError: the table has no column of texts or of files, or names a file twice.
+            ValueError: the table has no column of texts or of files, names a file twice, or by a
+                name that several have.
         """
         root = data_folder(self.root)
         beside = (root / name for name in TABLES if (root / name).is_file())
@@ -175,17 +176,23 @@ class ClipFolder(Source):
                 f"{table or root}: no table of transcripts ({', '.join(TABLES)})"
             )
         sounds = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in SOUNDS]
-        by_stem = {path.stem: path for path in sounds}
-        clips, seen = [], set()
+        by_stem: dict[str, list[Path]] = {}
+        for path in sounds:
+            by_stem.setdefault(path.stem, []).append(path)
+        clips: dict[str, Clip] = {}
         for name, text, speaker in _table_rows(table):
-            given = root / name
-            found = given if given.is_file() else by_stem.get(Path(name).stem, by_stem.get(name))
-            stem = found.stem if found else name
-            if stem in seen:
+            found = [root / name] if (root / name).is_file() else []
+            found = found or by_stem.get(Path(name).stem) or by_stem.get(name) or []
+            if len(found) > 1:
+                shown = ", ".join(str(path.relative_to(root)) for path in found[:3])
+                raise ValueError(f"{table}: {name!r} may be any of {shown}; name the folder too")
+            path = found[0] if found else None
+            clip = Clip(_name(path, root) if path else name, text, speaker, path)
+            if clip.name in clips:
                 raise ValueError(f"{table}: {name!r} stands there twice")
-            seen.add(stem)
-            clips.append(Clip(stem, text, speaker, found))
-        return clips + [Clip(p.stem, "", "", p) for p in sounds if p.stem not in seen]
+            clips[clip.name] = clip
+        rest = [Clip(_name(path, root), "", "", path) for path in sounds]
+        return [*clips.values(), *(clip for clip in rest if clip.name not in clips)]
 
 
 class PackagedClips(Source):
@@ -194,6 +201,12 @@ class PackagedClips(Source):
     def clips(self, rate: int, cache: Path) -> Sequence[Clip]:
         """The clips."""
         return ClipFolder(str(Path(__file__).with_name("clips"))).clips(rate, cache)
+
+
+def _name(path: Path, root: Path) -> str:
+    """The path below the root, without its ending."""
+    below = path.relative_to(root) if path.is_relative_to(root) else path
+    return below.with_suffix("").as_posix()
 
 
 def _table_rows(path: Path) -> list[tuple[str, str, str]]:

@@ -14,7 +14,6 @@ from ..audio.files import wav_bytes
 from ..data.batching import collate
 from ..data.module import SpeechData
 from ..metrics.distances import log_mel_l1
-from ..models import WaveNet
 from ..models.decoding import decode
 from ..vocoder import WaveNetVocoder
 
@@ -111,22 +110,24 @@ def synthesis(task: "SpeechSynthesis", data: SpeechData) -> Iterable[Exhibit]:
 
 
 def resynthesized(
-    model: WaveNet, features: MelFeatures, data: SpeechData
+    draw: WaveNetVocoder, data: SpeechData
 ) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
     """Of the first test clips: their number, their log mel, and what is made of it."""
     clips = data.prepared
     assert clips is not None
-    draw = WaveNetVocoder(model, features)
+    features = draw.features
     for i in (data.parts["test"] or data.parts["train"])[:SHOWN]:
         mel = clips[i].mel[:LONGEST_DRAWN]
-        yield i, mel, {"WaveNet": draw([mel], [0])[0], "Griffin-Lim": features.griffin_lim(mel)}
+        drawn = draw([mel], [0], clips.rows[i]["speaker"])[0]
+        yield i, mel, {"WaveNet": drawn, "Griffin-Lim": features.griffin_lim(mel)}
 
 
-def vocoding(model: WaveNet, features: MelFeatures, data: SpeechData) -> Iterable[Exhibit]:
+def vocoding(draw: WaveNetVocoder, data: SpeechData) -> Iterable[Exhibit]:
     """Recordings and what a vocoder draws for their mels, beside Griffin-Lim."""
     clips = data.prepared
     assert clips is not None
-    for i, mel, made in resynthesized(model, features, data):
+    features = draw.features
+    for i, mel, made in resynthesized(draw, data):
         utterance = clips[i]
         sounds = {"recording": utterance.audio[: len(mel) * features.hop], **made}
         shown = {name: features.log_mel(sound) for name, sound in sounds.items()}

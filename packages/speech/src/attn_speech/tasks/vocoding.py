@@ -17,6 +17,7 @@ from ..data.module import SpeechData
 from ..metrics.distances import log_mel_l1
 from ..models import WaveNet, WaveNetConfig
 from ..official import wavenet as r9y9
+from ..vocoder import WaveNetVocoder
 from . import pictures
 from .sized_by_data import SizedByData
 
@@ -56,6 +57,7 @@ class Vocoding(SizedByData):
         self.config, self.lr, self.halving, self.averaging = config, lr, halving, averaging
         self.weights = weights
         self.average: AveragedModel | None = None
+        self.speakers: list[str] = []
 
     def build_for(self, data: LightningDataModule) -> None:
         """Builds the network for the bands of the data.
@@ -65,13 +67,13 @@ class Vocoding(SizedByData):
         """
         if not isinstance(data, SpeechData):
             raise ValueError(f"Vocoding needs SpeechData, got {type(data).__name__}")
-        self._build(data.features, len(data.speakers))
+        self._build(data.features, data.speakers)
         self._check(data)
 
-    def _build(self, features: MelFeatures, speakers: int) -> None:
+    def _build(self, features: MelFeatures, speakers: list[str]) -> None:
         self.features = features
-        many = speakers if self.config.speaker_dim else 0
-        self.config = replace(self.config, mels=features.mels, speakers=many)
+        self.speakers = speakers if self.config.speaker_dim else []
+        self.config = replace(self.config, mels=features.mels, speakers=len(self.speakers))
         if self.config.hop != features.hop:
             raise ValueError(
                 f"the scales {list(self.config.scales)} multiply to {self.config.hop}, "
@@ -92,8 +94,9 @@ class Vocoding(SizedByData):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the mels are."""
-        speakers = self.config.speakers
-        checkpoint["vocoder"] = {"features": self.features.as_dict(), "speakers": speakers}
+        checkpoint["vocoder"] = {
+            "features": self.features.as_dict(), "speakers": self.speakers,
+        }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Builds the network as it was; data that are to continue it must have the same mels.
@@ -142,7 +145,7 @@ class Vocoding(SizedByData):
         """Logs how far what is drawn for some mels is from them, beside Griffin-Lim."""
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         distances: dict[str, list[float]] = {}
-        for _, mel, sounds in pictures.resynthesized(self.best.eval(), self.features, data):
+        for _, mel, sounds in pictures.resynthesized(self.drawing, data):
             for name, sound in sounds.items():
                 distance = log_mel_l1(self.features.log_mel(sound), mel)
                 distances.setdefault(name, []).append(distance)
@@ -166,14 +169,20 @@ class Vocoding(SizedByData):
     def figures(self, data: LightningDataModule) -> Iterable[Exhibit]:
         """Recordings and what is drawn for their mels, seen and heard."""
         if isinstance(data, SpeechData):
-            yield from pictures.vocoding(self.best.eval(), self.features, data)
+            yield from pictures.vocoding(self.drawing, data)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Two short waveforms and their mels."""
         frames = 8
         mels = torch.randn(2, self.config.mels, frames + 2 * self.config.pad)
         channels = self.config.out_channels if self.config.onehot else 1
-        return torch.zeros(2, channels, frames * self.config.hop), mels
+        inputs = torch.zeros(2, channels, frames * self.config.hop), mels
+        return (*inputs, torch.zeros(2, dtype=torch.long)) if self.speakers else inputs
+
+    @property
+    def drawing(self) -> WaveNetVocoder:
+        """The averaged network as what makes sound of mels."""
+        return WaveNetVocoder(self.best, self.features, self.speakers)
 
     @property
     def best(self) -> WaveNet:
