@@ -77,7 +77,7 @@ def recipe(recordings, **data):
 
 
 def test_from_recordings_to_sound_and_a_report(run, trained, tmp_path):
-    code, out, err = run("say", "hello out there", "--ckpt", str(trained), "-o", "a.wav")
+    code, out, err = run("say", "hello", "out there", "--ckpt", str(trained), "-o", "a.wav")
     assert code in (0, 3) and re.search(r"a.wav: [0-9.]+ s of sound; .*real-time factor", out)
     assert (code == 3) == ("skipped" in err or "limit" in err or "repeated" in err)
     assert soundfile.info("a.wav").samplerate == 16000
@@ -133,6 +133,7 @@ def test_a_checkpoint_knows_its_symbols_and_features(trained):
         (["--input", "none.txt", "-o", "a.wav"], "none.txt: no such file"),
         (["hi", "-o", "a.wav", "--speaker", "eve"], "has one voice only"),
         (["hi", "-o", "a.wav", "--silence", "-1"], "silence must not be negative"),
+        (["hi", "-o", "a.wav", "--window", "[-1, 4]"], "back and ahead by 0 or more, got -1, 4"),
     ],
 )
 def test_say_refuses_in_one_line(run, trained, words, message):
@@ -232,7 +233,7 @@ def test_bench_compares_ways_of_decoding(run):
 
 def test_classifier_of_digits_is_reported_with_its_importance(run, tmp_path):
     pytest.importorskip("py_nanotts", reason="needs py-nanotts, extra corpus")
-    code, _, err = run("fit", "--config", "digits-gaam", "--trainer.max_epochs", "2")
+    code, _, err = run("fit", "--config", "digits-gaam", "--trainer.max_epochs", "1")
     assert code == 0, err
     ckpt = str(tmp_path / "runs" / "digits-gaam" / "version_0" / "best.ckpt")
     code, out, _ = run("test", "--ckpt", ckpt)
@@ -240,3 +241,5 @@ def test_classifier_of_digits_is_reported_with_its_importance(run, tmp_path):
     assert run("report", "--ckpt", ckpt)[0] == 0
     assert (tmp_path / "runs/digits-gaam/version_0/report/importance-factor.csv").exists()
     assert run("export", "--ckpt", ckpt, "--format", "torch")[0] == 0
+    code, _, err = run("fit", "--config", "digits-gaam", "--model.config.heads", "7")
+    assert code == 2 and "model.config: tokens 24 is not divisible by heads 7" in err

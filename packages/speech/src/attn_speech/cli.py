@@ -36,9 +36,10 @@ def spelled_out(words: Sequence[str]) -> list[str]:
 
     Example:
         >>> spelled_out(["Hi there.", "-o", "hi.wav", "--seed=3"])
-        ['--text', 'Hi there.', '--output', 'hi.wav', '--seed=3']
+        ['--output', 'hi.wav', '--seed=3', '--text', 'Hi there.']
     """
     flags: list[str] = []
+    text: list[str] = []
     rest = iter(words)
     for word in rest:
         if word in ("-h", "--help"):
@@ -47,9 +48,11 @@ def spelled_out(words: Sequence[str]) -> list[str]:
             flags.append("--output" if word == "-o" else word)
             if "=" not in word and (value := next(rest, None)) is not None:
                 flags.append(value)
+        elif word == "-":
+            flags += ["--input", word]
         else:
-            flags += ["--input" if word == "-" else "--text", word]
-    return flags
+            text.append(word)
+    return [*flags, "--text", " ".join(text)] if text else flags
 
 
 if __name__ == "__main__":

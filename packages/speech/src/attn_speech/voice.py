@@ -203,10 +203,14 @@ class Voice:
         layer, head = self.alignment_head
         pattern = done.pattern[layer, head]
         read_words = reading(pattern, [word for _, word in script.owned()])
-        names = [_shown(word, text) for word in script.words]
+        shown = [_shown(word, text) for word in script.words]
+
+        def named(words: list[int]) -> list[str]:
+            return list(dict.fromkeys(shown[i] for i in words))  # one for all words of a number
+
         return Piece(
             audio, script.tokens, pattern,
-            [names[i] for i in read_words.skipped], [names[i] for i in read_words.repeated],
+            named(read_words.skipped), named(read_words.repeated),
             done.limited,
         )  # fmt: skip
 

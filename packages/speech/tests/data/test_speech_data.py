@@ -78,16 +78,18 @@ def test_bad_clips_are_skipped_counted_and_listed(recordings, tmp_path, capsys):
     soundfile.write(silent, np.zeros(RATE, "float32"), RATE)
     cut.write_bytes(cut.read_bytes()[:3000])
     soundfile.write(nan, np.full(RATE, np.nan, "float32"), RATE, subtype="FLOAT")
+    soundfile.write(recordings / "c3.wav", 3 * np.ones(RATE, "float32"), RATE, subtype="FLOAT")
     soundfile.write(recordings / "extra.wav", 0.1 * np.random.randn(RATE), RATE)
     rows = ["gone.wav,not there", 'c5.wav,"an emoji 🙂"']
     table = table.replace("c5.wav,clip number 5\n", "") + "\n".join(rows) + "\n"
     (recordings / "metadata.csv").write_text(table, encoding="utf-8")
     made = data(ClipFolder(str(recordings)), tmp_path, valid=0, test=0)
     said = capsys.readouterr().out
-    assert len(made.prepared) == 2
+    assert len(made.prepared) == 1
     for reason in (
         "refused 1: is silent (c0)",
-        "refused 1: the file is cut",
+        "refused 1: the file is cut (c1)",
+        "refused 1: samples leave [-1, 1] (c3)",
         "refused 1: has NaN or infinite samples (c2)",
         "refused 1: text is empty after normalisation (extra)",
         "refused 1: there is no sound file for it (gone.wav)",
@@ -108,7 +110,7 @@ def test_all_clips_bad_is_an_error_with_its_reasons(recordings, tmp_path):
     [
         ({"valid": 3, "test": 3}, "6 clips are of use, too few to hold out 3"),
         ({"frames_per_batch": 1}, "0 clips are of use"),
-        ({"segment_frames": 900}, "0 clips are of use"),
+        ({"segment_frames": 900}, "refused 6: shorter than a segment of 900 frames"),
         ({"frames_per_batch": 0}, "frames_per_batch must be at least 1"),
         ({"valid": -1}, "must not be negative"),
     ],

@@ -199,13 +199,17 @@ def _write(
             )  # fmt: skip
             start += frames
     if not rows:
-        listed = "; ".join(f"{len(names)}: {reason}" for reason, names in refused.items())
-        raise ValueError(f"no clip is of use: {listed or 'there are none'}")
+        raise ValueError(f"no clip is of use: {counted(refused) or 'there are none'}")
     index = {
         "clips": rows, "refused": refused, "changes": said(changes), "mels": features.mels,
         "hop": features.hop, "rate": features.rate,
     }  # fmt: skip
     (folder / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
+
+
+def counted(refused: dict[str, list[str]]) -> str:
+    """How many clips were refused for which reason; empty for none."""
+    return "; ".join(f"{len(names)}: {reason}" for reason, names in refused.items())
 
 
 def _one(
@@ -237,9 +241,11 @@ def _one(
 
 def _kind(reason: str) -> str:
     """The reason without what is of one clip only."""
-    for mark in (", its peak", ", they must", " bytes of sound", ": '"):
+    for mark in (", its peak", ": '"):
         reason = reason.partition(mark)[0]
-    return re.sub(r"\d[\d.]*%? (?=of its samples|bytes)", "", reason)
+    reason = re.sub(r"reach \S+, they must be in", "leave", reason)
+    reason = re.sub(r", \d+ bytes of sound.*", "", reason)
+    return re.sub(r"\d[\d.]*% (?=of its samples)", "", reason)
 
 
 def _digest(clips: Sequence[Clip], preparation: Preparation, front_end: FrontEnd) -> str:

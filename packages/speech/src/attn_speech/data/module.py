@@ -14,7 +14,7 @@ from ..audio.features import MelFeatures
 from ..text.front_end import FrontEnd, front_end
 from ..text.symbols import Symbols
 from .batching import Batches, Segments, collate_segments, frame_batches
-from .clips import Preparation, Prepared, cache_folder, prepare
+from .clips import Preparation, Prepared, cache_folder, counted, prepare
 from .sources import Source
 
 
@@ -199,6 +199,7 @@ class SpeechData(LightningDataModule):
             raise ValueError(
                 f"{len(order)} clips are of use, too few to hold out {self.held_out['valid']:g} "
                 f"for validation and {self.held_out['test']:g} for the test"
+                + (f"; refused {refused}" if (refused := counted(clips.refused)) else "")
             )
 
     def _loader(self, part: str, *, shuffle: bool) -> Any:

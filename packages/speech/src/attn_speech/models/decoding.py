@@ -32,6 +32,12 @@ class Window:
     back: int = 2
     ahead: int = 4
 
+    def __post_init__(self):
+        if self.back < 0 or self.ahead < 0:
+            raise ValueError(
+                f"a window reaches back and ahead by 0 or more, got {self.back}, {self.ahead}"
+            )
+
 
 @dataclass(frozen=True)
 class DecodeOptions:

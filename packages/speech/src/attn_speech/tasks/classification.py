@@ -65,7 +65,7 @@ class UtteranceClassification(SizedByData):
     def _build(self, layers: int, dim: int, class_names: list[str]) -> None:
         self.class_names = class_names
         self.config = replace(self.config, layers=layers, dim=dim, classes=len(class_names))
-        self.model = self.config.build()
+        self.model = self.network(self.config)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the numbers mean."""

@@ -1,8 +1,18 @@
 """A task whose network has the sizes of its data."""
 
+from typing import Any, Protocol
+
 from pytorch_lightning import LightningDataModule
 
 from core_attn.training import Task
+
+
+class Config(Protocol):
+    """What builds a network."""
+
+    def build(self) -> Any:
+        """The network, freshly initialized."""
+        ...
 
 
 class SizedByData(Task):
@@ -15,6 +25,17 @@ class SizedByData(Task):
     def build_for(self, data: LightningDataModule) -> None:
         """Builds `self.model` for these data."""
         raise NotImplementedError
+
+    def network(self, config: Config) -> Any:
+        """The network of a configuration.
+
+        Raises:
+            ValueError: its sizes do not fit each other or the data.
+        """
+        try:
+            return config.build()
+        except ValueError as error:
+            raise ValueError(f"model.config: {error}") from error
 
     def configure_model(self) -> None:
         """Builds the network for the data of the trainer, unless a checkpoint has done so."""

@@ -101,7 +101,7 @@ class SpeechSynthesis(SizedByData):
         self.config = replace(
             self.config, vocabulary=len(symbols), mels=features.mels, speakers=count
         )
-        self.model = self.config.build()
+        self.model = self.network(self.config)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the numbers of the network mean."""

@@ -79,7 +79,7 @@ class Vocoding(SizedByData):
                 f"the scales {list(self.config.scales)} multiply to {self.config.hop}, "
                 f"the hop of the mels is {features.hop}"
             )
-        self.model = self.config.build()
+        self.model = self.network(self.config)
         if self.averaging:
             self.average = AveragedModel(
                 self.model, multi_avg_fn=get_ema_multi_avg_fn(self.averaging)
