@@ -8,6 +8,7 @@ import shutil
 import signal
 import warnings
 from argparse import ArgumentError
+from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -238,17 +239,22 @@ class StoreConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes config.yaml; called once, in the first process."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = self.parser.dump(self.config, skip_unset=False)
-        (self.folder / "config.yaml").write_text(text, encoding="utf-8")
+        (self.folder / "config.yaml").write_text(self._text, encoding="utf-8")
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Adds the configuration as plain data."""
-        text = self.parser.dump(self.config, skip_unset=False)
-        checkpoint |= {
-            "config": yaml.safe_load(text), "recipe": self.recipe, "package": self.package,
-        }  # fmt: skip
+        checkpoint |= {"config": self._plain, "recipe": self.recipe, "package": self.package}
+
+    @cached_property
+    def _text(self) -> str:
+        """Made once, of what the parser has already checked: it takes half a second."""
+        return self.parser.dump(self.config, skip_unset=False, skip_validation=True)
+
+    @cached_property
+    def _plain(self) -> dict[str, Any]:
+        return yaml.safe_load(self._text)
 
 
 def subclasses(base: type) -> list[type]:
