@@ -117,6 +117,18 @@ def test_fields_whose_effects_add_up_do_not_interact_and_those_multiplied_do():
     assert strengths.max() < 1e-5
 
 
+@pytest.mark.parametrize(("widths", "expected"), [(None, [6]), ((), []), ((5, 4), [5, 4])])
+def test_the_gates_of_finalmlp_have_the_widths_asked_for(widths, expected):
+    contexts = (LAYOUT.names[:2], ())
+    model = create("finalmlp", LAYOUT, dim=3, gate_widths=widths, contexts=contexts)
+    first, second = (
+        [x.out_features for x in gate.map if isinstance(x, torch.nn.Linear)] for gate in model.gates
+    )
+    flat = LAYOUT.fields * 3
+    assert first == [*expected, flat] and second == [*([3] if widths is None else expected), flat]
+    assert torch.isfinite(model(*batch())).all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

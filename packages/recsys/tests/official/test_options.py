@@ -57,6 +57,20 @@ def test_deepctr_without_a_deep_part_keeps_numbers_in_the_linear_term():
     assert model.linear.weight.grad[4] == 3.0 and not model.embedding.weight.grad[4].any()
 
 
+def test_the_wide_part_of_fuxictr_adds_all_values_of_a_field():
+    layout = Layout(("g",), (3,), (1,), (4,), 5)
+    table, wide = torch.randn(4, 2), torch.randn(4, 1)
+    weights = {
+        TABLE.format("g"): table, f"lr_layer.{TABLE}".format("g"): wide,
+        "fc.weight": torch.ones(1, 2), "fc.bias": torch.zeros(1),
+    }  # fmt: skip
+    changes = {"dim": 2, "block_widths": (), "linear_term": True}
+    model = create("autoint_fuxictr", layout, **changes).eval()
+    model.load_state_dict(from_fuxictr(weights, layout))
+    found = model(torch.tensor([[2, 3, 0]]), torch.tensor([[1.0, 1.0, 0.0]]))
+    torch.testing.assert_close(found[0], table[1:3].mean(0).sum() + wide[1:3].sum())
+
+
 def test_fields_on_the_same_rows_share_a_table():
     layout = Layout(("item", "seen"), (1, 2), (1, 1), (3, 3), 4)
     table = torch.randn(3, 4)

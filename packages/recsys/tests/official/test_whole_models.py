@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from attn_recsys.layout import Layout
-from attn_recsys.models import VARIANTS, AutoInt, AutoIntConfig
+from attn_recsys.models import VARIANTS, AutoInt, AutoIntConfig, BaselineConfig
 from attn_recsys.official import from_deepctr, from_fuxictr
 
 SIZES = {"a": 5, "b": 7, "c": 4, "g": 6}
@@ -85,10 +85,9 @@ def deepctr(layout, config):
     return randomised(model), lambda ids, value: model(torch.where(numbers, value, ids.float()))
 
 
-def fuxictr(layout, config):
-    """FuxiCTR's model, likewise; the wheel lacks its AutoInt: put the repository on PYTHONPATH."""
+def fuxictr_fields(layout, config):
+    """A feature map of the layout."""
     features = pytest.importorskip("fuxictr.features")
-    found = pytest.importorskip("model_zoo.AutoInt.src")
     fields = features.FeatureMap("whole", "/nowhere")
     for name in layout.names:
         spec = {"source": "", "type": "numeric"}
@@ -99,14 +98,24 @@ def fuxictr(layout, config):
             spec["type"] = "categorical"
         fields.features[name] = spec | {"vocab_size": SIZES.get(name, 0)}
     fields.num_fields, fields.default_emb_dim = layout.fields, config.dim
+    return fields
+
+
+FITTING = {
+    "task": "regression", "verbose": 0, "model_root": "/nowhere", "metrics": ["AUC"],
+    "optimizer": "adam", "loss": "binary_crossentropy",
+}  # fmt: skip
+
+
+def fuxictr(layout, config):
+    """FuxiCTR's model, likewise; the wheel lacks its models: put the repository on PYTHONPATH."""
+    found = pytest.importorskip("model_zoo.AutoInt.src")
     model = found.AutoInt(
-        fields, embedding_dim=config.dim, dnn_hidden_units=list(config.deep_widths),
+        fuxictr_fields(layout, config), embedding_dim=config.dim, dnn_hidden_units=list(config.deep_widths),
         attention_layers=len(config.block_widths), num_heads=config.heads,
         attention_dim=config.block_widths[0], net_dropout=config.deep_dropout,
         batch_norm=config.deep_norm, layer_norm=config.norm == "pre_relu", use_scale=config.scale,
-        use_wide=config.linear_term, use_residual=config.residual == "identity",
-        task="regression", verbose=0, model_root="/nowhere", metrics=["AUC"], optimizer="adam",
-        loss="binary_crossentropy",
+        use_wide=config.linear_term, use_residual=config.residual == "identity", **FITTING,
     )  # fmt: skip
 
     def forward(ids, value):
@@ -161,9 +170,45 @@ def test_a_model_of_fuxictr_is_reproduced(order, changes):
     layout = layout_of(order)
     model, forward = fuxictr(layout, config)
     batch = rows(layout)
-    if "g" in order and config.linear_term:
-        with pytest.raises(ValueError, match="FuxiCTR sums a field's weights, ours averages them"):
-            from_fuxictr(model.state_dict(), layout)
-        return
     ours = logits_of_ours(from_fuxictr, model.state_dict(), layout, config, *batch)
     torch.testing.assert_close(ours, forward(*batch)[:, 0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("widths", [(7,), (), (5, 4)])
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_the_finalmlp_of_fuxictr_is_reproduced(widths, chunks):
+    found = pytest.importorskip("model_zoo.FinalMLP.src")
+    layout = layout_of(("a", "b", "c"))
+    config = BaselineConfig(
+        "finalmlp", dim=3, deep_widths=(8, 6), gate_widths=widths, chunks=chunks
+    )
+    theirs = randomised(
+        found.FinalMLP(
+            fuxictr_fields(layout, config), embedding_dim=3, mlp1_hidden_units=[8, 6],
+            mlp2_hidden_units=[8, 6], fs_hidden_units=list(widths), num_heads=chunks, **FITTING,
+        )
+    )  # fmt: skip
+    ours = config.build(layout).eval()
+    pairs = [
+        *zip(ours.streams, (theirs.mlp1, theirs.mlp2), strict=True),
+        *zip(ours.gates, (theirs.fs_module.fs1_gate, theirs.fs_module.fs2_gate), strict=True),
+        (ours.first_out, theirs.fusion_module.w_x), (ours.second_out, theirs.fusion_module.w_y),
+    ]  # fmt: skip
+    with torch.no_grad():
+        tables = theirs.embedding_layer.embedding_layer.embedding_layers
+        for name, first, size in zip(layout.names, layout.firsts, layout.sizes, strict=True):
+            ours.embedding.weight[first : first + size] = tables[name].weight
+        for one, other in pairs:
+            for part, source in zip(linears(one), linears(other), strict=True):
+                part.load_state_dict(source.state_dict())
+        ours.fusion.copy_(theirs.fusion_module.w_xy.view_as(ours.fusion))
+        for gate, name in zip(ours.gates, ("fs1_ctx_bias", "fs2_ctx_bias"), strict=True):
+            gate.constant.copy_(getattr(theirs.fs_module, name))
+        ids, value = rows(layout)
+        expected = theirs(dict(zip(layout.names, ids.T, strict=True)))["y_pred"][:, 0]
+        found = ours(ids + torch.tensor(layout.firsts), value)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def linears(model):
+    return [part for part in model.modules() if isinstance(part, nn.Linear)]

@@ -59,6 +59,8 @@ class AutoIntConfig(BlockConfig):
         deep_join: the deep part gives a logit of its own ("logit"), or its last hidden layer
             goes into the same linear map as the attention part ("concat").
         linear_term: whether a first-order term w[index] * value is added to the logit.
+        linear_pooling: what of a multi-valued field it adds: the "mean" of its values' weights, or
+            their "sum", as FuxiCTR.
         numerical: numerical fields are embedded like the others ("embedded"), or their raw
             values go into the deep part (and the linear term) only, as in DeepCTR ("deep_only").
         init: "official" draws the output biases from N(0, 1) and the deep biases like their
@@ -74,6 +76,7 @@ class AutoIntConfig(BlockConfig):
     deep_norm_eps: float = 1e-5
     deep_join: Literal["logit", "concat"] = "logit"
     linear_term: bool = False
+    linear_pooling: Literal["mean", "sum"] = "mean"
     numerical: Literal["embedded", "deep_only"] = "embedded"
     init: Literal["official", "zero"] = "zero"
 
@@ -106,7 +109,7 @@ VARIANTS: dict[str, AutoIntConfig] = {
     "autoint_paper": PAPER,
     "autoint_fuxictr": AutoIntConfig(
         qkv_activation="none", qkv_bias=False, scale=False, residual="identity", norm="none",
-        norm_eps=1e-5,
+        norm_eps=1e-5, linear_pooling="sum",
     ),
     "autoint_deepctr_torch": AutoIntConfig(
         qkv_activation="none", qkv_bias=False, scale=False, residual="linear", norm="none",
@@ -161,7 +164,11 @@ class AutoInt(nn.Module, PyTorchModelHubMixin):
         )
         joined = config.deep_widths[-1] if self.deep and config.deep_join == "concat" else 0
         self.out = nn.Linear(fields * width + joined, 1)
-        self.linear = FieldEmbedding(layout, 1, sparse=sparse) if config.linear_term else None
+        self.linear = (
+            FieldEmbedding(layout, 1, sparse=sparse, pooling=config.linear_pooling)
+            if config.linear_term
+            else None
+        )
         self.reset_output(config.init)
 
     def reset_output(self, init: Literal["official", "zero"]) -> None:

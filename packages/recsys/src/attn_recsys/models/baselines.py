@@ -26,6 +26,7 @@ class BaselineConfig:
         cross_layers: cross layers of DCNv2.
         cross_rank: rank of their matrices; 0 for full ones.
         contexts: the two sets of fields that gate FinalMLP's streams; empty for a learned vector.
+        gate_widths: hidden widths of the gates; None for one as wide as the gate's context.
         chunks: heads of FinalMLP's bilinear fusion.
     """
 
@@ -36,6 +37,7 @@ class BaselineConfig:
     cross_layers: int = 3
     cross_rank: int = 0
     contexts: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()))
+    gate_widths: tuple[int, ...] | None = None
     chunks: int = 1
 
     def __post_init__(self):
@@ -44,6 +46,8 @@ class BaselineConfig:
             raise ValueError(f"network must be one of {known}, got {self.network!r}")
         object.__setattr__(self, "deep_widths", tuple(self.deep_widths))
         object.__setattr__(self, "contexts", tuple(tuple(names) for names in self.contexts))
+        if self.gate_widths is not None:
+            object.__setattr__(self, "gate_widths", tuple(self.gate_widths))
 
     def build(self, layout: Layout, *, sparse: bool = False) -> "ClickModel":
         """The model of some fields, untrained."""
@@ -262,9 +266,7 @@ class FinalMLP(ClickModel):
         width, out = layout.fields * config.dim, config.deep_widths[-1]
         if out % config.chunks:
             raise ValueError(f"last deep width {out} is not divisible by chunks {config.chunks}")
-        self.gates = nn.ModuleList(
-            _Gate(layout, names, config.dim, width) for names in config.contexts
-        )
+        self.gates = nn.ModuleList(_Gate(layout, names, config, width) for names in config.contexts)
         self.streams = nn.ModuleList(
             DeepPart(width, config.deep_widths, dropout=config.deep_dropout, logit=False)
             for _ in range(2)
@@ -303,17 +305,19 @@ VARIANTS = {name: BaselineConfig(name) for name in get_args(Network)}
 class _Gate(nn.Module):
     """Factors 2 sigmoid(MLP(context)) for every element of the flat embeddings."""
 
-    def __init__(self, layout: Layout, names: tuple[str, ...], dim: int, width: int):
+    def __init__(self, layout: Layout, names: tuple[str, ...], config: BaselineConfig, width: int):
         super().__init__()
         unknown = set(names) - set(layout.names)
         if unknown:
             raise ValueError(f"contexts name unknown fields {sorted(unknown)}; {layout.names}")
         self.picked = [layout.names.index(name) for name in names]
-        context = dim * max(len(names), 1)
+        context = config.dim * max(len(names), 1)
         self.constant = None if names else nn.Parameter(torch.zeros(1, context))
-        self.map = nn.Sequential(
-            nn.Linear(context, context), nn.ReLU(), nn.Linear(context, width), nn.Sigmoid()
-        )
+        hidden = (context,) if config.gate_widths is None else config.gate_widths
+        self.map = nn.Sequential()
+        for before, after in zip((context, *hidden), hidden, strict=False):
+            self.map.extend([nn.Linear(before, after), nn.ReLU()])
+        self.map.extend([nn.Linear((context, *hidden)[-1], width), nn.Sigmoid()])
 
     def forward(self, fields: Tensor) -> Tensor:
         context = self.constant

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -41,6 +42,7 @@ class FieldEmbedding(nn.Module):
         sparse: whether the table's gradient is sparse, for the optimisers that touch only the
             rows of the batch.
         attend: whether the layout's histories are attended with their targets.
+        pooling: whether a multi-valued field is its values' "mean", or their "sum".
 
     Its attributes `lookup(weight, index, value)`, which reads the rows of a batch, and
     `present(weight)`, which gives the whole table to a state dict, are for an optimiser that moves
@@ -54,9 +56,17 @@ class FieldEmbedding(nn.Module):
         0.0
     """
 
-    def __init__(self, layout: Layout, dim: int, *, sparse: bool = False, attend: bool = False):
+    def __init__(
+        self,
+        layout: Layout,
+        dim: int,
+        *,
+        sparse: bool = False,
+        attend: bool = False,
+        pooling: Literal["mean", "sum"] = "mean",
+    ):
         super().__init__()
-        self.layout = layout
+        self.layout, self.pooling = layout, pooling
         places = {name: i for i, name in enumerate(layout.names)}
         self.targets = {places[a]: places[b] for a, b in layout.attends} if attend else {}
         self.readers = nn.ModuleDict({str(i): TargetAttention(dim) for i in self.targets})
@@ -94,14 +104,15 @@ class FieldEmbedding(nn.Module):
         widths = self.layout.widths
         parts, weights = slots.split(widths, 1), value.split(widths, 1)
         fields = [
-            part[:, 0] if width == 1 else _weighted_mean(part, weight)
+            part[:, 0] if width == 1 else self._pooled(part, weight)
             for width, part, weight in zip(widths, parts, weights, strict=True)
         ]
         for i, target in self.targets.items():
             fields[i] = self.readers[str(i)](fields[target], parts[i], weights[i] != 0)
         return torch.stack(fields, 1)
 
-
-def _weighted_mean(scaled: Tensor, weight: Tensor) -> Tensor:
-    total = weight.sum(1, keepdim=True)
-    return scaled.sum(1) / torch.where(total == 0, torch.ones_like(total), total)
+    def _pooled(self, scaled: Tensor, weight: Tensor) -> Tensor:
+        if self.pooling == "sum":
+            return scaled.sum(1)
+        total = weight.sum(1, keepdim=True)
+        return scaled.sum(1) / torch.where(total == 0, torch.ones_like(total), total)

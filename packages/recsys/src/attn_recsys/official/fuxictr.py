@@ -45,7 +45,8 @@ def from_fuxictr(
 
     Their field tables become blocks of the shared one; a table of theirs starts at the field's
     first row. `use_wide` is our `linear_term`, `layer_norm` our norm "pre_relu", `batch_norm` our
-    `deep_norm`; a sequence with `MaskedAveragePooling` is a multi-valued field.
+    `deep_norm`; a sequence with `MaskedAveragePooling` is a multi-valued field, of which the wide part
+    takes the sum (`linear_pooling`).
 
     Args:
         weights: their state dict.
@@ -53,8 +54,7 @@ def from_fuxictr(
         dropout: whether our model has `deep_dropout`.
 
     Raises:
-        ValueError: weights are missing, left over or do not fit the layout, or there is a wide part
-            over multi-valued fields, where theirs is a sum and ours a mean.
+        ValueError: weights are missing, left over or do not fit the layout.
     """
     refuse_unknown(weights, ("embedding_layer.", "self_attention.", "fc.", "lr_layer.", "dnn.mlp."))
     tables = "embedding_layer.embedding_layer.embedding_layers.{}.weight"
@@ -64,11 +64,6 @@ def from_fuxictr(
         state |= {f"blocks.{name}": x for name, x in blocks.items()}
     state |= {f"out.{part}": weights[f"fc.{part}"] for part in ("weight", "bias")}
     if f"lr_layer.{tables}".format(layout.names[0]) in weights:
-        if max(layout.widths) > 1:
-            raise ValueError(
-                "a wide part over multi-valued fields cannot be converted: FuxiCTR sums a field's "
-                "weights, ours averages them"
-            )
         state["linear.weight"] = stack_table(weights, f"lr_layer.{tables}", layout)
         if "lr_layer.bias" in weights:
             state["out.bias"] = state["out.bias"] + weights["lr_layer.bias"]
