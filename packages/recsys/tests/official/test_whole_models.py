@@ -111,7 +111,8 @@ def fuxictr(layout, config):
     """FuxiCTR's model, likewise; the wheel lacks its models: put the repository on PYTHONPATH."""
     found = pytest.importorskip("model_zoo.AutoInt.src")
     model = found.AutoInt(
-        fuxictr_fields(layout, config), embedding_dim=config.dim, dnn_hidden_units=list(config.deep_widths),
+        fuxictr_fields(layout, config), embedding_dim=config.dim,
+        dnn_hidden_units=list(config.deep_widths),
         attention_layers=len(config.block_widths), num_heads=config.heads,
         attention_dim=config.block_widths[0], net_dropout=config.deep_dropout,
         batch_norm=config.deep_norm, layer_norm=config.norm == "pre_relu", use_scale=config.scale,

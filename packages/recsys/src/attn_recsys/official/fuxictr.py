@@ -45,8 +45,8 @@ def from_fuxictr(
 
     Their field tables become blocks of the shared one; a table of theirs starts at the field's
     first row. `use_wide` is our `linear_term`, `layer_norm` our norm "pre_relu", `batch_norm` our
-    `deep_norm`; a sequence with `MaskedAveragePooling` is a multi-valued field, of which the wide part
-    takes the sum (`linear_pooling`).
+    `deep_norm`; a sequence with `MaskedAveragePooling` is a multi-valued field, of which the wide
+    part takes the sum (`linear_pooling`).
 
     Args:
         weights: their state dict.
