@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from attn_recsys import metrics
 
@@ -10,6 +10,9 @@ def test_auc_and_log_loss_agree_with_scikit_learn_with_ties():
     labels, p = random.integers(0, 2, 500), random.integers(1, 20, 500) / 20
     assert metrics.auc(labels, p) == pytest.approx(roc_auc_score(labels, p), abs=1e-12)
     assert metrics.log_loss(labels, p) == pytest.approx(log_loss(labels, p), abs=1e-9)
+    for weights in (None, random.integers(0, 3, 500).astype(float)):
+        expected = average_precision_score(labels, p, sample_weight=weights)
+        assert metrics.average_precision(labels, p, weights) == pytest.approx(expected, abs=1e-12)
 
 
 def test_true_probabilities_are_calibrated_and_their_squares_are_not():
@@ -34,5 +37,5 @@ def test_a_weight_counts_as_so_many_rows():
     times = random.integers(0, 4, 60)
     repeated = metrics.summary(np.repeat(labels, times), np.repeat(p, times))
     weighted = metrics.summary(labels, p, times.astype(float))
-    for name in ("auc", "logloss", "normalized_entropy", "calibration_ratio"):
+    for name in ("auc", "pr_auc", "logloss", "normalized_entropy", "calibration_ratio"):
         assert weighted[name] == pytest.approx(repeated[name], abs=1e-12), name

@@ -188,13 +188,19 @@ def average_precision(
 ) -> float:
     """Area under the precision-recall curve: the mean precision at the rows with label 1.
 
+    The precision at a row is that of all rows with its score or a higher one. (As in scikit-learn,
+    whose import takes two seconds.)
+
     Example:
         >>> average_precision(np.array([1, 0, 1]), np.array([0.9, 0.8, 0.7]))
         0.8333333333333333
     """
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(labels, scores, sample_weight=weights))
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
+    kept = weights > 0
+    _, place = np.unique(np.asarray(scores)[kept], return_inverse=True)
+    ones = np.bincount(place, (np.asarray(labels) > 0.5)[kept] * weights[kept])[::-1]
+    rows = np.bincount(place, weights[kept])[::-1]
+    return float((ones * ones.cumsum() / rows.cumsum()).sum() / ones.sum())
 
 
 def ranking(
