@@ -104,8 +104,10 @@ def test_a_history_has_its_targets_rows_from_file_to_score(monkeypatch, item):
     assert np.array_equal(Scorer.from_pretrained("kept").score(frame), scorer.score(frame))
 
 
-def test_a_history_is_exported_and_goes_on_the_next_day(monkeypatch):
+def test_a_history_is_reported_exported_and_goes_on_the_next_day(monkeypatch):
     path = fitted(monkeypatch, views())
+    assert run(monkeypatch, "report", "--ckpt", path) == 0
+    assert (path.parent / "report/attention-heads.png").is_file()
     assert run(monkeypatch, "export", "--ckpt", path, "--format", "torch") == 0
     grown = views().with_columns(
         item=pl.when(pl.int_range(pl.len()) % 4 == 0).then(pl.lit("new")).otherwise("item")

@@ -350,9 +350,17 @@ def test_days_follow_one_another(monkeypatch, capsys):
     Path("shop.yaml").write_text(f"label: bought\nfields:\n{FIELDS}")
     files = "[day0.parquet,day1.parquet,day2.parquet]"
     words = ("days", "--schema", "shop.yaml", "--files", files, "--config", "table-lr")
+    older = Path("days/warm/table-lr/version_0")  # of another run into the same folder
+    older.mkdir(parents=True)
+    (older / "last.ckpt").write_text("no checkpoint")
     assert run(monkeypatch, *words) == 0
+    assert Path("days/anew/table-lr/version_1/best.ckpt").exists()
     table = pl.read_csv("days/days.csv")
     assert table["model"].to_list() == ["warm", "anew"] * 2
     assert table["tested on"].to_list() == ["day1.parquet"] * 2 + ["day2.parquet"] * 2
     assert table["logloss"].is_between(0.3, 1.2).all() and Path("days/days.png").exists()
-    assert run(monkeypatch, "days", "--schema", "shop.yaml", "--files", "[day0.parquet]") == 2
+    for wrong in ("[day0.parquet]", "[day0.parquet,day9.parquet]"):
+        assert (
+            run(monkeypatch, "days", "--schema", "shop.yaml", "--files", wrong, "--out", "x") == 2
+        )
+    assert not Path("x").exists()

@@ -1,5 +1,6 @@
 """The command attn-recsys."""
 
+import re
 import sys
 from typing import Literal
 
@@ -13,6 +14,8 @@ def main() -> int:
     of_files = {"--input", "--group", "--slice", "--at"}
     if words[:1] == ["test"] and of_files & {word.partition("=")[0] for word in words}:
         words = ["evaluate", *words[1:]]  # rows of a file need no trainer
+    if words[:1] == ["days"]:  # auto_cli swallows an argument of the name config
+        words = [re.sub(r"^--config(=|$)", r"--recipe\1", word) for word in words]
     if words[:1] == ["fit"] and "--continue" in words:
         return exit_code("attn_recsys", words, next_day)
     return run(
@@ -195,21 +198,21 @@ def export(
 
 
 def days(
-    schema: str, files: list[str], config: str = "table-autoint_plus", out: str = "days"
+    schema: str, files: list[str], recipe: str = "table-autoint_plus", out: str = "days"
 ) -> None:
     """Train on each day and test on the next: warm-started, beside trained anew on all days so far.
 
     Args:
         schema: the YAML file that says what the columns mean.
         files: one per day, in order, as [mon.parquet,tue.parquet].
-        config: the recipe.
+        recipe: of the runs; `--config`, as elsewhere, is the same.
         out: the folder for runs, days.csv and days.png.
     """
     from pathlib import Path
 
     from .days import prequential
 
-    for row in prequential(schema, files, config, Path(out)):
+    for row in prequential(schema, files, recipe, Path(out)):
         auc = row.get("auc", float("nan"))
         print(
             f"{row['tested on']:<28} {row['model']:<5} auc {auc:.4f}  log loss {row['logloss']:.4f}"

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from core_attn.cli import main
+from core_attn.training.runs import find_checkpoint
 
 from .cli import next_day
+from .data.blocks import find_files
 from .serving import evaluate
 
 FLAGS = ("--trainer.enable_progress_bar", "false")
@@ -30,25 +32,29 @@ def prequential(
         flags: of every `fit`.
 
     Raises:
+        FileNotFoundError: a day is missing.
         ValueError: there are fewer than two days, or a run fails.
     """
     if len(files) < 2:
         raise ValueError(f"days needs two files or more, one per day, got {len(files)}")
+    for day in files:  # the last one would be missed after hours
+        find_files(day)
     rows: list[dict[str, Any]] = []
+    before = Path()
     for number, day in enumerate(files[:-1]):
         for name, trained_on in (("warm", [day]), ("anew", list(files[: number + 1]))):
             root = out / name
             words = ["--trainer.default_root_dir", str(root), *FLAGS, *flags]
             words += ["--data.files", json.dumps(trained_on)]
             if name == "warm" and number:
-                before = _best(root, recipe, number - 1)
                 code = next_day(["fit", "--ckpt_path", str(before), *words])
             else:
                 start = ["fit", "--config", recipe, "--data.schema", schema]
                 code = main("attn_recsys", [*start, *words])
             if code:
                 raise ValueError(f"training on {', '.join(trained_on)} failed")
-            best = _best(root, recipe, number)
+            best = _best(root, recipe)
+            before = best if name == "warm" else before
             count, found, *_ = evaluate(best, files[number + 1])
             rows.append({"tested on": files[number + 1], "model": name, "rows": count} | found)
     out.mkdir(parents=True, exist_ok=True)
@@ -60,8 +66,9 @@ def prequential(
     return rows
 
 
-def _best(root: Path, recipe: str, version: int) -> Path:
-    folder = root / recipe / f"version_{version}"
+def _best(root: Path, recipe: str) -> Path:
+    """Of the newest run, since others may have been here before."""
+    folder = find_checkpoint(root, Path(recipe).stem, "last").parent
     best = folder / "best.ckpt"
     return best if best.exists() else folder / "last.ckpt"
 

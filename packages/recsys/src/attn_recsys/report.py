@@ -160,7 +160,7 @@ def attention_maps(
     Memory holds the weights of so many rows at a time that they are 2^26 numbers at most.
     """
     step = max(1, 2**26 // (model.config.heads * len(model.attended) ** 2))
-    with torch.no_grad(), record(model, "pattern", Mean) as seen:
+    with torch.no_grad(), record(model.blocks, "pattern", Mean) as seen:
         for batch in _first(batches, rows):
             size = min(len(batch["label"]), rows)
             rows -= size
@@ -225,7 +225,7 @@ def _single_rows(
     size = len(batch["label"])
     order = np.argsort(p[:size])
     chosen = torch.from_numpy(order[np.linspace(0, size - 1, cases).round().astype(int)].copy())
-    with torch.no_grad(), record(model, "pattern") as seen:
+    with torch.no_grad(), record(model.blocks, "pattern") as seen:
         model(batch["index"][chosen], batch["value"][chosen])
     maps = torch.stack([x.mean(1) for x in seen.values()]).numpy()  # blocks, cases, fields, fields
     rest, maps = _left_out(shown, maps.shape[-1]), maps[:, :, shown[:, None], shown]

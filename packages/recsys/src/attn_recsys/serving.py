@@ -244,6 +244,11 @@ def _held_out(
     from .data import ClickData
     from .tasks import ClickTask
 
+    trained_on = read_checkpoint(ckpt)["config"]["data"]["init_args"].get("schema")
+    if trained_on is not None and not Path(trained_on).is_file():
+        raise FileNotFoundError(
+            f"the training table, {trained_on}, is not here; --input FILE takes other labelled rows"
+        )
     _, task, data, _ = opened(ckpt, "test")
     if not isinstance(task, ClickTask) or not isinstance(data, ClickData):
         raise ValueError(f"{ckpt} holds a {type(task).__name__}, not a click task")

@@ -311,8 +311,8 @@ class ClickTask(Task, ABC):
             self._note(f"{stage}/auc is undefined: all {len(labels):,} rows have one label")
         elif found["normalized_entropy"] > 1:
             self._note(
-                f"{stage}/normalized_entropy is {found['normalized_entropy']:.3g}: worse than the "
-                "base rate; are fields or probabilities far out of their training range?"
+                f"{stage}/normalized_entropy is {found['normalized_entropy']:.4f}, above 1: worse "
+                "than the base rate; are fields or probabilities far out of their training range?"
             )
         if "group" in joined:
             cutoffs = (5, 10) if stage == "test" else ()
