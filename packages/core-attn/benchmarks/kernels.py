@@ -132,6 +132,9 @@ compiles all dtypes, head dims and aligned sizes.
   `gather_attention` has 49 keys for each query, and sums in place of products;
   `neighborhood_attention` blocks of 8 x 8 with a halo of 3 and relative logits, and the kernels of
   clusters; *full* adds a bias, keys beside the list, dropout and weights after the softmax.
+  `edge_attention`, in float32, takes atoms of 32 edges (tokens) with a *bias*, a tile for all pairs
+  of them. It spills, heads of 16 channels too, most in the *tangent* pass of second derivatives: so
+  it is dispatched on sm_90 alone, where an H200 measured it faster all the same.
   Recurrences have their *state* in and out, in float32; *sums* is the first pass of the backward.
   They wait for the state of the token before, which is in none of the figures.
 - **tile**: queries x keys, warps, pipeline stages. On sm80 shared memory is held under the 99 KiB

@@ -87,8 +87,10 @@ class Case(NamedTuple):
         """Whether the page and the continuous integration have it."""
         if self.operator in ALONG:
             return True
-        if self.operator in ("cluster_attention", "edge_attention"):
+        if self.operator == "cluster_attention":
             return False
+        if self.operator == "edge_attention":
+            return self.width == 64
         widest = 128 if self.operator == "attention" and self.full else 64
         return self.size == 2 and not self.aligned and self.width == widest
 

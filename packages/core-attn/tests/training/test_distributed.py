@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import socket
 import subprocess
@@ -6,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 FIT = (
     *("fit", "--config", "points-tiny", "--model.dropout", "0", "--data.jitter", "0"),
@@ -38,6 +40,39 @@ def test_two_processes_learn_as_one_does_at_equal_global_batch(start, tmp_path):
     for name in ("step", "train/loss", "val/loss", "val/accuracy"):
         assert got[name] == pytest.approx(want[name], abs=1e-5), name
     assert [path.name for path in (two / "runs/points-tiny").iterdir()] == ["version_0"]
+
+
+def test_two_processes_measure_and_predict_every_sample_once(start, tmp_path):
+    one = tmp_path / "one"
+    train = start(one, *FIT, "--trainer.max_epochs", "1")
+    train.join()
+    assert train.exitcode == 0
+    trained = (one / "runs/points-tiny/version_0/last.ckpt").read_bytes()
+    words = ("--ckpt", "last.ckpt", "--data.test_size", "13", "--data.batch_size", "4")
+    parallel = ("--trainer.strategy", "ddp", "--trainer.devices", "2")
+    results = {}
+    for number in (1, 2):
+        folder = tmp_path / f"by {number}"
+        folder.mkdir()
+        (folder / "last.ckpt").write_bytes(trained)
+        for command in ("test", "predict"):
+            port = free_port()
+            if number == 1:
+                running = [start(folder, command, *words)]
+            else:
+                given = [torchrun(rank, port) for rank in range(2)]
+                running = [start(folder, command, *words, *parallel, **x) for x in given]
+            for process in running:
+                process.join()
+                assert process.exitcode == 0, [path.read_text() for path in folder.glob("err*.txt")]
+        predictions = torch.load(folder / "last.predictions.pt", weights_only=True)
+        results[number] = (
+            torch.cat(predictions),
+            json.loads((folder / "last.test.json").read_text()),
+        )
+    assert results[1][0].shape == (13, 2)
+    torch.testing.assert_close(results[2][0], results[1][0])
+    assert results[2][1] == pytest.approx(results[1][1], abs=1e-6)
 
 
 def free_port():

@@ -157,6 +157,21 @@ def online_softmax(s, top, total):
 
 
 @triton.jit
+def softmax_backward(s, norm, dp, mean, factor):
+    """Its way back: the weights of scores `s` after dropout, and the gradient of the scores.
+
+    `norm` is the rows' log normalizer, `dp` the gradient of the weights, `mean` the sum over a row
+    of weight times gradient, `factor` what dropout multiplied the weights by, None without.
+    Source: Dao, 2023, "FlashAttention-2", arXiv 2307.08691, algorithm 2.
+    """
+    p = tl.exp2(s - norm[:, None])
+    if factor is None:
+        return p, p * (dp - mean[:, None])
+    else:
+        return p * factor, p * (dp * factor - mean[:, None])
+
+
+@triton.jit
 def normalizer(total):
     """What rows are divided by: the sum of their weights, 1 where nothing is seen."""
     return tl.where(total == 0.0, 1.0, total)

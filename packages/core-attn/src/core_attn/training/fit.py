@@ -8,9 +8,11 @@ import shutil
 import signal
 import warnings
 from argparse import ArgumentError
+from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +23,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
+from torch import Tensor, distributed
 
 from ..cli.errors import one_line
 from ..cli.hints import with_hint
@@ -209,11 +212,21 @@ class DomainCLI(LightningCLI):
         self._keep_metrics("test")
 
     def predict(self, **kwargs: Any) -> None:
-        """Writes the predictions of this process as a list of batches."""
-        predictions = self.trainer.predict(**kwargs)
-        rank = f".{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
+        """Writes the predictions as a list of batches, those of several processes in one file.
+
+        They have to be tensors with a row for each sample; else every process has its own file.
+        """
+        predictions, rank = self.trainer.predict(**kwargs), ""
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            distributed.all_gather_object(parts, predictions)
+            if (together := dealt_back(parts)) is None:
+                rank = f".{self.trainer.global_rank}"
+            else:
+                predictions = together
         path = self._beside_checkpoint(f"predictions{rank}.pt")
-        torch.save(predictions, path)
+        if rank or self.trainer.is_global_zero:
+            torch.save(predictions, path)
         self._say(f"predictions: {path}")
 
     def _keep_metrics(self, name: str) -> None:
@@ -255,6 +268,27 @@ class StoreConfig(SaveConfigCallback):
     @cached_property
     def _plain(self) -> dict[str, Any]:
         return yaml.safe_load(self._text)
+
+
+def dealt_back(parts: Sequence[Sequence[Any] | None]) -> list[Tensor] | None:
+    """Batches of several processes, to which samples were dealt in turn, as those of one.
+
+    None where a batch is not a tensor with a row for each sample.
+
+    Example:
+        >>> dealt_back([[torch.tensor([0, 2]), torch.tensor([4])], [torch.tensor([1, 3])]])
+        [tensor([0, 1, 2, 3]), tensor([4])]
+    """
+    together = []
+    for batch in zip_longest(*(part or () for part in parts)):
+        rows = [x for x in batch if x is not None]
+        if not all(isinstance(x, Tensor) and x.dim() for x in rows):
+            return None
+        if any(x.shape[1:] != rows[0].shape[1:] for x in rows):
+            return None
+        turn = [torch.arange(len(x)) * len(parts) + rank for rank, x in enumerate(rows)]
+        together.append(torch.cat(rows)[torch.cat(turn).argsort()])
+    return together
 
 
 def subclasses(base: type) -> list[type]:

@@ -46,6 +46,17 @@ class Task(LightningModule):
         if self.device.type == "cpu":
             keep_freed_memory()
 
+    def log(
+        self, name: str, value: Any, *args: Any, batch_size: float | None = None, **options: Any
+    ) -> None:
+        """Lightning's, with `batch_size` as a float: it averages that over processes, too.
+
+        Of the integers 7 and 6 they would make 6, and a mean over 13 samples would be off. So give
+        it wherever a mean over samples is synced.
+        """
+        size: Any = None if batch_size is None else float(batch_size)
+        super().log(name, value, *args, batch_size=size, **options)
+
     def start_from(self, path: str) -> None:
         """Copies the weights of a file into the network and says which.
 

@@ -30,9 +30,11 @@ class PointsData(LightningDataModule):
         jitter: float = 0.1,
         seconds: float = 0.0,
         num_workers: int = 0,
+        test_size: int = 32,
         root: str | None = None,
     ):
         super().__init__()
+        self.test_size = test_size
         self.size, self.batch_size, self.num_workers = size, batch_size, num_workers
         self.jitter, self.seconds, self.root = jitter, seconds, root
 
@@ -48,6 +50,6 @@ class PointsData(LightningDataModule):
         return loader(Points(32, 1), self.batch_size, shuffle=False)
 
     def test_dataloader(self):
-        return loader(Points(32, 2), self.batch_size, shuffle=False)
+        return loader(Points(self.test_size, 2), self.batch_size, shuffle=False)
 
     predict_dataloader = test_dataloader

@@ -86,5 +86,6 @@ class Classifier(Task):
         x, y = batch
         scores = self.model(x)
         accuracy = (scores.argmax(-1) == y).float().mean()
-        self.log(f"{stage}/accuracy", accuracy, sync_dist=True)
-        self.log(f"{stage}/loss", F.cross_entropy(scores, y), sync_dist=True)
+        loss = F.cross_entropy(scores, y)
+        self.log(f"{stage}/accuracy", accuracy, sync_dist=True, batch_size=len(y))
+        self.log(f"{stage}/loss", loss, sync_dist=True, batch_size=len(y))

@@ -190,7 +190,8 @@ class Vocoding(SizedByData):
         return self.model if self.average is None else cast(WaveNet, self.average.module)
 
     def _measure(self, part: str, batch: SegmentBatch) -> None:
-        self.log(f"{part}/loss", self._cost(self.best, batch), prog_bar=True, sync_dist=True)
+        cost, count = self._cost(self.best, batch), len(batch.audio)
+        self.log(f"{part}/loss", cost, prog_bar=True, sync_dist=True, batch_size=count)
 
     def _cost(self, model: WaveNet, batch: SegmentBatch) -> Tensor:
         mels = self.features.scaled(batch.mels.transpose(1, 2)).transpose(1, 2)

@@ -287,6 +287,7 @@ class ImageClassification(Task):
         images, labels = batch
         scores = self.network(images)
         losses(self.model)  # an auxiliary loss of this pass belongs to no training step
-        self.log(f"{part}/loss", F.cross_entropy(scores, labels), sync_dist=True)
+        loss, count = F.cross_entropy(scores, labels), len(labels)
+        self.log(f"{part}/loss", loss, sync_dist=True, batch_size=count)
         correct = accuracy(scores, labels, "multiclass", num_classes=self.sizes["classes"])
-        self.log(f"{part}/accuracy", correct, prog_bar=True, sync_dist=True)
+        self.log(f"{part}/accuracy", correct, prog_bar=True, sync_dist=True, batch_size=count)

@@ -18,6 +18,7 @@ from .._triton_common import (
     online_softmax,
     origin,
     row_mask,
+    softmax_backward,
     store_rows,
 )
 
@@ -272,23 +273,20 @@ def lists_backward(
             s = extra_scores(
                 query, key, extra_bias, batch, head, group, m, i, exists, n, there, scale, PRECISION
             )
-            p = tl.exp2(s - norm[:, None])
             value = load_rows(
                 group_rows(extra_v, batch, head, group), at * extra_v.token, there, V_DIM, BLOCK_D
             )
             dp = by_keys(d_out, value, PRECISION)
-            dropped = p
+            factor = None
             if seed is not None:
                 factor = dropout_factor(
                     seed, dropout, batch_head, row[:, None], beside + start, BLOCK_K
                 )
-                dropped = p * factor
-                dp *= factor
+            dropped, ds = softmax_backward(s, norm, dp, mean, factor)
             add_rows(
                 group_rows(dextra_v, batch, head, group), at * dextra_v.token,
                 back(dropped, d_out, PRECISION), there, V_DIM, BLOCK_D,
             )  # fmt: skip
-            ds = p * (dp - mean[:, None])
             if extra_bias.data is not None:
                 at_bias = slot_pointers(dextra_bias, batch, head, group, m, i, n)
                 tl.store(at_bias, ds, mask=exists[:, None] & there[None, :])
@@ -309,17 +307,15 @@ def lists_backward(
             query, key, ranked, bias, batch, head, group, m, i, exists, n, in_list, j, is_key,
             self_bias, scale, MASKED, CAUSAL, AXES, W0, W1, W2, PRECISION,
         )  # fmt: skip
-        p = tl.exp2(s - norm[:, None])
         value = load_rows(origin(v, batch, head), at * v.token, is_key, V_DIM, BLOCK_D)
         dp = by_keys(d_out, value, PRECISION)
-        dropped = p
         if added.data is not None:
             inside = exists[:, None] & in_list[None, :]
             tl.store(slot_pointers(dadded, batch, head, group, m, i, n), dp, mask=inside)
+        factor = None
         if seed is not None:
             factor = dropout_factor(seed, dropout, batch_head, row[:, None], start, BLOCK_K)
-            dropped = p * factor
-            dp *= factor
+        dropped, ds = softmax_backward(s, norm, dp, mean, factor)
         if added.data is not None:
             at_added = slot_pointers(added, batch, head, group, m, i, n)
             dropped += tl.load(at_added, mask=inside, other=0.0).to(tl.float32)
@@ -327,7 +323,6 @@ def lists_backward(
             origin(dv, batch, head), at * dv.token, back(dropped, d_out, PRECISION), is_key,
             V_DIM, BLOCK_D,
         )  # fmt: skip
-        ds = p * (dp - mean[:, None])
         if dbias.data is not None:
             if TILED:
                 at_bias = origin(dbias, batch, head) + tl.cast(group, tl.int64) * dbias.group
