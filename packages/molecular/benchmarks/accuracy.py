@@ -80,7 +80,7 @@ RUNS = {
         "acetylacetone-escaip", "acetylacetone", 12,
         ("test_MD_300K.extxyz.gz", "test_MD_600K.extxyz.gz"),
     ),
-    "ge": Run("ge-escaip", "mlearn", 4, ("Ge_test.extxyz.gz",)),
+    "ge": Run("ge-escaip", "mlearn", 8, ("Ge_test.extxyz.gz",)),
     "mo": Run("mo-escaip", "mlearn", 4, ("Mo_test.extxyz.gz",)),
 }  # fmt: skip
 

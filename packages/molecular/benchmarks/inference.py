@@ -10,14 +10,12 @@ The first has both packages in one process, on the same weights and structures, 
 import argparse
 import resource
 import statistics
-import time
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from .peers import PEERS, SIZES, Call, escaip
+from .peers import PEERS, SIZES, Call, Clock, clock, escaip
 
 
 def structures() -> dict[str, Atoms]:
@@ -39,17 +37,19 @@ def structures() -> dict[str, Atoms]:
     return found
 
 
-def compare(calls: dict[str, Call], atoms: Atoms, repeats: int) -> tuple[dict[str, float], float]:
-    """Median CPU ms of each, positions changed before every round; the largest force difference."""
+def compare(
+    calls: dict[str, Call], atoms: Atoms, repeats: int, now: Clock
+) -> tuple[dict[str, float], float]:
+    """Median ms of each, positions changed before every round; the largest force difference."""
     random, worst = np.random.default_rng(0), 0.0
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
         atoms.positions += random.normal(scale=1e-3, size=atoms.positions.shape)
         forces = []
         for name, call in calls.items():
-            start = time.process_time()
+            start = now()
             forces.append(call(atoms)[1])
-            times[name].append(1e3 * (time.process_time() - start))
+            times[name].append(1e3 * (now() - start))
         largest = max(float(np.abs(forces[0]).max()), 1e-12)
         worst = max(worst, float(np.abs(forces[-1] - forces[0]).max()) / largest)
     return {name: statistics.median(spent[1:]) for name, spent in times.items()}, worst
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--structures", nargs="*", default=list(structures()))
     parser.add_argument("--forces", nargs="*", default=["gradient", "direct"])
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    now = clock(options.threads)
     of_torch = peak_mb()
     if options.peer:
         call = PEERS[options.peer]()
@@ -79,7 +79,7 @@ def main() -> None:
             if options.peer == "chgnet" and not atoms.pbc.any():
                 atoms.set_cell([20.0] * 3)
                 atoms.pbc = True
-            times, _ = compare({options.peer: call}, atoms, options.repeats)
+            times, _ = compare({options.peer: call}, atoms, options.repeats, now)
             print(f"{options.peer} {name}: {times[options.peer]:.0f} ms, peak {peak_mb():.0f} MB")
         return
     for size in options.sizes:
@@ -88,7 +88,7 @@ def main() -> None:
                 atoms = structures()[name]
                 calls = escaip(size, forces, bool(atoms.pbc.any()), options.alone)
                 begin = peak_mb()
-                times, worst = compare(calls, atoms, options.repeats)
+                times, worst = compare(calls, atoms, options.repeats, now)
                 row = f"{size} {forces:<8} {name:<8} " + ", ".join(
                     f"{who} {ms:.0f} ms" for who, ms in times.items()
                 )

@@ -1,12 +1,12 @@
-"""CPU time of a training step with gradient forces, by model and backend, and beside fairchem.
+"""Time of a training step with gradient forces, by model and backend, and beside fairchem.
 
-python -m benchmarks.training                           # with fairchem-core where it is installed
+python -m benchmarks.training                      # beside fairchem-core where it is installed
+python -m benchmarks.training --threads 2 "H128 L4"
 """
 
+import argparse
 import importlib.util
 import statistics
-import sys
-import time
 
 import torch
 from ase.build import bulk, molecule
@@ -17,7 +17,7 @@ from attn_molecular.kernels import rows
 from attn_molecular.tasks import PotentialTraining
 from core_attn import use_backend
 
-from .peers import Official, ours_of
+from .peers import SIZES, Clock, Official, clock, ours_of
 
 
 def frames(name: str) -> list[Frame]:
@@ -31,20 +31,20 @@ def frames(name: str) -> list[Frame]:
     return made
 
 
-def step_ms(task: PotentialTraining, labelled: Labelled) -> float:
-    """Median CPU time of a step."""
+def step_ms(task: PotentialTraining, labelled: Labelled, now: Clock) -> float:
+    """Median time of a step."""
     optimizer = torch.optim.AdamW(task.parameters(), fused=True)
     times = []
     for _ in range(6):
-        start = time.process_time()
+        start = now()
         optimizer.zero_grad()
         task._losses(labelled, create_graph=True)["loss"].backward()
         optimizer.step()
-        times.append(1e3 * (time.process_time() - start))
+        times.append(1e3 * (now() - start))
     return statistics.median(times[1:])
 
 
-def beside_fairchem(size: str, name: str, rounds: int = 3) -> str:
+def beside_fairchem(size: str, name: str, now: Clock, rounds: int = 3) -> str:
     """Steps of this package and of fairchem on the same weights and structures, alternating."""
     structures = [frame.atoms for frame in frames(name)]
     official = Official(size, "gradient", bool(structures[0].pbc.any())).train()
@@ -63,10 +63,10 @@ def beside_fairchem(size: str, name: str, rounds: int = 3) -> str:
     losses = [0.0, 0.0]
     for _ in range(rounds + 1):
         for who, (step, model) in enumerate(((our_step, ours), (their_step, official))):
-            start = time.process_time()
+            start = now()
             loss = step()
             loss.backward()
-            times[who].append(1e3 * (time.process_time() - start))
+            times[who].append(1e3 * (now() - start))
             losses[who] = float(loss.detach())
             model.zero_grad()
     fast, slow = (statistics.median(spent[1:]) for spent in times)
@@ -77,21 +77,25 @@ def beside_fairchem(size: str, name: str, rounds: int = 3) -> str:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sizes", nargs="*", default=list(SIZES))
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    now = clock(options.threads)
     if importlib.util.find_spec("fairchem"):
-        for size in sys.argv[1:] or ["H128 L4", "H512 L6"]:
+        for size in options.sizes:
             for name in ("ethanol", "Si64"):
-                print(beside_fairchem(size, name), flush=True)
+                print(beside_fairchem(size, name, now), flush=True)
         return
     print("model         data      kernels, ms   plain torch, ms   ratio")
     for variant in ("escaip_tiny", "escaip_small"):
         for name in ("ethanol", "Si64"):
             labelled = Labelled.of(frames(name))
             task = PotentialTraining(variant, {"smooth_order": True})
-            fast = step_ms(task, labelled)
+            fast = step_ms(task, labelled, now)
             real, rows._plain = rows._plain, lambda x: True
             with use_backend("reference", "edge_attention"):
-                slow = step_ms(task, labelled)
+                slow = step_ms(task, labelled, now)
             rows._plain = real
             print(f"{variant:<13} {name:<8} {fast:12.0f} {slow:17.0f} {slow / fast:7.2f}")
 

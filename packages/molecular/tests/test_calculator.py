@@ -264,6 +264,8 @@ def test_what_it_cannot_take_is_named(case, molecular):
 def test_bad_arguments_are_named(molecular, tmp_path):
     with pytest.raises(ValueError, match="dtype must be float32 or float64"):
         AttnCalculator(molecular, dtype="half")
+    with pytest.raises(ValueError, match="device 'abacus' cannot be used: "):
+        AttnCalculator(molecular, device="abacus")
     with pytest.raises(ValueError, match="skin"):
         AttnCalculator(molecular, skin=-1)
     with pytest.raises(FileNotFoundError, match="no potential 'nowhere'"):

@@ -45,7 +45,7 @@ class AttnCalculator(Calculator):
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: an unknown dtype, a negative skin, an empty list.
+        ValueError: an unknown dtype, a device that is not there, a negative skin, an empty list.
 
     Example:
         >>> from ase.build import molecule
@@ -184,8 +184,13 @@ def ready(source: Source | None, device: str, dtype: str) -> Potential:
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: an unknown dtype.
+        ValueError: an unknown dtype, a device that is not there.
     """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter of a torch without CUDA
+        told = (str(error) or "not there").splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used: {told}") from error
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
     potential = load_potential(source)
