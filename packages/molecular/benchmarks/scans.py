@@ -47,12 +47,13 @@ def dimers(source: str, frames: list[Frame]) -> None:
         pairs = [Atoms(known[0].atoms.numbers, [[0, 0, 0], [0, 0, x]]) for x in places]
         energies, forces = curve(pairs, source, np.array([0.0, 0.0, 1.0]))
         kink, minima = kinks_and_minima(energies, forces)
-        apart = np.abs(np.interp(far, places, energies) - [f.energy for f in known]).mean()
-        deepest = far[int(np.argmin([f.energy for f in known]))]
+        given = np.array([f.energy for f in known])
+        last = int(np.argmax(far))
         print(
-            f"{kind:<3} {min(far):.2f} to {max(far):.2f} A: lowest at "
-            f"{places[int(np.argmin(energies))]:.2f} A (data {deepest:.2f}), {minima} minima, "
-            f"energies within {apart:.1f} eV, |dE + F dx| up to {kink:.3f} meV",
+            f"{kind:<3} {min(far):.2f} to {max(far):.2f} A: {minima} minima, the lowest at "
+            f"{places[int(np.argmin(energies))]:.2f} A and "
+            f"{energies[-1] - energies.min():.2f} eV deep (data: {far[int(np.argmin(given))]:.2f} "
+            f"A, {given[last] - given.min():.2f} eV), |dE + F dx| up to {kink:.3f} meV",
             flush=True,
         )
 

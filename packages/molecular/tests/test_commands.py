@@ -210,6 +210,8 @@ BAD = {
     "npt": ("md --input {water} --model {hco} --ensemble npt", "npt needs a structure"),
     "steps": ("md --input {water} --model {hco} --steps 0", "--steps must be at least 1"),
     "other atoms": ("neb --input {water} --end {si} --model {hco}", "in the same order"),
+    "folder": ("export --model {hco} --out nowhere/e.pt2", "there is no folder nowhere"),
+    "device": ("relax --input {water} --model {hco} --device abacus", "device 'abacus' cannot"),
     "resume": ("md --input {water} --model {hco} --resume true", "holds no run"),
 }
 

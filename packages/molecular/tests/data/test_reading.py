@@ -65,6 +65,14 @@ def test_aselmdb_rows_are_ase_json_without_constraints_applied(copper, tmp_path)
     assert np.allclose(frame.stress, copper.get_stress(voigt=False))
 
 
+def test_rows_come_in_the_order_of_their_numbers(tmp_path):
+    rows = [{"numbers": [z], "positions": [[0.0, 0.0, 0.0]]} for z in range(1, 12)]
+    encoded = [zlib.compress(ase.io.jsonio.encode(row).encode()) for row in rows]
+    write_lmdb(tmp_path / "a.aselmdb", {str(i): x for i, x in enumerate(encoded, start=1)})
+    frames, _ = read_frames([tmp_path / "a.aselmdb"])
+    assert [int(f.atoms.numbers[0]) for f in frames] == list(range(1, 12))
+
+
 def test_pickles_are_read_only_when_trusted(tmp_path):
     water = molecule("H2O")
     sample = {"pos": water.positions, "atomic_numbers": water.numbers, "y": -2.5,

@@ -1,5 +1,6 @@
 """The energy as a program that runs without this package."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -98,9 +99,12 @@ def export(
         0, or 1 where energies or forces differ by more than the tolerance.
 
     Raises:
+        FileNotFoundError: there is no folder for `out`.
         ValueError: the potential is of the first release, or its neighbors are hard or ranked
             among all.
     """
+    if not Path(out).parent.is_dir():
+        raise FileNotFoundError(f"--out {out}: there is no folder {Path(out).parent}")
     potential = load_potential(model).eval().requires_grad_(False)
     potential.network.to(DTYPES[dtype])
     program = EnergyProgram(potential).eval()

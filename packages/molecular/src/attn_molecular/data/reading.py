@@ -199,9 +199,11 @@ def _from_lmdb(path: Path, trust_pickle: bool) -> Iterator[Atoms]:
         lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False) as env,
         env.begin() as view,
     ):
-        for key, value in view.cursor():
-            if not key.isdigit():
-                continue
+        cursor = view.cursor()
+        keys = [key for key in cursor.iternext(values=False) if key.isdigit()]
+        for key in sorted(keys, key=int):  # they lie in the order of their letters
+            cursor.set_key(key)
+            value = cursor.value()
             if path.suffix == ".aselmdb":
                 yield _from_row(json.loads(zlib.decompress(value)))
             elif trust_pickle:
