@@ -89,7 +89,7 @@ def neighborhood_weights(
     k: Float[Tensor, "*batch heads keys dim"],
     grid: tuple[int, ...],
     **scores: Unpack[NeighborhoodScores],
-) -> Float[Tensor, "*batch heads queries keys"]:
+) -> Float[Tensor, "*batch heads queries seen"]:
     """The weights that `neighborhood_attention` gives to every position, then to global keys.
 
     Rows sum to less than 1 where padding takes its share. Arguments and errors as there.
