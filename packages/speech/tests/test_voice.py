@@ -54,6 +54,13 @@ def test_texts_without_words_are_refused(voice, text):
         voice.say(text)
 
 
+def test_a_number_of_many_words_is_named_once(voice):
+    with torch.no_grad():
+        voice.model.stop.bias.fill_(9.0)  # one step for each piece, which skips most words
+    spoken = voice.say("12345678901234567890 and so on", options=SHORT)
+    assert spoken.skipped and len(set(spoken.skipped)) == len(spoken.skipped)
+
+
 def test_one_letter_is_spoken(voice):
     assert len(voice.say("a", options=SHORT).audio) > 0
 

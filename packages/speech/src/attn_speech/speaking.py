@@ -67,7 +67,7 @@ def say(
         spent, seconds = time.perf_counter() - loaded, file.frames / voice.rate
     for what, words in (("skipped", skipped), ("repeated", repeated)):
         if words:
-            print(f"{what}: {', '.join(words)}", file=sys.stderr)
+            print(f"{what}: {', '.join(dict.fromkeys(words))}", file=sys.stderr)
     if limited:
         print(f"{limited} piece(s) ran to the limit without an end", file=sys.stderr)
     print(

@@ -134,8 +134,8 @@ class Voice:
             script.tokens,
             list(script.unspoken),
             [piece.alignment for piece in pieces],
-            [word for piece in pieces for word in piece.skipped],
-            [word for piece in pieces for word in piece.repeated],
+            list(dict.fromkeys(word for piece in pieces for word in piece.skipped)),
+            list(dict.fromkeys(word for piece in pieces for word in piece.repeated)),
             any(piece.limited for piece in pieces),
         )
 
@@ -203,14 +203,10 @@ class Voice:
         layer, head = self.alignment_head
         pattern = done.pattern[layer, head]
         read_words = reading(pattern, [word for _, word in script.owned()])
-        shown = [_shown(word, text) for word in script.words]
-
-        def named(words: list[int]) -> list[str]:
-            return list(dict.fromkeys(shown[i] for i in words))  # one for all words of a number
-
+        names = [_shown(word, text) for word in script.words]
         return Piece(
             audio, script.tokens, pattern,
-            named(read_words.skipped), named(read_words.repeated),
+            [names[i] for i in read_words.skipped], [names[i] for i in read_words.repeated],
             done.limited,
         )  # fmt: skip
 
