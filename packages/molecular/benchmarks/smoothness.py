@@ -1,6 +1,6 @@
 """The energy of an atom that leaves four others, with the official bond order and the smooth one.
 
-python -m benchmarks.smoothness ../../docs/img/molecular-smooth.png
+python -m benchmarks.smoothness ../../docs/img/molecular/smooth.png
 """
 
 import sys
