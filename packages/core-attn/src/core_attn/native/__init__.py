@@ -18,11 +18,11 @@ class Kernel:
     """C sources that are compiled and loaded at their first use.
 
     Each entry is `int entry(const void *call, int pass, int threads, Parallel parallel)` and
-    returns 0, or 1 where it found no memory; `Parallel` and what to do with it are in "team.h".
-    A library that came with the wheel is taken where one suits the processor; else the sources are
-    compiled with $CC (`cc`) and kept in the user's cache folder. CORE_ATTN_NATIVE=0 in the
-    environment turns all kernels off, CORE_ATTN_NATIVE=source leaves the prebuilt ones alone, as
-    machine options (-m...) in $CFLAGS do.
+    returns 0, 1 where it found no memory, or a status of its own; `Parallel` and what to do with it
+    are in "team.h". A library that came with the wheel is taken where one suits the processor; else
+    the sources are compiled with $CC (`cc`) and kept in the user's cache folder. CORE_ATTN_NATIVE=0
+    in the environment turns all kernels off, CORE_ATTN_NATIVE=source leaves the prebuilt ones
+    alone, as machine options (-m...) in $CFLAGS do.
 
     Args:
         name: of the library's file.
@@ -37,7 +37,7 @@ class Kernel:
         ...     _ = Path(folder, "idle.c").write_text("int idle" + body)
         ...     kernel = Kernel("idle", Path(folder), ["idle"])
         ...     if kernel.missing() is None:
-        ...         kernel.run("idle", call)
+        ...         assert kernel.run("idle", call) == 0
     """
 
     def __init__(self, name: str, folder: Path, entries: Sequence[str]):
