@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -75,6 +76,8 @@ class DeferredAdam(torch.optim.Optimizer):
         self._start = 0  # the step at which every row was up to date
         self._missed = torch.zeros(3, 1, dtype=torch.float64)  # A_n(start + i, now)
         self._at: dict[Tensor, Tensor] = {}  # the step each row is at
+        # what a state dict has just asked for, while it is held: a checkpoint asks twice
+        self._whole: dict[Tensor, tuple[tuple[int, int], ref[Tensor]]] = {}
         for table in embeddings:
             weight = table.weight
             present = table.present(weight)
@@ -103,7 +106,13 @@ class DeferredAdam(torch.optim.Optimizer):
         """All rows as they are now; the table stays as it is."""
         if self.steps == self._start:
             return weight.detach()
-        return torch.cat([self._rows_now(weight, part) for part in _chunks(weight)])
+        now = (self.steps, weight._version)
+        then, whole = self._whole.get(weight, (None, None))
+        found = whole() if whole is not None and then == now else None
+        if found is None:
+            found = torch.cat([self._rows_now(weight, part) for part in _chunks(weight)])
+            self._whole[weight] = now, ref(found)
+        return found
 
     def _rows_now(self, weight: Tensor, which: Tensor) -> Tensor:
         if rows.serves(weight):
