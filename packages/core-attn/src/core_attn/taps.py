@@ -1,6 +1,7 @@
 """Places in a model where its attention can be watched and changed."""
 
 import difflib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
@@ -157,10 +158,12 @@ def record(
         )
     reductions = {name: reduce() for name in found}
     with ExitStack() as hooks:
+        hooks.callback(_compile_anew)
         for name, module in found.items():
             keep = reductions[name].update
             hook = module.register_forward_hook(lambda _module, _args, x, keep=keep: keep(x))
             hooks.callback(hook.remove)
+        _compile_anew()
         yield Recording(reductions)
 
 
@@ -185,6 +188,7 @@ def edit(model: nn.Module, edits: Mapping[str, Callable[[Tensor], Tensor]]) -> I
     """
     taps = _taps(model)
     with ExitStack() as hooks:
+        hooks.callback(_compile_anew)
         for pattern, change in edits.items():
             found = [module for name, module in taps.items() if fnmatchcase(name, pattern)]
             if not found:
@@ -194,7 +198,14 @@ def edit(model: nn.Module, edits: Mapping[str, Callable[[Tensor], Tensor]]) -> I
             for module in found:
                 hook = module.register_forward_hook(_editing(pattern, change))
                 hooks.callback(hook.remove)
+        _compile_anew()
         yield
+
+
+def _compile_anew() -> None:
+    """Before torch 2.14 compiled code does not see that hooks have come or gone."""
+    if torch.__version__ < (2, 14) and "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def _editing(pattern: str, change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:

@@ -94,9 +94,9 @@ class AttentionCall(NamedTuple):
             return False
         return self.k_head_map == self.v_head_map == grouped(heads, stored)
 
-    def allowed(self, rows: slice = slice(None)) -> Tensor | None:
+    def allowed(self, rows: slice | None = None) -> Tensor | None:
         """Mask, lengths, causality and window as one mask for the given queries; None = all."""
-        mask = self.mask
+        mask, rows = self.mask, slice(None) if rows is None else rows
         if mask is not None and mask.shape[-2] > 1:
             mask = mask[..., rows, :]
         keys = torch.arange(self.k.shape[-2], device=self.q.device)

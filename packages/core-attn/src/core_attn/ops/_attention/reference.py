@@ -7,8 +7,9 @@ from torch import Tensor
 from .call import AttentionCall, take_heads
 
 
-def scores(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
+def scores(call: AttentionCall, rows: slice | None = None) -> Tensor:
     """The scores of the given queries, (batch, heads, rows, keys), -inf where a key is not seen."""
+    rows = slice(None) if rows is None else rows
     q, k = call.q[..., rows, :], take_heads(call.shielded()[0], call.k_head_map)
     wide = torch.promote_types(q.dtype, torch.float32)
     found = call.scale * (q.to(wide) @ k.to(wide).transpose(-1, -2))
@@ -21,7 +22,7 @@ def scores(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
     return found if allowed is None else found.masked_fill(~allowed, -torch.inf)
 
 
-def weights(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
+def weights(call: AttentionCall, rows: slice | None = None) -> Tensor:
     """The weights of the given queries, (batch, heads, rows, keys), before dropout."""
     found = scores(call, rows)
     if call.bias is None and call.allowed(rows) is None:
