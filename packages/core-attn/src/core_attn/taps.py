@@ -204,7 +204,7 @@ def edit(model: nn.Module, edits: Mapping[str, Callable[[Tensor], Tensor]]) -> I
 
 def _compile_anew() -> None:
     """Before torch 2.14 compiled code does not see that hooks have come or gone."""
-    if torch.__version__ < (2, 14) and "torch._dynamo" in sys.modules:
+    if torch.__version__ < "2.14" and "torch._dynamo" in sys.modules:
         torch.compiler.reset()
 
 
