@@ -198,6 +198,17 @@ def test_offsets_that_a_graph_has_not_read_are_checked_by_the_kernel(ends):
 
 
 @needs_kernel
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1, 1), (4, 1, 1, 1)])
+def test_a_bias_alike_for_all_tokens_needs_no_longest_in_a_graph(shape):
+    compiled = torch.compile(Block(), fullgraph=True, backend="aot_eager")
+    q, k, v = (normal(40, 2, 8, seed=seed) for seed in range(3))
+    bias, offsets = normal(*shape).requires_grad_(), torch.tensor([0, 9, 28, 28, 40])
+    assert_close(compiled(q, k, v, bias, offsets), Block()(q, k, v, bias, offsets))
+    (found,) = torch.autograd.grad(compiled(q, k, v, bias, offsets).square().sum(), bias)
+    assert found.abs().max() < 1e-4  # the softmax does not see it
+
+
+@needs_kernel
 def test_an_export_has_a_free_batch_and_no_operator_of_ours():
     arguments = (*(normal(3, 2, 9, 8, seed=seed) for seed in range(3)), normal(2, 9, 9))
     batch = torch.export.Dim("batch", min=2)

@@ -49,8 +49,8 @@ class ShortCall(NamedTuple):
     dim), problem p owning the tokens from `offsets[p]` to `offsets[p + 1]`. Any axis of a bias or
     mask (problems, heads, queries, keys) may be 1; where packed, queries = keys = `longest`, an
     upper bound of the tokens in a problem. It is None where it is unknown while tracing, which
-    happens to packed calls without bias and mask only. The queries of a gate (problems, heads,
-    queries) may be 1; packed, it is (1, heads, total) or (problems, heads, 1).
+    happens only where bias and mask, if any, are alike for all tokens. The queries of a gate
+    (problems, heads, queries) may be 1; packed, it is (1, heads, total) or (problems, heads, 1).
     """
 
     q: Tensor

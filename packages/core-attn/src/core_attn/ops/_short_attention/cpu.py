@@ -70,7 +70,7 @@ def _whole(call: ShortCall, x: Tensor) -> Tensor:
     """A bias or mask with all axes but that of the problems."""
     queries, keys = call.q.shape[2], call.k.shape[2]
     if call.offsets is not None:
-        queries = keys = call.longest or 0
+        queries = keys = TOKENS[1] if call.longest is None else call.longest
     return x.expand(-1, call.q.shape[1], queries, keys)
 
 
