@@ -6,6 +6,7 @@ import torch
 
 from core_attn import MultiHeadAttention
 from core_attn.analysis import Decoder, prune_decoder, recover
+from core_attn.analysis.circuits import head_outputs
 from core_attn.testing import assert_parity, load_case, parity_cases
 
 transformers = pytest.importorskip("transformers")
@@ -230,9 +231,9 @@ def test_refusals_name_the_numbers():
         decoder.budget(1.5)
     with pytest.raises(ValueError, match="ratio 0.97 leaves 0 heads in layer 0; at least one"):
         decoder.budget(0.97)
-    with pytest.raises(ValueError, match="0 prompts"):
+    with pytest.raises(ValueError, match="no prompts: at least one is needed"):
         decoder.importance([])
-    with pytest.raises(ValueError, match="prompt 1 is empty"):
+    with pytest.raises(ValueError, match="prompt 1 has 0 tokens; at least 1"):
         decoder.importance([PROMPTS[0], PROMPTS[0][:0]])
     with pytest.raises(ValueError, match="prompt 1 has 9 tokens, the context holds 8"):
         short = Decoder(llama(max_position_embeddings=8))
@@ -241,3 +242,28 @@ def test_refusals_name_the_numbers():
         prune_decoder(decoder, decoder.choose(found, 1, 0, group="free"))
     with pytest.raises(ValueError, match="no attention layer known here"):
         Decoder(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="order must be one of standard, .*, got 'best'"):
+        decoder.choose(found, 0, 1, order="best")
+    for refused in (
+        lambda: decoder.budget(0.1, group="x"),
+        lambda: decoder.choose(found, 0, 1, group="x"),
+    ):
+        with pytest.raises(ValueError, match="group must be one of even, kv, free, got 'x'"):
+            refused()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (torch.zeros(2, 5, dtype=torch.long), r"prompt 0 must be one sequence, .* shape \(2, 5\)"),
+        (torch.tensor([3, 10**6]), r"prompt 0 has the id 1000000; ids go from 0 to \d+"),
+        (torch.tensor([3, -1]), "prompt 0 has the id -1"),
+        (torch.rand(4), "prompt 0 must be token ids, a tensor of integers; got torch.float32"),
+        ([1, 2], "prompt 0 must be token ids, a tensor of integers; got list"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_by_its_number(prompt, message):
+    decoder = Decoder(llama())
+    for run in (decoder.importance, lambda given: head_outputs(decoder.model, given)):
+        with pytest.raises((TypeError, ValueError), match=message):
+            run([prompt])

@@ -132,7 +132,7 @@ def test_a_planted_circuit_is_found_from_prompts():
         c.find_circuit(Model(), positive, negative[:-1])
     with pytest.raises(ValueError, match=r"100 features for 80 outputs of heads \(10 examples"):
         c.find_circuit(Model(), positive, negative, features=100)
-    with pytest.raises(ValueError, match="prompt 1 is empty"):
+    with pytest.raises(ValueError, match="prompt 1 has 0 tokens"):
         c.head_outputs(Model(), [positive[0], positive[0][:0]])
     with pytest.raises(ValueError, match="position must be 'mean' or 'last', got 'first'"):
         c.head_outputs(Model(), positive, position="first")

@@ -8,13 +8,14 @@ heads are this project's addition.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .bench import without
+from .prompts import checked
 from .sites import Site, Sites, find_sites
 from .units import UnitSite, find_units
 
@@ -107,8 +108,10 @@ class Decoder:
             group: as in `choose`; heads are rounded to what it can remove.
 
         Raises:
-            ValueError: the ratio is not in (0, 1), or would leave a layer without heads or units.
+            ValueError: the ratio is not in (0, 1), or would leave a layer without heads or units,
+                or there is no such grouping.
         """
+        _check_choice("group", group, Grouping)
         if not 0 < ratio < 1:
             raise ValueError(f"ratio must be in (0, 1), got {ratio}")
         total = sum(p.numel() for p in self.model.parameters())
@@ -167,20 +170,11 @@ class Decoder:
             prompts: token ids, one sequence each, without padding.
 
         Raises:
-            ValueError: no prompts, an empty one, or one longer than the context.
+            TypeError: a prompt is no tensor of integers.
+            ValueError: no prompts, an empty one, one longer than the context, several sequences in
+                one, or ids outside of the vocabulary.
         """
-        if not prompts:
-            raise ValueError("0 prompts: importance needs at least one")
-        config = getattr(self.model, "config", None)
-        names = ("max_position_embeddings", "n_positions", "limit")
-        most = next((x for name in names if (x := getattr(config, name, None))), None)
-        for number, prompt in enumerate(prompts):
-            if prompt.numel() == 0:
-                raise ValueError(f"prompt {number} is empty")
-            if most is not None and prompt.numel() > most:
-                raise ValueError(
-                    f"prompt {number} has {prompt.numel()} tokens, the context holds {most}"
-                )
+        prompts = checked(self.model, prompts)
         heads: dict[str, list[Tensor]] = {name: [] for name in self.sites}
         units: dict[str, list[Tensor]] = {name: [] for name in self.unit_sites}
 
@@ -201,7 +195,7 @@ class Decoder:
                     site.on_units(lambda x, keep=keep: keep(x.float().abs().flatten(0, -2).mean(0)))
                 )
             for prompt in prompts:
-                self.model(prompt.reshape(1, -1))
+                self.model(prompt)
         return Importance(
             {name: torch.stack(parts).mean(0) for name, parts in heads.items()},
             {name: torch.stack(parts).mean(0) for name, parts in units.items()},
@@ -231,9 +225,11 @@ class Decoder:
             seed: of the random order.
 
         Raises:
-            ValueError: a layer would be left without heads or units, or the heads cannot be taken
-                from the groups as asked.
+            ValueError: a layer would be left without heads or units, the heads cannot be taken
+                from the groups as asked, or there is no such order or grouping.
         """
+        _check_choice("order", order, Order)
+        _check_choice("group", group, Grouping)
         if not 0 <= heads < self.heads or not 0 <= units < self.units:
             raise ValueError(
                 f"heads must be 0 to {self.heads - 1} and units 0 to {self.units - 1}, at least "
@@ -291,6 +287,11 @@ class Decoder:
                     self.unit_sites[name].on_units(lambda x, gone=gone: x.index_fill(-1, gone, 0))
                 )
             yield
+
+
+def _check_choice(what: str, given: str, choices: object) -> None:
+    if given not in (known := get_args(choices)):
+        raise ValueError(f"{what} must be one of {', '.join(known)}, got {given!r}")
 
 
 def _the_one(what: str, counts: Sequence[int]) -> int:

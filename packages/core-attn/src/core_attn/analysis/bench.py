@@ -25,7 +25,9 @@ class Bench:
             it does nothing, or there is none, the output is no score of classes.
 
     Raises:
-        ValueError: no batches, or an output that is not a tensor of one row per input.
+        TypeError: labels are no integers.
+        ValueError: no batches, an empty one, labels that are not one class per input, or an output
+            that is not a tensor of one row per input.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class Bench:
         self.batches = list(batches)
         if not self.batches:
             raise ValueError("no images: importance needs at least one")
+        for number, (inputs, labels) in enumerate(self.batches):
+            _check_batch(number, inputs, labels)
         known = dict(model.named_modules())
         self.classifier = known.get(classifier) if classifier else None
         self.num_heads = {name: site.num_heads for name, site in self.sites.items()}
@@ -67,7 +71,14 @@ class Bench:
         has_classes = self.classifier is not None and not isinstance(self.classifier, nn.Identity)
         if not has_classes or whole.output.dim() != 2:
             return None
-        return whole.output.argmax(-1) if labels is None else labels
+        if labels is None:
+            return whole.output.argmax(-1)
+        classes = whole.output.shape[1]
+        if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(
+                f"labels must be 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}"
+            )
+        return labels
 
     @contextmanager
     def removed(self, heads: Iterable[Head]) -> Iterator[None]:
@@ -95,6 +106,19 @@ class Bench:
         self.outcome(inputs)
         samples = sum(len(x) for x, _ in self.batches)
         return (time.perf_counter() - start) * samples / len(inputs)
+
+
+def _check_batch(number: int, inputs: Tensor, labels: Tensor | None) -> None:
+    if not len(inputs):
+        raise ValueError(f"batch {number} is empty")
+    if labels is None:
+        return
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"labels of batch {number} must be integers, got {labels.dtype}")
+    if labels.shape != inputs.shape[:1]:
+        raise ValueError(
+            f"batch {number} has {len(inputs)} inputs, its labels have shape {tuple(labels.shape)}"
+        )
 
 
 def without(heads: Sequence[int]) -> Callable[[Tensor], Tensor]:

@@ -55,7 +55,13 @@ class HeadImportance:
         return pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None)
 
     def ranking(self, metric: str) -> list[Head]:
-        """The heads from the least to the most important."""
+        """The heads from the least to the most important.
+
+        Raises:
+            ValueError: that was not measured.
+        """
+        if metric not in self.values:
+            raise ValueError(f"no metric {metric!r} here; metrics: {', '.join(self.values)}")
         means = self.values[metric].mean(0)
         heads = [
             (float(means[i, j]), name, j)

@@ -111,12 +111,17 @@ def bootstrap(
         resamples: drawn data sets.
         seed: of the draws, which are the same for every cell.
 
+    Raises:
+        ValueError: no samples, or no draws.
+
     Example:
         >>> low, high = bootstrap(torch.arange(100.0))
         >>> bool(low < 49.5 < high)
         True
     """
     count = len(values)
+    if count < 1 or resamples < 1:
+        raise ValueError(f"an interval of {count} samples by {resamples} draws: both must be >= 1")
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(count, (resamples, count), generator=generator)
     weights = torch.zeros(resamples, count).scatter_add_(1, drawn, torch.ones(1).expand_as(drawn))

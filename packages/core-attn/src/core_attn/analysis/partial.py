@@ -35,6 +35,8 @@ class PartialPruning:
     def __post_init__(self):
         if self.part not in PARTS:
             raise ValueError(f"part must be one of {', '.join(PARTS)}, got {self.part!r}")
+        if self.reach < 0:
+            raise ValueError(f"reach must not be negative, got {self.reach}")
 
     def change(self, layout: Layout, head: int) -> Callable[[Tensor], Tensor]:
         """The change of (batch, heads, tokens, tokens)."""

@@ -197,7 +197,12 @@ class Sites(Mapping[str, Site]):
     def record(
         self, tap: str, reduce: Callable[[], Reduction] = Last, *, layers: str = "*"
     ) -> Iterator[Recording]:
-        """As `core_attn.record`, for every model that has sites."""
+        """As `core_attn.record`, for every model that has sites.
+
+        Raises:
+            ValueError: there is no such tap, or no layer's name fits.
+        """
+        _check_tap(tap)
         chosen = self.matching(layers)
         reductions = {name: reduce() for name in chosen}
         with ExitStack() as stack:
@@ -207,16 +212,26 @@ class Sites(Mapping[str, Site]):
 
     @contextmanager
     def edit(self, tap: str, changes: Mapping[str, Change]) -> Iterator[None]:
-        """As `core_attn.edit`: for each layer's name, what to do with what passes its tap."""
+        """As `core_attn.edit`: for each layer's name, what to do with what passes its tap.
+
+        Raises:
+            ValueError: there is no such tap, or no such layer.
+        """
+        _check_tap(tap)
+        if unknown := [name for name in changes if name not in self]:
+            raise ValueError(f"no layer is named {unknown[0]!r}; layers: {', '.join(self)}")
         with ExitStack() as stack:
             for name, change in changes.items():
                 stack.enter_context(_on(self[name], tap)(change))
             yield
 
 
-def _on(site: Site, tap: str) -> Callable[[Change], AbstractContextManager[None]]:
+def _check_tap(tap: str) -> None:
     if tap not in ("heads", "pattern"):
         raise ValueError(f"tap must be 'heads' or 'pattern', got {tap!r}")
+
+
+def _on(site: Site, tap: str) -> Callable[[Change], AbstractContextManager[None]]:
     return site.on_heads if tap == "heads" else site.on_pattern
 
 

@@ -22,10 +22,20 @@ class Layout:
     Attributes:
         grid: rows and columns of patches, in raster order after the prefix.
         prefix: leading tokens that are no patches (class, distillation, registers).
+
+    Raises:
+        ValueError: a side below 1, or fewer than no tokens.
     """
 
     grid: tuple[int, int]
     prefix: int = 1
+
+    def __post_init__(self):
+        if min(self.grid) < 1 or self.prefix < 0:
+            raise ValueError(
+                f"grid must have sides of at least 1 and prefix not be negative; got {self.grid} "
+                f"and {self.prefix}"
+            )
 
     @property
     def patches(self) -> int:
@@ -161,11 +171,19 @@ def offset_map(
 ) -> Float[Tensor, "*heads rows columns"]:
     """Weights among patches as a function of the offset from query to key, mean over pairs.
 
+    Raises:
+        ValueError: weights that are not of these patches.
+
     Example:
         >>> offset_map(torch.eye(4), Layout((2, 2), prefix=0))[1, 1]
         tensor(1.)
     """
     rows, columns = layout.grid
+    if weights.shape[-2:] != (layout.patches, layout.patches):
+        raise ValueError(
+            f"weights among {layout.patches} patches, a grid of {rows}x{columns}, are needed; got "
+            f"shape {tuple(weights.shape)}"
+        )
     places = layout.places()
     shift = places[None, :] - places[:, None]
     cell = (shift[..., 0] + rows - 1) * (2 * columns - 1) + shift[..., 1] + columns - 1

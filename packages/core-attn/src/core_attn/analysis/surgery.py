@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .amp import Decoder, Removal
+from .prompts import checked
 from .prune import cut_columns, cut_heads, cut_rows, kept_rows
 
 
@@ -149,16 +150,13 @@ def recover(
         The model with its updates merged, in evaluation mode.
 
     Raises:
-        ValueError: no texts, or one that is too short.
+        TypeError: a text is no tensor of integers.
+        ValueError: no texts, or one that is too short, too long or not of the vocabulary.
     """
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
 
-    if not texts:
-        raise ValueError("no texts: recovery needs at least one")
-    for number, text in enumerate(texts):
-        if text.numel() < 2:
-            raise ValueError(f"text {number} has {text.numel()} tokens; at least 2 are needed")
+    texts = checked(model, texts, least=2, called="text")
     decoder = Decoder(model)
     inside = (*decoder.sites.values(), *decoder.unit_sites.values())
     names = [
@@ -179,7 +177,7 @@ def recover(
             for part in torch.randperm(len(texts)).split(accumulate):
                 optimizer.zero_grad()
                 for index in part.tolist():
-                    ids = texts[index].reshape(1, -1)
+                    ids = texts[index]
                     output = model(ids)
                     logits = getattr(output, "logits", output)[0, :-1].float()
                     (nn.functional.cross_entropy(logits, ids[0, 1:]) / len(part)).backward()

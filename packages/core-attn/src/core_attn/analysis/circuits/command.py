@@ -32,8 +32,6 @@ def find(
 
     from . import agreement, docstring, edge_circuit, find_circuit, greater_than, ioi, truth
 
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
     network: Any = AutoModelForCausalLM.from_pretrained(model).eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(model)
 

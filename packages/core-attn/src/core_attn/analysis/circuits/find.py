@@ -1,5 +1,6 @@
 """From prompts to the heads of a circuit, and the check by ablation."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..prompts import checked
 from ..sites import Sites, find_sites
 from .autoencoder import HeadAutoencoder, train
 from .scores import distinct_codes, edge_circuit, edge_counts, edge_scores
@@ -34,7 +36,9 @@ def head_outputs(
         sites: the attention layers; found by default.
 
     Raises:
-        ValueError: an unknown position, no prompts, or an empty one.
+        TypeError: a prompt is no tensor of integers.
+        ValueError: an unknown position, no prompts, an empty one, one longer than the context,
+            several sequences in one, or ids outside of the vocabulary.
 
     Example:
         >>> import core_attn
@@ -45,11 +49,7 @@ def head_outputs(
     """
     if position not in ("mean", "last"):
         raise ValueError(f"position must be 'mean' or 'last', got {position!r}")
-    if not prompts:
-        raise ValueError("no prompts")
-    for number, prompt in enumerate(prompts):
-        if prompt.numel() == 0:
-            raise ValueError(f"prompt {number} is empty")
+    prompts = checked(model, prompts)
     sites = find_sites(model) if sites is None else sites
     found: list[Tensor] = []
 
@@ -64,7 +64,7 @@ def head_outputs(
     with sites.edit("heads", changes):
         for prompt in prompts:
             parts: list[Tensor] = []
-            model(prompt.reshape(1, -1))
+            model(prompt)
             found.append(torch.cat(parts))
     return torch.stack(found)
 
@@ -139,9 +139,14 @@ def find_circuit(
         seed: of its initialization and the draw.
 
     Raises:
-        ValueError: different numbers of positive and negative prompts, or more features than
-            heads to learn from, most of which no head would ever use.
+        ValueError: different numbers of positive and negative prompts, a size or rate out of
+            range, or more features than heads to learn from, most of which no head would ever use.
     """
+    for name, value in (("features", features), ("examples", examples), ("steps", steps)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not (math.isfinite(lr) and lr > 0 and math.isfinite(sparsity) and sparsity >= 0):
+        raise ValueError(f"lr must be positive, sparsity not negative; got {lr} and {sparsity}")
     if len(positive) != len(negative) or not positive:
         raise ValueError(
             f"expected as many negative as positive prompts; got {len(positive)} positive and "

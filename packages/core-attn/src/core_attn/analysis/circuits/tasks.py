@@ -82,13 +82,14 @@ def ioi(
             left out.
 
     Raises:
-        ValueError: fewer than three names are single tokens.
+        ValueError: fewer than three names are single tokens, or a count below 1.
 
     Example:
         >>> found = ioi(4)
         >>> found.positive[0].count(found.answers[0].strip())
         1
     """
+    _check_count(count)
     data, draw = _data()["ioi"], random.Random(seed)
     names = [name for name in data["names"] if single(f" {name}")]
     if len(names) < 3:
@@ -116,10 +117,14 @@ def greater_than(count: int = 250, *, seed: int = 0) -> Prompts:
         count: of positive and of negative texts.
         seed: of nouns and centuries.
 
+    Raises:
+        ValueError: a count below 1.
+
     Example:
         >>> greater_than(2).positive[0].startswith("The ")
         True
     """
+    _check_count(count)
     nouns, draw = _data()["greater_than"]["nouns"], random.Random(seed)
     texts = []
     for number in range(count):
@@ -144,11 +149,15 @@ def docstring(count: int = 250, *, seed: int = 0) -> Prompts:
         count: of positive and of negative texts.
         seed: of the words.
 
+    Raises:
+        ValueError: a count below 1.
+
     Example:
         >>> found = docstring(1)
         >>> found.answers[0].strip() in found.positive[0]
         True
     """
+    _check_count(count)
     words, draw = _data()["docstring"]["words"], random.Random(seed)
     texts = []
     for _ in range(count):
@@ -171,3 +180,8 @@ def docstring(count: int = 250, *, seed: int = 0) -> Prompts:
         ours, theirs = text(arguments[2:5]), text(others)
         texts.append((ours, theirs, f" {arguments[4]}", f" {arguments[5]}"))
     return Prompts(*zip(*texts, strict=True))
+
+
+def _check_count(count: int) -> None:
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
