@@ -244,6 +244,14 @@ def test_refusals():
             h.reinforce(model, alpha).__enter__()
     with pytest.raises(ValueError, match="layer 9 is not among the layers 0 to 3"):
         h.reinforce(model, layers=[9]).__enter__()
+    with pytest.raises(TypeError, match="layers must be whole numbers, got 1.5"):
+        h.reinforce(model, layers=[1.5]).__enter__()  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"has 4 heads, those given are \(1, 9\)"):
+        h.reinforce(model, heads={1: torch.ones(1, 9, dtype=torch.bool)}).__enter__()
+    with pytest.raises(ValueError, match="top must be 1 to 4, the heads of a layer; got 5"):
+        h.top_divergence(torch.rand(2, 4), top=5)
+    with pytest.raises(TypeError, match="objects of picture 1 must be a set of words: 'cat'"):
+        h.chair(["a dog", "a cat"], [{"dog"}, "cat"])
     with pytest.raises(ValueError, match="already"), h.reinforce(model), h.reinforce(model):
         pass
     no_image = {"input_ids": torch.tensor([[5, 6, 7]])}

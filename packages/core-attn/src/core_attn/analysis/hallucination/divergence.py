@@ -77,6 +77,7 @@ class VisionLanguage:
         """Names of layers by number; "auto" is the second and the last 14 of 32 (in proportion).
 
         Raises:
+            TypeError: something that is no whole number.
             ValueError: a number out of range.
         """
         names = list(self.sites)
@@ -86,6 +87,8 @@ class VisionLanguage:
         if isinstance(chosen, str):
             raise ValueError(f"layers must be 'auto' or a list of numbers, got {chosen!r}")
         for number in chosen:
+            if not isinstance(number, int):
+                raise TypeError(f"layers must be whole numbers, got {number!r}")
             if not 0 <= number < len(names):
                 raise ValueError(f"layer {number} is not among the layers 0 to {len(names) - 1}")
         return [names[number] for number in chosen]
@@ -216,9 +219,15 @@ def top_divergence(
         divergence: of every head.
         top: a quarter of the heads by default, which is this project's choice.
 
+    Raises:
+        ValueError: more heads than there are, or fewer than one.
+
     Example:
         >>> top_divergence(torch.tensor([[1.0, 2, 3, 4], [0, 0, 0, 5]]), top=2)
         tensor(12.)
     """
-    top = max(1, divergence.shape[-1] // 4) if top is None else top
+    heads = divergence.shape[-1]
+    top = max(1, heads // 4) if top is None else top
+    if not 1 <= top <= heads:
+        raise ValueError(f"top must be 1 to {heads}, the heads of a layer; got {top}")
     return divergence.topk(top, -1).values.sum((-1, -2))

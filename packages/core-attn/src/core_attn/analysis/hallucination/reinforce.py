@@ -152,6 +152,10 @@ def reinforce(
     numbers = list(heads) if heads is not None else layers
     names = known.layers(numbers)
     fixed = {} if heads is None else dict(zip(names, heads.values(), strict=True))
+    for name, chosen in fixed.items():
+        count = known.sites[name].num_heads
+        if chosen.dim() != 2 or chosen.shape[1] != count:
+            raise ValueError(f"{name} has {count} heads, those given are {tuple(chosen.shape)}")
     state = Reinforcement(known, names, alpha, rule, fixed, reinforce_text_stream, calibrate_first)
     embedding = model.get_input_embeddings()  # pyright: ignore[reportCallIssue]
     with ExitStack() as stack:

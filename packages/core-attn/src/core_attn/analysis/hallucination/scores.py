@@ -101,6 +101,7 @@ def chair(
         words: word -> object; COCO's by default.
 
     Raises:
+        TypeError: the objects of a picture are a text.
         ValueError: no captions, or another number of pictures.
 
     Source: Rohrbach et al., 2018, "Object Hallucination in Image Captioning", arXiv 1809.02156.
@@ -111,6 +112,9 @@ def chair(
     """
     if not captions or len(captions) != len(present):
         raise ValueError(f"{len(captions)} captions for {len(present)} pictures")
+    for number, objects in enumerate(present):
+        if isinstance(objects, str):  # in which every part of a word would be found
+            raise TypeError(f"the objects of picture {number} must be a set of words: {objects!r}")
     named = [mentioned(caption, words) for caption in captions]
     wrong = [[x for x in of if x not in there] for of, there in zip(named, present, strict=True)]
     total = sum(map(len, named))
