@@ -58,6 +58,7 @@ def assert_two_processes_learn_as_one(
     *,
     batch_size: int,
     flag: str = "--data.batch_size",
+    rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> None:
     """Trains in one process and in two with half the batch each; the logged numbers are equal.
@@ -68,7 +69,8 @@ def assert_two_processes_learn_as_one(
         folder: an empty one, where the runs go.
         batch_size: of all processes together; even.
         flag: that sets it for one process.
-        atol: the largest difference.
+        rtol: the largest difference, relative to the number, of which sums in another order differ.
+        atol: what is added to it.
 
     Raises:
         AssertionError: losses or metrics differ.
@@ -90,7 +92,7 @@ def assert_two_processes_learn_as_one(
         torch.testing.assert_close(
             torch.tensor(found[name]),
             torch.tensor(want),
-            rtol=0,
+            rtol=rtol,
             atol=atol,
             msg=lambda text, name=name: f"{name}: {text}",
         )
