@@ -125,6 +125,23 @@ def test_bad_input_is_refused_by_name():
         model(ids_of(), torch.tensor([19, 20]))
 
 
+KINDS = [  # the others are these with other sizes or norms
+    "transformer", "spikegpt", "grassmann", "rcmha", "uoe", "uoe_expert", "routing", "routing_topk",
+    "dha", "bam",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+@torch.no_grad()
+def test_a_program_for_any_batch_size_gives_the_same_logits(name):
+    model = small(name, depth=2 if name == "dha" else 1)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(model, (ids_of(tokens=4),), dynamic_shapes=({0: batch},))
+    for size in (1, 3):
+        ids = ids_of(size, 4)
+        torch.testing.assert_close(program.module()(ids), model(ids), rtol=1e-4, atol=1e-5)
+
+
 SOFTMAX = [name for name in DECODERS if not name.startswith(("spikegpt", "grassmann"))]
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core_attn import Tap
+from core_attn import Tap, top_positions
 
 
 class Selection(NamedTuple):
@@ -50,7 +50,7 @@ class Router(nn.Module):
 
     def taken(self, scores: Float[Tensor, "batch tokens experts"]) -> Tensor:
         """True at each token's best experts; of equals, the first."""
-        best = scores.sort(stable=True, dim=-1, descending=True).indices[..., : self.per_token]
+        best = top_positions(scores, self.per_token)
         return F.one_hot(best, scores.shape[-1]).sum(-2).bool()
 
     def scale_of(self, scores: Tensor, index: Tensor, x: Tensor) -> Tensor | None:
@@ -79,8 +79,8 @@ class TokenRouter(Router):
         if valid is not None:
             taken = taken & valid[..., None]
         taken = taken.transpose(1, 2)
-        order = taken.logical_not().to(torch.uint8).sort(stable=True, dim=-1).indices
         most = x.shape[1]
+        order = (torch.arange(most, device=x.device) + most * ~taken).argsort(-1)
         if not torch.compiler.is_compiling():  # no shape may depend on values
             # Products of 16 rows, 32, ...: how many others there are then rounds no row.
             most = min(-(-max(int(taken.sum(-1).max()), 1) // 16) * 16, most)
@@ -107,7 +107,7 @@ class ExpertRouter(Router):
         share = -(-valid.sum(1) * self.per_token // experts)
         most = -(-tokens * self.per_token // experts)
         masked = scores.masked_fill(~valid[..., None], -1.0).transpose(1, 2)
-        best = masked.sort(stable=True, dim=-1, descending=True).indices[..., :most]
+        best = top_positions(masked, most)
         kept = torch.arange(most, device=x.device) < share[:, None, None]
         kept = kept.expand_as(best)
         order = (best + tokens * ~kept).argsort(-1)
@@ -154,8 +154,7 @@ class TextRouter(Router):
         x = x.masked_fill(~here[..., None], 0.0)
         read = x.flatten(1) if self.tokens else x.sum(1) / here.sum(1, keepdim=True).clamp(min=1)
         scores = self.scores(self.probabilities(read[:, None]))[:, 0]
-        ranked = scores.sort(stable=True, dim=-1, descending=True).indices
-        experts = ranked[:, : self.per_token].sort(-1).values
+        experts = top_positions(scores, self.per_token, ascending=True)
         size = (-1, self.per_token, tokens)
         scale = scores.gather(1, experts).to(x.dtype)[..., None].expand(size)
         index = torch.arange(tokens, device=x.device).expand(batch, *size[1:])
@@ -183,5 +182,5 @@ class OfficialRouter(Router):
         kept = scores * self.taken(scores)
         scores = self.scores(kept / (kept.sum(0) + 1e-8) * x.shape[0])
         many = x.shape[1] // 2 if self.takes_half else int((kept > 0).sum(1).max())
-        ranked = scores.transpose(1, 2).sort(stable=True, dim=-1, descending=True).indices
-        return Selection(ranked[..., : max(many, 1)].sort(-1).values, None, None)
+        index = top_positions(scores.transpose(1, 2), max(many, 1), ascending=True)
+        return Selection(index, None, None)

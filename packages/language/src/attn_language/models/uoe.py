@@ -63,7 +63,7 @@ class UoEConfig(DecoderConfig):
     def __post_init__(self):
         """Refuses sizes that cannot be built."""
         super().__post_init__()
-        if self.heads < 1 or self.dim % self.heads:
+        if self.dim % self.heads:
             raise ValueError(f"hidden size {self.dim} is not divisible by {self.heads} heads")
         if self.dim // self.heads % 2:
             raise ValueError(f"rotary needs an even head_dim, got {self.dim // self.heads}")
@@ -160,7 +160,7 @@ def gather_tokens(
     x: Float[Tensor, "batch tokens dim"], index: Int[Tensor, "batch experts chosen"]
 ) -> Float[Tensor, "batch experts chosen dim"]:
     """The tokens at the positions of each expert."""
-    first = x.shape[1] * torch.arange(len(x), device=x.device)
+    first = x.shape[1] * torch.arange(x.shape[0], device=x.device)
     rows = index + first[:, None, None]
     return x.flatten(0, 1).index_select(0, rows.flatten()).view(*index.shape, x.shape[-1])
 

@@ -1,5 +1,7 @@
 """Choosing positions by score, and bringing what was computed there back to the tokens."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -78,9 +80,10 @@ def scatter_sum(
             f"outputs {tuple(outputs.shape)} must be members {tuple(members.shape)} and features"
         )
     lead, dim = members.shape[:-2], outputs.shape[-1]
-    first = tokens * torch.arange(lead.numel(), device=members.device)
+    rows_of = math.prod(lead)  # not numel(), which would fix the sizes of a program
+    first = tokens * torch.arange(rows_of, device=members.device)
     rows = members.flatten(-2).long() + first.view(*lead, 1)
-    total = outputs.new_zeros(lead.numel() * tokens, dim)
+    total = outputs.new_zeros(rows_of * tokens, dim)
     total = total.index_add(0, rows.flatten(), outputs.reshape(-1, dim))
     return total.view(*lead, tokens, dim)
 
