@@ -36,14 +36,15 @@ def trained(tmp_path_factory):
     return folder / "runs/topics-bam/version_0/best.ckpt"
 
 
-def test_every_variant_of_a_recipe_exists_and_every_kind_has_a_recipe():
+def test_every_variant_but_the_large_ones_has_a_recipe_without_files():
     used = set()
-    for path in RECIPES.values():
+    for name, path in RECIPES.items():
         recipe = yaml.safe_load(path.read_text())
-        used.add(recipe["model"]["init_args"]["variant"])
+        if name.startswith("topics-"):
+            used.add(recipe["model"]["init_args"]["variant"])
         assert path.read_text().startswith("# ")
-    assert used <= VARIANTS.keys()
-    assert {type(VARIANTS[name]) for name in used} == {type(c) for c in VARIANTS.values()}
+        assert recipe["model"]["init_args"]["variant"] in VARIANTS
+    assert used == {name for name in VARIANTS if not name.endswith(("216m", "13m", "18m"))}
 
 
 def test_text_and_report_of_a_run(trained, monkeypatch, capsys):

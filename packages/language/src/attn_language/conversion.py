@@ -37,6 +37,8 @@ def convert(
     """
     if Path(out).suffix != ".ckpt":
         raise ValueError(f"out must be a file *.ckpt, got {out}")
+    if steps < 0:
+        raise ValueError(f"steps must be at least 0, got {steps}")
     if kind == "dha" and len(sources) != 1:
         raise ValueError(f"dha takes one checkpoint, got {len(sources)}")
     if kind != "dha" and len(sources) < 2:

@@ -125,6 +125,9 @@ def _tokens(
     seeds = [seed + row for row in range(len(prompts))] if isinstance(seed, int) else list(seed)
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
+    for number in seeds:
+        if not 0 <= number < 2**63:
+            raise ValueError(f"seed must be in [0, 2^63), got {number}")
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     texts = [list(prompt) for prompt in prompts]
     ends = [len(prompt) + max_tokens for prompt in prompts]

@@ -16,7 +16,13 @@ NAMES = [
 
 
 def measure(threads: int = 1) -> None:
-    """Prints tokens per second of small models: training batches of 8 x 128, and writing."""
+    """Prints tokens per second of small models: training batches of 8 x 128, and writing.
+
+    Raises:
+        ValueError: there is no thread.
+    """
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
     torch.set_num_threads(threads)
     rows = []
     for name in NAMES:

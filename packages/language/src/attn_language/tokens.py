@@ -146,7 +146,12 @@ class Learned:
             texts: to count in.
             vocab: ids, that of unknown words among them.
             lower: whether case is ignored.
+
+        Raises:
+            ValueError: `vocab` has no room for a word.
         """
+        if vocab < 2:
+            raise ValueError(f"vocab of words must be at least 2, got {vocab}")
         model = Model(models.WordLevel({UNKNOWN: 0}, unk_token=UNKNOWN))
         if lower:
             model.normalizer = normalizers.Lowercase()  # type: ignore[assignment]

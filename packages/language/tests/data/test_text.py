@@ -54,7 +54,12 @@ def test_documents_of_a_folder_are_kept_apart(tmp_path):
 
 @pytest.mark.parametrize(
     "content, message",
-    [(b"", "is empty"), (b"\xff\xfe\x00abc" * 99, "no UTF-8 text"), (b"ab\n", "2 are the least")],
+    [
+        (b"", "is empty"),
+        (b"\xff\xfe\x00abc" * 99, "no UTF-8 text"),
+        (b"ab\n", "3 tokens, a window of context 128 and the token after it 129: lower"),
+        (b"x" * 500, "the val text has 0 token\\(s\\); 2 are the least"),
+    ],
 )
 def test_files_that_are_no_text(tmp_path, content, message):
     (tmp_path / "x.txt").write_bytes(content)

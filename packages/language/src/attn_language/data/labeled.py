@@ -44,6 +44,8 @@ class LabeledText(LightningDataModule):
 
     def __init__(self, vocab: int = 8192, longest: int = 256, batch_size: int = 32, seed: int = 0):
         super().__init__()
+        if longest < 1:
+            raise ValueError(f"longest must be at least 1, got {longest}")
         self.wanted_vocab, self.longest = vocab, longest
         self.batch_size, self.seed = batch_size, seed
         self.tokenizer: Tokenizer | None = None
@@ -136,6 +138,8 @@ class TopicParagraphs(LabeledText):
         seed: int = 0,
     ):
         super().__init__(vocab, longest, batch_size, seed)
+        if topics < 2:
+            raise ValueError(f"topics must be at least 2, got {topics}")
         self.topics = topics
 
     def labeled(self) -> list[tuple[str, str]]:

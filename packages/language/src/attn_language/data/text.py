@@ -61,7 +61,8 @@ class TextData(LightningDataModule):
         """Makes the tokenizer and encodes the parts of a stage.
 
         Raises:
-            ValueError: a part is empty or shorter than two tokens, or has an unknown character.
+            ValueError: a part is empty or shorter than two tokens, the training text shorter than
+                a window, or has an unknown character.
         """
         if self.tokenizer is None:
             self.tokenizer = self._make_tokenizer()
@@ -100,8 +101,14 @@ class TextData(LightningDataModule):
         return result if self.documents else result._replace(ends=[len(result.ids)])
 
     def _check(self, part: Part, result: Encoded) -> None:
-        if len(result.ids) < 2:
-            raise ValueError(f"the {part} text has {len(result.ids)} token(s); 2 are the least")
+        tokens = len(result.ids)
+        if tokens < 2:
+            raise ValueError(f"the {part} text has {tokens} token(s); 2 are the least")
+        if part == "train" and tokens <= self.context:
+            raise ValueError(
+                f"the {part} text has {tokens} tokens, a window of context {self.context} and the "
+                f"token after it {self.context + 1}: lower --data.context"
+            )
 
     def train_dataloader(self):
         """Windows of the training text, in a new order each epoch."""

@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core_attn import AttentionLayer, AuxiliaryLoss, Tap
+from core_attn import AttentionLayer, AuxiliaryLoss, Tap, top_positions
 
-from .parts import Rope, rotate, split_heads
+from .parts import Rope, split_heads
 from .transformer import Cache, TransformerConfig, extended
 
 
@@ -128,8 +128,7 @@ class AttentionExperts(AttentionLayer):
         q, k, v = split_heads(self.qkv(x), self.head_dim).split(self.sizes, 1)
         if self.rope is not None:
             start = 0 if state is None else state.k.x.shape[-2]
-            positions = torch.arange(start, start + x.shape[1], device=x.device)
-            q, k = (rotate(z, positions, self.rope) for z in (q, k))
+            q, k = (self.rope.turn(z, start) for z in (q, k))
         cache = extended(state, k, v)
         shares = self.routing(F.linear(x.float(), self.router.weight.float()).softmax(-1))
         heads = self.attend(
@@ -182,8 +181,7 @@ class FeedForwardExperts(nn.Module):
         """The new features, and no state; padding does not enter the losses."""
         logits = F.linear(x.float(), self.router.weight.float())
         probabilities = self.routing(logits.softmax(-1))
-        # A stable sort, so that of equals the first is taken on every device.
-        chosen = probabilities.sort(stable=True, dim=-1, descending=True).indices[..., : self.top_k]
+        chosen = top_positions(probabilities, self.top_k)
         taken = F.one_hot(chosen, self.experts).sum(-2)
         self._leave_losses(logits, probabilities, taken, valid)
         shares = (probabilities * taken).to(x.dtype)

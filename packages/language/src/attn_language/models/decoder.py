@@ -35,6 +35,17 @@ class State(NamedTuple):
     blocks: tuple[Any, ...]
 
 
+# The smallest value of what configurations count or weigh, of all mixers.
+LEAST = dict.fromkeys((
+    "vocab", "context", "dim", "depth", "heads", "kv_heads", "head_dim", "hidden", "max_distance",
+    "window", "local_window", "clusters", "max_relative", "embedding_dim", "heads_per_token",
+    "experts", "experts_per_token", "tau",
+), 1) | dict.fromkeys((
+    "memory", "memory_slots", "first_routing", "norm_eps", "commitment", "ema_count_init",
+    "balance", "router_z", "logit_l2",
+), 0)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """What all language models have; a subclass adds its own and says what the parts are.
@@ -55,9 +66,10 @@ class DecoderConfig:
 
     def __post_init__(self):
         """Refuses sizes that cannot be built."""
-        for name in ("vocab", "context", "dim", "depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in LEAST.items():
+            value = getattr(self, name, None)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 

@@ -1,7 +1,7 @@
 """Parts that several models share: rotary positions, feed-forwards, a growing cache."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -31,6 +31,43 @@ class Rope:
 
     base: float = 10000.0
     factors: tuple[float, ...] | None = None
+    _latest: list[tuple] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def turn(self, x: Float[Tensor, "*batch tokens dim"], start: int = 0) -> Tensor:
+        """Vectors of tokens in a row rotated, the first one standing at `start`.
+
+        What depends on positions alone is made once for all layers that share the wavelengths.
+
+        Example:
+            >>> import torch
+            >>> x = torch.randn(2, 5, 4)
+            >>> Rope().turn(x, 3).equal(rotate(x, torch.arange(3, 8)))
+            True
+        """
+        tokens, dim = x.shape[-2:]
+        if torch.compiler.is_compiling():
+            return _turned(x, *self._turns(torch.arange(start, start + tokens), dim, x))
+        key = (start, tokens, dim, x.dtype, x.device, torch.is_inference_mode_enabled())
+        latest = self._latest[0] if self._latest else (None,)
+        if latest[0] != key:
+            latest = (key, *self._turns(torch.arange(start, start + tokens), dim, x))
+            self._latest[:] = [latest]
+        return _turned(x, *latest[1:])
+
+    def _turns(self, positions: Tensor, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors of each feature itself and of its partner, (*positions, dim)."""
+        angle = self.angles(positions.to(like.device), dim)
+        cos, sin = angle.cos().to(like.dtype), angle.sin().to(like.dtype)
+        return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+
+    def angles(self, positions: Tensor, dim: int) -> Tensor:
+        """By how much each pair of features is turned, (*positions, dim / 2)."""
+        half = dim // 2
+        index = torch.arange(half, dtype=torch.float32, device=positions.device)
+        length = self.base ** (index / half)
+        if self.factors is not None:
+            length = length * torch.tensor(self.factors, device=positions.device)
+        return positions[..., None].float() / length
 
 
 PLAIN = Rope()
@@ -59,18 +96,16 @@ def rotate(
         >>> rotate(x, torch.zeros(5)).equal(x)
         True
     """
-    half = x.shape[-1] // 2
-    index = torch.arange(half, dtype=torch.float32, device=x.device)
-    length = rope.base ** (index / half)
-    if rope.factors is not None:
-        length = length * torch.tensor(rope.factors, device=x.device)
-    angle = positions[..., None].float() / length
+    if not interleaved:
+        return _turned(x, *rope._turns(positions, x.shape[-1], x))
+    angle = rope.angles(positions, x.shape[-1])
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    if interleaved:
-        a, b = x[..., 0::2], x[..., 1::2]
-        return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+    a, b = x[..., 0::2], x[..., 1::2]
+    return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+
+
+def _turned(x: Tensor, own: Tensor, partner: Tensor) -> Tensor:
+    return torch.addcmul(x * own, x.roll(x.shape[-1] // 2, -1), partner)
 
 
 def split_heads(x: Float[Tensor, "batch tokens features"], dim: int) -> Tensor:

@@ -43,13 +43,8 @@ class RCMHAConfig(DecoderConfig):
     def __post_init__(self):
         """Refuses sizes that cannot be built."""
         super().__post_init__()
-        if self.heads < 1 or self.dim % self.heads:
+        if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not divisible by {self.heads} heads")
-        if self.memory < 0 or self.max_distance < 1:
-            raise ValueError(
-                f"memory must be at least 0 and max_distance at least 1, got {self.memory} and "
-                f"{self.max_distance}"
-            )
 
     @property
     def limit(self) -> int | None:

@@ -79,7 +79,7 @@ class RoutingConfig(DecoderConfig):
     def __post_init__(self):
         """Refuses sizes that cannot be built."""
         super().__post_init__()
-        if self.heads < 1 or (self.head_dim is None and self.dim % self.heads):
+        if self.head_dim is None and self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not divisible by {self.heads} heads")
         if isinstance(self.local_heads, tuple) and len(self.local_heads) != self.depth:
             raise ValueError(f"local_heads {self.local_heads} given for {self.depth} blocks")
@@ -92,8 +92,8 @@ class RoutingConfig(DecoderConfig):
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
         if self.memory_slots and self.selection == "causal":
             raise ValueError("memory_slots belong to clusters of selection 'topk', not 'causal'")
-        if self.window < 1 or (self.clusters or 1) < 1:
-            raise ValueError("window and clusters must be at least 1")
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {self.decay}")
 
     @property
     def features_per_head(self) -> int:

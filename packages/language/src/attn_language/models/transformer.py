@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from core_attn import AttentionLayer
 
 from .decoder import DecoderConfig, Embedding, ParallelBlock, PostNormBlock, PreNormBlock
-from .parts import Activation, FeedForward, GatedFeedForward, Growing, Rope, rotate, split_heads
+from .parts import Activation, FeedForward, GatedFeedForward, Growing, Rope, split_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class TransformerConfig(DecoderConfig):
     def __post_init__(self):
         """Refuses sizes that cannot be built."""
         super().__post_init__()
-        if self.heads < 1 or (self.head_dim is None and self.dim % self.heads):
+        if self.head_dim is None and self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not divisible by {self.heads} heads")
         if self.heads % (self.kv_heads or self.heads):
             raise ValueError(f"heads {self.heads} is not divisible by kv_heads {self.kv_heads}")
@@ -83,9 +83,9 @@ class TransformerConfig(DecoderConfig):
         """The features of a head."""
         return self.head_dim or self.dim // self.heads
 
-    @property
+    @cached_property
     def rope(self) -> Rope | None:
-        """The rotary wavelengths, where positions are rotary."""
+        """The rotary wavelengths, where positions are rotary; one object for all layers."""
         return Rope(self.rope_base, self.rope_factors) if self.positions == "rotary" else None
 
     @property
@@ -212,8 +212,7 @@ class SelfAttention(AttentionLayer):
         qk, v = split_heads(self.project(x), self.head_dim).split((queries + keys, values), 1)
         if self.rope is not None:
             start = 0 if state is None else state.k.x.shape[-2]
-            positions = torch.arange(start, start + x.shape[1], device=x.device)
-            qk = rotate(qk, positions, self.rope)
+            qk = self.rope.turn(qk, start)
         q, k = qk.split((queries, keys), 1)
         cache = extended(state, k, v)
         mask = None if self.causal or valid is None else valid[:, None, None]

@@ -17,6 +17,9 @@ from ..tokens import Tokenizer, read_tokenizer
 from .keys import renamed, require
 
 FAMILY = ("llama", "mistral", "qwen2")
+NEEDED = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+)  # fmt: skip
 TABLE = [
     ("model.embed_tokens.weight", "embed.tokens.weight"),
     ("model.norm.weight", "norm.weight"),
@@ -39,6 +42,9 @@ def config_from(config: Mapping[str, Any]) -> TransformerConfig:
     kind = config.get("model_type")
     if kind not in FAMILY:
         raise ValueError(f"model_type {kind!r} is not supported; there are {', '.join(FAMILY)}")
+    missing = [name for name in NEEDED if not isinstance(config.get(name), int)]
+    if missing:
+        raise ValueError(f"config.json has no number for {', '.join(missing)}")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     window, context = config.get("sliding_window"), config.get("max_position_embeddings", 2048)
     if config.get("use_sliding_window", True) and window is not None and window < context:
@@ -181,8 +187,10 @@ def read_folder(path: str | Path) -> tuple[Decoder, Tokenizer | None]:
         raise FileNotFoundError(f"{path}: no config.json in the folder")
     try:
         official = json.loads((path / "config.json").read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no text, or no JSON
         raise ValueError(f"{path / 'config.json'} cannot be read: {error}") from None
+    if not isinstance(official, dict):
+        raise ValueError(f"{path / 'config.json'} holds a {type(official).__name__}, no settings")
     config = config_from(official)
     files = sorted(path.glob("model*.safetensors"))
     if not files:

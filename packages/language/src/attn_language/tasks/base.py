@@ -38,6 +38,9 @@ class TextTask(Task):
         eps: of the optimizer.
         weight_decay: of matrices.
         weights: a file that a new run starts from.
+
+    Raises:
+        ValueError: the variant or a setting does not exist or fit, or a number is out of range.
     """
 
     tokenizer: Tokenizer | None = None
@@ -58,6 +61,19 @@ class TextTask(Task):
         super().__init__()
         self.variant, self.settings = variant, dict(settings or {})
         configured(variant, self.settings)  # so that a wrong name is told at once
+        for name in ("vocab", "classes"):
+            if name in self.settings:
+                raise ValueError(f"{name} comes from the data: leave it out of settings")
+        for name, value, fits, allowed in (
+            ("lr", lr, lr > 0, "above 0"),
+            ("final_lr", final_lr, final_lr >= 0, "at least 0"),
+            ("warmup", warmup, warmup >= 0, "at least 0"),
+            ("betas", betas, len(betas) == 2 and all(0 <= b < 1 for b in betas), "2 in [0, 1)"),
+            ("eps", eps, eps >= 0, "at least 0"),
+            ("weight_decay", weight_decay, weight_decay >= 0, "at least 0"),
+        ):
+            if not fits:
+                raise ValueError(f"{name} must be {allowed}, got {value}")
         self.optimizer_name, self.lr, self.final_lr, self.warmup = optimizer, lr, final_lr, warmup
         self.betas, self.eps, self.weight_decay = tuple(betas), eps, weight_decay
         self.weights = weights
@@ -125,9 +141,23 @@ class TextTask(Task):
         checkpoint["sizes"] = self._sizes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Builds the network where that is not done."""
+        """Builds the network where that is not done, or checks that its data are the same.
+
+        Raises:
+            ValueError: the network was built for data of other sizes, or another tokenizer.
+        """
+        tokenizer, sizes = tokenizer_from(checkpoint["tokenizer"]), checkpoint["sizes"]
         if self.tokenizer is None:
-            self._build(tokenizer_from(checkpoint["tokenizer"]), checkpoint["sizes"])
+            self._build(tokenizer, sizes)
+            return
+        if self.tokenizer.to_dict() != tokenizer.to_dict():
+            raise ValueError(
+                f"the data have another tokenizer, of {self.tokenizer.vocab} ids, than the "
+                f"checkpoint, of {tokenizer.vocab}"
+            )
+        ours, theirs = self.state_dict(), checkpoint["state_dict"]
+        if any(name in theirs and x.shape != theirs[name].shape for name, x in ours.items()):
+            raise ValueError(f"the checkpoint is for {sizes}, the data have {self._sizes}")
 
     def configure_optimizers(self):
         """AdamW, its rate rising, then falling as a cosine."""
