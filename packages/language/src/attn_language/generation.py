@@ -139,7 +139,8 @@ def _tokens(
             state, new = None, max(limit // 2, 1)  # the last half again
         upto = read + new if state is not None or read == 0 else read + 1
         piece = torch.tensor([text[upto - new : upto] for text in texts], device=device)
-        logits, state = model.step(piece, state)
+        x, state = model.advance(piece, state)
+        logits = model.logits(x[:, -1:])
         read, new = upto, 1
         for row, text in enumerate(texts):
             if len(text) > read:

@@ -177,10 +177,16 @@ class Decoder(nn.Module):
             ValueError: the state is of another batch size or model, an id is out of range, or the
                 text too long.
         """
+        x, state = self.advance(ids, state)
+        return self.logits(x), state
+
+    def advance(
+        self, ids: Int[Tensor, "batch tokens"], state: State | None = None
+    ) -> tuple[Float[Tensor, "batch tokens dim"], State]:
+        """`step` without the head: what it reads; arguments and errors as in `step`."""
         if not self.config.exact_steps:
             return self._reread(ids, state)
-        x, state = self._run(ids, state, None)
-        return self.logits(x), state
+        return self._run(ids, state, None)
 
     def logits(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens vocab"]:
         """The head alone."""
@@ -194,8 +200,8 @@ class Decoder(nn.Module):
         if state is not None:
             self._check(ids, state, state.position + ids.shape[-1])
             whole = torch.cat((state.blocks[0], ids), 1)
-        logits = self(whole)[:, whole.shape[1] - ids.shape[1] :]
-        return logits, State(whole.shape[1], ids.shape[0], (whole,) * len(self.blocks))
+        x = self.features(whole)[:, whole.shape[1] - ids.shape[1] :]
+        return x, State(whole.shape[1], ids.shape[0], (whole,) * len(self.blocks))
 
     def _run(self, ids: Tensor, state: State | None, valid: Tensor | None) -> tuple[Tensor, State]:
         position = 0 if state is None else state.position

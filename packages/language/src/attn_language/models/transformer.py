@@ -201,6 +201,7 @@ class SelfAttention(AttentionLayer):
         self.causal = causal
         self.num_heads, self.head_dim = len(k_map), head_dim
         self.k_map, self.v_map = list(k_map), list(v_map)
+        self._maps = _unless_consecutive(self.k_map), _unless_consecutive(self.v_map)
         self.sizes = [len(k_map), max(k_map) + 1, max(v_map) + 1]
         self.rope, self.dropout = rope, dropout
         self.qkv = nn.Linear(dim, sum(self.sizes) * head_dim, bias=qkv_bias)
@@ -218,10 +219,17 @@ class SelfAttention(AttentionLayer):
         mask = None if self.causal or valid is None else valid[:, None, None]
         heads = self.attend(
             q, cache.k.x, cache.v.x, causal=self.causal, mask=mask, dropout=self.dropout,
-            k_head_map=self.k_map, v_head_map=self.v_map,
+            k_head_map=self._maps[0], v_head_map=self._maps[1],
         )  # fmt: skip
         return self.out(heads.flatten(-2)), cache
 
     def project(self, x: Tensor) -> Tensor:
         """Queries, keys and values of the tokens, one beside the other."""
         return self.qkv(x)
+
+
+def _unless_consecutive(head_map: list[int]) -> list[int] | None:
+    """A map of heads; None for that of consecutive heads in equal groups, which needs no check."""
+    heads, stored = len(head_map), max(head_map) + 1
+    plain = heads % stored == 0 and head_map == [i * stored // heads for i in range(heads)]
+    return None if plain else head_map
