@@ -131,6 +131,17 @@ def test_what_is_wrong_is_told_in_one_line(trained, monkeypatch, capsys, tmp_pat
     assert len([line for line in told if line.startswith("attn-language")]) == 1
 
 
+def test_centroids_from_data_are_there_before_the_first_validation(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code = run(
+        monkeypatch, "fit", "--config", "topics-routing-port", "--model.settings",
+        "{dim: 16, heads: 2, local_heads: 1, window: 8}", "--data.context", 32,
+        "--trainer.max_steps", 1, "--trainer.limit_val_batches", 1,
+        "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
+    )  # fmt: skip
+    assert code == 0
+
+
 def test_resumed_runs_end_in_the_same_bits(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     common = [

@@ -15,7 +15,7 @@ from pytorch_lightning import LightningDataModule
 from core_attn.training import loader
 
 from ..tokens import Bytes, Characters, Learned, Tokenizer
-from .windows import Encoded, Windows, collate, encoded
+from .windows import Batch, Encoded, Windows, collate, encoded
 
 Kind = Literal["characters", "bytes", "bpe", "words"]
 Part = Literal["train", "val", "test"]
@@ -110,6 +110,11 @@ class TextData(LightningDataModule):
                 f"token after it {self.context + 1}: lower --data.context"
             )
 
+    def first_windows(self, count: int) -> Batch:
+        """The first windows of the training text, in the text's order."""
+        windows = self._windows("train")
+        return collate([windows[i] for i in range(min(count, len(windows)))], self.context)
+
     def train_dataloader(self):
         """Windows of the training text, in a new order each epoch."""
         return self._loader("train", True)
@@ -124,11 +129,13 @@ class TextData(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
-    def _loader(self, part: Part, shuffle: bool):
+    def _windows(self, part: Part) -> Windows:
         text = self._parts[part]
-        windows = Windows(text.ids, text.ends, self.context)
+        return Windows(text.ids, text.ends, self.context)
+
+    def _loader(self, part: Part, shuffle: bool):
         return loader(
-            windows, self.batch_size, shuffle=shuffle, seed=self.seed,
+            self._windows(part), self.batch_size, shuffle=shuffle, seed=self.seed,
             collate_fn=partial(collate, context=self.context),
         )  # fmt: skip
 

@@ -207,6 +207,11 @@ def update_centroids(model: nn.Module) -> None:
             module.update()
 
 
+def lacks_centroids(model: nn.Module) -> bool:
+    """Whether a model has centroids that are to come from data and did not."""
+    return any(isinstance(m, Centroids) and not m.initialized for m in model.modules())
+
+
 @torch.no_grad()
 def init_centroids(model: nn.Module, ids: Tensor, lengths: Tensor | None = None) -> None:
     """Sets all centroids of a model from one batch, without training."""
@@ -216,7 +221,8 @@ def init_centroids(model: nn.Module, ids: Tensor, lengths: Tensor | None = None)
             module.initialized.fill_(False)
     model.train()
     try:
-        model(ids, lengths)
+        with torch.compiler.set_stance("force_eager"):  # no compiled program may hold this
+            model(ids, lengths)
     finally:
         model.train(was_training)
     for module in model.modules():

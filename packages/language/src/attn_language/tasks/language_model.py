@@ -14,7 +14,7 @@ from core_attn.training import Exhibit
 
 from ..data import Batch, TextData
 from ..models import Decoder
-from ..models.centroids import update_centroids
+from ..models.centroids import init_centroids, lacks_centroids, update_centroids
 from ..models.rcmha import RCMHAConfig, next_segment
 from .base import TextTask
 
@@ -70,6 +70,14 @@ class LanguageModel(TextTask):
         """Vocabulary and context."""
         context = self.settings.get("context", data.context)
         return {**super().sizes(data), "context": context}
+
+    def on_fit_start(self) -> None:
+        """Sets centroids that come from data, by windows that every process reads alike."""
+        if lacks_centroids(self.model):
+            data = cast(TextData, self.trainer.datamodule)  # type: ignore[attr-defined]
+            batch = data.first_windows(32)
+            ids, lengths = batch.ids[:, :-1].to(self.device), (batch.lengths - 1).to(self.device)
+            init_centroids(self.model, ids, lengths)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Cross entropy of the next token, plus what the layers add."""
