@@ -41,6 +41,20 @@ def test_training_with_numbers_out_of_range(settings, message):
 
 
 @pytest.mark.parametrize(
+    "trunk, message",
+    [
+        (3, "trunk must be settings, got 3"),
+        ({"dpth": 3}, "settings of the trunk of encoder_classifier: .*dpth"),
+        ({"depth": "two"}, "settings of the trunk of encoder_classifier: .*depth"),
+        ({"depth": 0}, "depth must be at least 1, got 0"),
+    ],
+)
+def test_settings_of_a_trunk(trunk, message):
+    with pytest.raises(ValueError, match=message):
+        TextClassification("encoder_classifier", {"trunk": trunk})
+
+
+@pytest.mark.parametrize(
     "call, message",
     [
         (lambda: TopicParagraphs(topics=1), "topics must be at least 2, got 1"),

@@ -1,7 +1,7 @@
 """Changes of a configuration that come as plain data, from a recipe or a checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -20,19 +20,29 @@ def configured(name: str, settings: Mapping[str, Any]) -> Any:
     Example:
         >>> configured("grassmann", {"offsets": [1, 3]}).offsets
         (1, 3)
+        >>> configured("encoder_classifier", {"trunk": {"depth": 3}}).trunk.depth
+        3
     """
     base = variant(VARIANTS, name)
     variant(VARIANTS, name, **{key: getattr(base, key, None) for key in settings})  # the names
-    kind = type(base)
+    given = {key: value for key, value in settings.items() if key != "trunk"}
+    changes = _typed(name, type(base), given)
+    if "trunk" in settings:
+        if not isinstance(settings["trunk"], Mapping):
+            raise ValueError(f"settings of {name}: trunk must be settings, got {settings['trunk']}")
+        inner = _typed(f"the trunk of {name}", type(base.trunk), settings["trunk"])
+        changes["trunk"] = replace(base.trunk, **inner)
+    return variant(VARIANTS, name, **changes)
+
+
+def _typed(name: str, kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, fail_untyped=False, skip={"trunk"})
-    given = {key: value for key, value in settings.items() if key != "trunk"}
     try:
-        typed = parser.parse_object(given)
+        typed = parser.parse_object(dict(given))
     except Exception as error:  # the parser's errors have no common class
         raise ValueError(f"settings of {name}: {' '.join(str(error).split())}") from None
-    changes = {key: typed[key] for key in given}
-    return variant(VARIANTS, name, **changes)
+    return {key: typed[key] for key in given}
 
 
 def plain(config: Any) -> dict[str, Any]:
