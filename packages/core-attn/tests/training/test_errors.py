@@ -28,10 +28,10 @@ FIT = ("fit", "--config", "points-tiny", "--trainer.enable_progress_bar", "false
         (("fit", "--config", "no/such.yaml"), "no such file"),
         (("fit",), "model"),
         (("test", "--ckpt", "nothing.ckpt"), "checkpoint nothing.ckpt: no such file"),
-        (("report", "--ckpt", "nothing.ckpt"), "checkpoint nothing.ckpt: no such file"),
+        (("report", "--ckpt=nothing.ckpt"), "checkpoint nothing.ckpt: no such file"),
         ((*FIT, "--trainer.strategy", "fsdp"), "requires a GPU accelerator"),
         (("export",), "ckpt"),
-        (("export", "--ckpt", "x", "--format", "caffe"), "caffe"),
+        (("export", "--ckpt", __file__, "--format", "caffe"), "caffe"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, tuple) else None,
 )
@@ -95,7 +95,7 @@ def test_a_traceback_can_be_asked_for(monkeypatch, tmp_path, how):
 
 def test_onnx_without_its_packages_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setattr("core_attn.training.export.find_spec", lambda name: None)
-    assert main("attn_tiny", ["export", "--ckpt", "any.ckpt"]) == 2
+    assert main("attn_tiny", ["export", "--ckpt", __file__]) == 2
     said = capsys.readouterr().err.strip()
     assert "onnxruntime" in said and "[export]" in said and len(said.splitlines()) == 1
 
