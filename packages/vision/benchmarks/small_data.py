@@ -110,9 +110,18 @@ ABLATIONS: dict[str, Make] = {
 }
 
 
+SPECTRAL: dict[str, Make] = {
+    f"{alpha} of 4 blocks spectral": lambda s, alpha=alpha: SpectFormerConfig(
+        **plain(s) | {"depth": 4}, spectral=alpha
+    ).build()
+    for alpha in (0, 2, 4)
+}
+MORE = {"digits": ABLATIONS, "fashion": SPECTRAL, "cifar": SPECTRAL}
+
+
 def models_of(name: str) -> dict[str, Make]:
-    """The ablations are run on the digits only."""
-    return MODELS | ABLATIONS if name == "digits" else MODELS
+    """The models of a table: all, and ablations."""
+    return MODELS | MORE.get(name, {})
 
 
 def images_of(data: str) -> tuple[Tensor, Tensor]:
@@ -203,7 +212,7 @@ FIELDS = ("setting", "model", "seed", "accuracy", "seconds")
 
 def main(
     tables: Sequence[str] = tuple(SETTINGS),
-    models: Sequence[str] = (*MODELS, *ABLATIONS),
+    models: Sequence[str] = (*MODELS, *ABLATIONS, *SPECTRAL),
     seeds: int = 3,
     out: str = "runs/small_data.csv",
     run_more: bool = True,
@@ -212,7 +221,7 @@ def main(
 
     Args:
         tables: of digits, fashion, cifar and cifar-8000.
-        models: those to train; the ablations are of the digits only.
+        models: those to train; the ablations are of some tables only.
         seeds: runs of each model at most; one is all of cifar-8000.
         out: the file of finished runs.
         run_more: False only prints and draws what is there.
