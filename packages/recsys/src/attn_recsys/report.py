@@ -291,7 +291,7 @@ def name_axes(axes: "Axes", names: Sequence[str]) -> None:
 def _pairs(model: Model, batch: Batch, likely: np.ndarray) -> Exhibit:
     if not likely.any():
         likely = lone_effects(model, batch) if model.layout.fields**2 > 2 * PAIRS else likely
-    chosen = candidates(likely, PAIRS)
+    chosen = candidates(likely, PAIRS if model.layout.fields <= 64 else PAIRS // 2)
     strengths = interaction_strengths(model, batch, pairs=chosen).numpy()
     rows = [
         {
