@@ -1,6 +1,7 @@
 """python -m benchmarks.windows [--threads N] [--seconds S]: MSA-Conv and spectral gates.
 
-MSA-Conv beside its formula on unfolded maps, at growing sizes; the gate beside plain FFTs.
+MSA-Conv beside its formula on unfolded maps, at growing sizes; the gate beside plain FFTs, and
+beside the attention of 4 heads that it stands for, at 256, 1,024 and 4,096 tokens.
 """
 
 import torch
@@ -12,6 +13,7 @@ from attn_vision.models.msa_conv import MSAConv2d
 from attn_vision.models.spectral_gate import SpectralGate
 from attn_vision.models.tokens import TokenState
 from benchmarks.ratios import compare
+from core_attn import attention
 
 
 def unfolded(layer: MSAConv2d, x: Tensor) -> Tensor:
@@ -52,6 +54,13 @@ def main(threads: int = 1, seconds: float = 5.0) -> None:
             cases[f"gate, {side}x{side} of {dim}"] = (
                 lambda gate=gate, state=state: gate(state),
                 lambda gate=gate, x=x: official_gate(gate, x),
+            )
+        for side in (16, 32, 64):
+            gate, x = SpectralGate(64, (side, side)), torch.randn(1, side * side, 64)
+            state, heads = TokenState(x, gate.grid), x.unflatten(-1, (4, 16)).transpose(1, 2)
+            cases[f"gate beside attention, {side}x{side}"] = (
+                lambda gate=gate, state=state: gate(state),
+                lambda heads=heads: attention(heads, heads, heads),
             )
         compare(cases, threads=threads, seconds=seconds)
 
