@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from .data.batches import Batch
 from .data.numbering import Vocabulary
 from .data.numbers import LARGEST
+from .data.vocabulary import bucket_of
 from .schema import Field, PreparedSchema
 
 ROWS = 16
@@ -39,15 +41,17 @@ class FewRows:
             absent = (first, 0.0)
             if field.name in prepared.missing:
                 absent = (prepared.missing[field.name], 1.0)
-            ids = known.get(field.vocabulary)
             if field.kind == "numerical":
                 self.encoders[field.name] = _number(field, first, absent, prepared)
-            elif ids is None:  # hashed
-                self.encoders[field.name] = lambda cell: None
-            else:
-                kind = prepared.kinds.get(field.vocabulary, "text")
-                one = _category(ids, prepared.rare[field.vocabulary], absent, kind)
-                self.encoders[field.name] = _list(field, one) if field.is_list else one
+                continue
+            ids = known.get(field.vocabulary)
+            row_of = (
+                _hashed(field, prepared)
+                if ids is None
+                else partial(_numbered, ids, prepared.rare[field.vocabulary])
+            )
+            one = _category(row_of, absent, prepared.kinds.get(field.vocabulary, "text"))
+            self.encoders[field.name] = _list(field, one) if field.is_list else one
 
     def batch(self, rows: Sequence[Mapping[str, Any]]) -> Batch | None:
         """The batch of some rows; None where a cell or a field is not a plain one."""
@@ -68,7 +72,18 @@ class FewRows:
         }
 
 
-def _category(ids: Mapping[str, int], rare: int, absent: Slot, kind: str) -> Encode:
+def _numbered(ids: Mapping[str, int], rare: int, text: str) -> int:
+    return ids.get(text, rare)
+
+
+def _hashed(field: Field, prepared: PreparedSchema) -> Callable[[str], int]:
+    at = prepared.layout.names.index(field.vocabulary)
+    buckets = prepared.layout.sizes[at] - (field.vocabulary in prepared.missing)
+    first, seed = prepared.layout.firsts[at], prepared.seed
+    return lambda text: first + bucket_of(text, buckets, seed)
+
+
+def _category(row_of: Callable[[str], int], absent: Slot, kind: str) -> Encode:
     def encode(cell: Any) -> list[Slot] | None:
         if cell is None:
             return [absent]
@@ -80,9 +95,11 @@ def _category(ids: Mapping[str, int], rare: int, absent: Slot, kind: str) -> Enc
                 return None
         elif type(cell) is int and kind in ("text", "integer"):
             text = str(cell)
+        elif type(cell) is float and kind == "integer" and cell % 1 == 0 and abs(cell) < 2**53:
+            text = str(int(cell))
         else:
             return None
-        return [(ids.get(text, rare), 1.0)]
+        return [(row_of(text), 1.0)]
 
     return encode
 
@@ -91,10 +108,10 @@ def _list(field: Field, one: Encode) -> Encode:
     def encode(cell: Any) -> list[Slot] | None:
         if type(cell) is str:
             cell = cell.strip().split(field.separator) if field.separator else None
-        if type(cell) is not list:
+        if type(cell) is not list and cell is not None:
             return None
         slots: list[Slot] = []
-        for part in cell:
+        for part in cell or []:
             found = None if part is None else one(part)
             if found is None and part is not None:
                 return None

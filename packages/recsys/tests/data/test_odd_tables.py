@@ -259,7 +259,8 @@ def test_a_row_alone_is_scored_as_in_a_table(transform, missing):
         item=[f" i{i % 5} " if i % 7 else "" for i in range(ROWS)],
         tags=["|".join(f"t{j}" for j in range(i % 4)) for i in range(ROWS)],
         seen=[[f"i{j}" for j in range(i % 5)] for i in range(ROWS)],
-        flag=[i % 2 == 0 for i in range(ROWS)],
+        flag=["" if i % 3 == 0 else f" f{i % 8}" for i in range(ROWS)],
+        words=[[f"wö{j}" for j in range(i % 5)] or None for i in range(ROWS)],
         price=[None if i % 6 == 0 else i - 7.5 for i in range(ROWS)],
     )
     fields = (
@@ -267,6 +268,8 @@ def test_a_row_alone_is_scored_as_in_a_table(transform, missing):
         f"  price: {{kind: numerical, transform: {transform}, missing: {missing}}}\n"
         "  tags: {kind: multi, max_values: 2, keep: last}\n"
         "  seen: {kind: sequence, target: item, max_values: 3}\n"
+        f"  flag: {{kind: categorical, buckets: 5, missing: {missing}}}\n"
+        "  words: {kind: multi, buckets: 7, max_values: 3}\n"
     )
     model = scorer(data(frame, fields))
     expected = model.score(frame)
@@ -274,6 +277,7 @@ def test_a_row_alone_is_scored_as_in_a_table(transform, missing):
     assert model.few.batch(rows[:1]) is not None
     assert np.allclose([model.score([row])[0] for row in rows], expected, atol=1e-6)
     strange = {"user": 1003.0, "item": b"i1", "price": "3", "tags": None, "seen": []}
+    strange |= {"flag": None, "words": None}
     assert model.few.batch([strange]) is None and model.score([strange]).shape == (1,)
 
 

@@ -11,7 +11,7 @@ from attn_recsys.data.blocks import read_blocks
 from attn_recsys.data.encode import encoded
 from attn_recsys.data.numbers import transformed
 from attn_recsys.data.prepare import load_prepared, load_vocabulary, prepare
-from attn_recsys.data.vocabulary import Counter, stable_hash
+from attn_recsys.data.vocabulary import Counter, bucket_of, stable_hash
 from attn_recsys.schema import LABEL, Field, Schema
 
 
@@ -79,6 +79,7 @@ def test_hashing_needs_no_vocabulary_and_never_leaves_its_rows(tmp_path):
 def test_the_hash_depends_on_the_string_alone(texts, seed):
     together = stable_hash(pl.Series(texts), 1000, seed).to_list()
     assert together == [stable_hash(pl.Series([t]), 1000, seed)[0] for t in texts]
+    assert together == [bucket_of(t, 1000, seed) for t in texts]
 
 
 def test_log2_leaves_negatives_and_small_numbers_alone():

@@ -85,6 +85,19 @@ def stable_hash(values: pl.Series, buckets: int, seed: int) -> pl.Series:
     return joined["bucket"].set(values.is_null(), None)
 
 
+def bucket_of(text: str, buckets: int, seed: int) -> int:
+    """`stable_hash` of one string, without tables.
+
+    Example:
+        >>> bucket_of("68fd1e64", 1000, seed=0)
+        657
+    """
+    code = 0xCBF29CE484222325 ^ int(mix64(np.uint64(seed)))
+    for byte in text.encode():
+        code = (code ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return int(mix64(np.uint64(code))) % buckets
+
+
 def mix64(x: np.ndarray | np.uint64) -> np.ndarray:
     """Scrambles 64-bit integers so that near ones fall far apart.
 
