@@ -20,6 +20,8 @@ from .settings import name_of, plain
 from .tokens import Tokenizer
 from .upcycling import upcycle
 
+TOPICS = "attn_language.data.Topics"
+
 
 def convert(
     kind: Literal["dha", "bam", "btx"],
@@ -41,6 +43,10 @@ def convert(
         raise ValueError(f"steps must be at least 0, got {steps}")
     if kind == "dha" and len(sources) != 1:
         raise ValueError(f"dha takes one checkpoint, got {len(sources)}")
+    if steps and Path(sources[0]).suffix != ".ckpt":
+        raise ValueError(
+            f"steps need the training text, which {sources[0]} does not name: use steps 0"
+        )
     if kind != "dha" and len(sources) < 2:
         raise ValueError(f"a mixture needs 2 checkpoints or more, got {len(sources)}")
     loaded = [load(source) for source in sources]
@@ -66,7 +72,9 @@ def convert(
         experts = [model for model, _ in loaded]
         model, report = upcycle(experts, "single" if kind == "btx" else kv)
         yield from report
-    save(model, tokenizer, out, data=_data_of(sources[0]))
+    topics = {"tokenizer_file": str(Path(out).absolute())}  # its own: the topics know characters
+    data = _data_of(sources[0]) or {"class_path": TOPICS, "init_args": topics}
+    save(model, tokenizer, out, data=data)
     yield f"written: {out}"
 
 
@@ -99,7 +107,7 @@ def save(
                 "class_path": "attn_language.tasks.LanguageModel",
                 "init_args": {"variant": name_of(config), "settings": settings},
             },
-            "data": data or {"class_path": "attn_language.data.Topics", "init_args": {}},
+            "data": data or {"class_path": TOPICS, "init_args": {}},
             "trainer": {"precision": "32-true"},
         },
     }
@@ -107,13 +115,7 @@ def save(
 
 
 def training_batches(ckpt: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Windows of a checkpoint's own training text and what follows, epoch after epoch.
-
-    Raises:
-        ValueError: the file is not a checkpoint of this program, which knows its text.
-    """
-    if Path(ckpt).suffix != ".ckpt":
-        raise ValueError(f"steps need the training text, which {ckpt} does not name: use steps 0")
+    """Windows of a checkpoint's own training text and what follows, epoch after epoch."""
     data = opened(ckpt, "fit").data
     assert isinstance(data, TextData)
     epoch = 0

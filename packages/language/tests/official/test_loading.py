@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from attn_language import create
+from attn_language.conversion import convert
 from attn_language.loading import load
 from attn_language.official import gguf_file, huggingface
 from attn_language.official.gguf_file import GGUF, read_gguf
 from core_attn.analysis import Decoder
+from core_attn.training import opened
 
 transformers = pytest.importorskip("transformers")
 
@@ -116,6 +118,9 @@ def test_a_gguf_file_gives_the_logits_of_transformers(tmp_path, kind, changes):
     writer.close()
     model, tokenizer = load(tmp_path / "m.gguf")
     assert tokenizer.encode("abba") == [2, 1, 0]
+    out = str(tmp_path / "m.ckpt")
+    list(convert("dha", [str(tmp_path / "m.gguf")], out, budget=1.0))
+    assert opened(out, "test").data.tokenizer_file == out  # its text is read with its own tokens
     ids = torch.randint(40, (2, 31))
     torch.testing.assert_close(model(ids), theirs(ids).logits, rtol=1e-4, atol=1e-5)
 
