@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from core_attn import record
@@ -63,19 +64,24 @@ def samples(task: "LanguageModel", prompt: list[int]) -> Exhibit:
 
 @torch.no_grad()
 def attention(model: Any, ids: Tensor, tokens: list[str]) -> Exhibit:
-    """The weights of every head, one picture per head."""
+    """The weights of every head, one picture per head; of local heads one per window too."""
     with record(model, "pattern") as seen:
         model(ids)
-        patterns = {name: p.flatten(0, -3).cpu() for name, p in seen.items()}
-    shown = {name: p[:8] for name, p in patterns.items()}
-    columns = max(len(p) for p in shown.values())
+        patterns = {name: p.cpu() for name, p in seen.items()}
+    shown = {}
+    for name, p in patterns.items():
+        windows = p.shape[1] if p.dim() == 5 else 1
+        labels = [f"window {w} · " if windows > 1 else "" for w in range(windows)]
+        heads = [f"{label}{head}" for label in labels for head in range(p.shape[-3])]
+        shown[name] = list(zip(heads, p.flatten(0, -3), strict=False))[:8]
+    columns = max(map(len, shown.values()))
     figure = Figure(figsize=(1.6 * columns + 1, 1.7 * len(shown) + 0.4), layout="constrained")
     grid = figure.subplots(len(shown), columns, squeeze=False)
     rows = []
     for line, (name, heads) in zip(grid, shown.items(), strict=True):
         for axes in line:
             axes.set_axis_off()
-        for head, (axes, weights) in enumerate(zip(line, heads, strict=False)):
+        for axes, (head, weights) in zip(line, heads, strict=False):
             axes.imshow(weights.sqrt(), cmap="magma", vmin=0, vmax=1, aspect="auto")
             axes.set_title(f"{name.removeprefix('blocks.')} · {head}", fontsize=6)
             place = torch.arange(weights.shape[1])
@@ -167,6 +173,7 @@ def occupancy(model: Any, ids: Tensor) -> Exhibit:
                 for i, n in enumerate(heights)
             ]
         axes.set(title=name.removesuffix(".centroids"), xlabel="cluster", ylabel="tokens")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=6)
     return Exhibit(
         "Clusters", "Tokens of the text that are nearest to each centroid.", figure, rows
