@@ -23,7 +23,7 @@ def configured(name: str, settings: Mapping[str, Any]) -> Any:
         >>> configured("encoder_classifier", {"trunk": {"depth": 3}}).trunk.depth
         3
     """
-    base = variant(VARIANTS, name)
+    base: Any = variant(VARIANTS, name)
     variant(VARIANTS, name, **{key: getattr(base, key, None) for key in settings})  # the names
     given = {key: value for key, value in settings.items() if key != "trunk"}
     changes = _typed(name, type(base), given)
