@@ -220,6 +220,7 @@ def test_importance_is_kept_in_single_precision():
             torch.testing.assert_close(values, theirs[name], rtol=0.1, atol=1e-3)
 
 
+@pytest.mark.refuses
 def test_refusals_name_the_numbers():
     decoder = Decoder(llama(hidden_size=36, num_attention_heads=9))
     found = decoder.importance(PROMPTS)
@@ -252,6 +253,7 @@ def test_refusals_name_the_numbers():
             refused()
 
 
+@pytest.mark.refuses
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [

@@ -34,6 +34,7 @@ def test_other_sizes_and_cross_attention():
     assert profile_table({"a": profile})["distance"].to_list() == [None, None]
 
 
+@pytest.mark.refuses
 def test_what_is_no_softmax_is_said_and_nan_refused():
     profile = Profile()
     profile.update(torch.full((1, 1, 2, 2), 0.9))

@@ -18,6 +18,8 @@ from core_attn.analysis import (
     offset_map,
 )
 
+pytestmark = pytest.mark.refuses
+
 
 class Classifier(nn.Module):
     def __init__(self):

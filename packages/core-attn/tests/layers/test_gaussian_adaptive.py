@@ -76,6 +76,7 @@ def test_a_spread_below_zero_is_warned_of_unless_kept_positive():
     assert kept(x).isfinite().all()
 
 
+@pytest.mark.refuses
 @pytest.mark.parametrize(
     ("make", "message"),
     [

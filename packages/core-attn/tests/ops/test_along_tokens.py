@@ -237,6 +237,7 @@ def test_the_kernel_is_the_first_choice_and_takes_strided_tensors():
     assert out.equal(wkv(k, v, log_decay=w, bonus=u)[0])
 
 
+@pytest.mark.traces
 @needs_kernel
 def test_the_kernels_compile_into_a_graph():
     k, v, w, u = keys_of(8, 6)
@@ -245,6 +246,7 @@ def test_the_kernels_compile_into_a_graph():
     torch.testing.assert_close(run(k), wkv(k, v, log_decay=w, bonus=u)[0] + lif(k)[0])
 
 
+@pytest.mark.refuses
 @pytest.mark.parametrize(
     "call, message",
     [

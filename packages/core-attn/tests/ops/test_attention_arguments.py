@@ -49,6 +49,7 @@ BAD = {
 }
 
 
+@pytest.mark.refuses
 @pytest.mark.parametrize("case", BAD)
 def test_bad_arguments_are_named_with_value_and_rule(case):
     change, error, message = BAD[case]
@@ -58,6 +59,7 @@ def test_bad_arguments_are_named_with_value_and_rule(case):
         attention(arguments.pop("q"), arguments.pop("k"), arguments.pop("v"), **arguments)
 
 
+@pytest.mark.refuses
 def test_bad_row_and_mean_are_refused():
     q, k, _ = tensors()
     with pytest.raises(ValueError, match=r"row must be in \[-5, 5\), got 5"):
@@ -66,6 +68,7 @@ def test_bad_row_and_mean_are_refused():
         attention_mean(q, k, "keys")
 
 
+@pytest.mark.refuses
 @pytest.mark.parametrize(
     ("wrong", "kind"),
     [

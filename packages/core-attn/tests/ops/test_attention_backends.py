@@ -54,6 +54,7 @@ def test_a_small_call_is_not_worth_the_short_kernel():
     assert why(attention, q, q, q)[0].backend == "sdpa"
 
 
+@pytest.mark.traces
 @pytest.mark.parametrize("backend", ["reference", "sdpa", None])
 def test_compiles_and_exports_without_a_graph_break(backend):
     q, k, v = torch.randn(3, 2, 4, 7, 6).unbind(0)

@@ -59,6 +59,7 @@ def test_half_precision_keeps_the_logarithms_wide():
     assert (out.dtype, lse.dtype) == (torch.bfloat16, torch.float32)
 
 
+@pytest.mark.refuses
 def test_what_it_does_not_take_is_refused():
     q, k, v = qkv()
     with pytest.raises(ValueError, match="lengths"):

@@ -166,6 +166,7 @@ def test_tasks_do_not_see_each_other():
     assert asyncio.run(both()) == ["reference", "sdpa"]
 
 
+@pytest.mark.traces
 @pytest.mark.skipif(torch.__version__ < "2.14", reason="torch cannot trace context variables")
 def test_compiled_code_follows_use_backend():
     compiled = torch.compile(lambda q: attention(q, q, q), backend="eager", fullgraph=True)

@@ -191,6 +191,7 @@ BAD = {
 }
 
 
+@pytest.mark.refuses
 @pytest.mark.parametrize("case", BAD)
 def test_arguments_that_do_not_fit_are_named(case):
     tensors, offsets = make([4, 2])

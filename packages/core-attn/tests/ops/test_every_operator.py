@@ -195,6 +195,7 @@ def test_autocast_casts_at_the_door(row):
         torch.testing.assert_close(outs[0], row.run(tensors))
 
 
+@pytest.mark.traces
 @every
 def test_compiled_it_gives_the_same(row):
     tensors = row.draw(torch.float32)
@@ -203,6 +204,7 @@ def test_compiled_it_gives_the_same(row):
     assert_close(compiled(tensors), row.run(tensors))
 
 
+@pytest.mark.refuses
 @every
 def test_what_is_no_tensor_is_named(row):
     tensors = row.draw()

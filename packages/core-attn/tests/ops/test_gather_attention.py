@@ -298,6 +298,7 @@ BAD = {
 }
 
 
+@pytest.mark.refuses
 @pytest.mark.parametrize("case", BAD)
 def test_misuse_is_explained(case):
     call, error, message = BAD[case]

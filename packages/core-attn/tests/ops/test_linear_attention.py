@@ -106,6 +106,7 @@ def test_both_orders_of_the_bidirectional_product(queries, keys, dim):
     torch.testing.assert_close(out, expected)
 
 
+@pytest.mark.refuses
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -126,6 +127,7 @@ def test_what_does_not_fit_is_named(change, message):
         linear_attention(**inputs() | change)
 
 
+@pytest.mark.refuses
 def test_integers_are_refused():
     with pytest.raises(TypeError, match="q must be float"):
         linear_attention(**inputs() | {"q": torch.zeros(2, 2, 67, 5, dtype=torch.int64)})
@@ -179,6 +181,7 @@ def test_gates_stay_wide_beside_narrow_tokens():
     torch.testing.assert_close(state, last)
 
 
+@pytest.mark.traces
 def test_compiled_it_has_few_graphs_for_all_lengths():
     counter = CompileCounter()
     torch._dynamo.reset()

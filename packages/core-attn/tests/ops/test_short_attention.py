@@ -157,6 +157,7 @@ def test_torch_func_transforms_it():
     assert torch.func.jacrev(torch.func.grad(energy))(q.detach()).shape == (*q.shape, *q.shape)
 
 
+@pytest.mark.refuses
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -203,6 +204,7 @@ def test_a_bound_of_the_longest_problem_changes_nothing():
             assert_close(got, want)
 
 
+@pytest.mark.refuses
 @pytest.mark.parametrize(
     "change", [{"offsets": torch.tensor([0.0, 20.0])}, {"mask": torch.ones(8, 8)}, {"q": [1.0]}]
 )

@@ -128,6 +128,7 @@ def test_half_floats_keep_a_small_epsilon():
     assert out.dtype == torch.bfloat16 and out.isfinite().all()
 
 
+@pytest.mark.refuses
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [

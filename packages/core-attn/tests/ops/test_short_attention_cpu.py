@@ -165,6 +165,7 @@ class Block(nn.Module):
         return short_attention(q, k, v, bias=bias, offsets=offsets).sin()
 
 
+@pytest.mark.traces
 @needs_kernel
 def test_compile_gives_the_same_values_and_gradients():
     block = Block()
@@ -179,6 +180,7 @@ def test_compile_gives_the_same_values_and_gradients():
     assert_close(results, expected)
 
 
+@pytest.mark.traces
 @needs_kernel
 def test_compile_takes_packed_problems_of_any_number():
     compiled = torch.compile(Block(), fullgraph=True, backend="aot_eager", dynamic=True)
@@ -188,6 +190,7 @@ def test_compile_takes_packed_problems_of_any_number():
         assert_close(compiled(q, k, v, None, offsets), Block()(q, k, v, None, offsets))
 
 
+@pytest.mark.traces
 @needs_kernel
 @pytest.mark.parametrize("ends", [[0, 9, 41], [0, 9, 39], [1, 9, 40], [0, 41, 40], [0, 30, 40]])
 def test_offsets_that_a_graph_has_not_read_are_checked_by_the_kernel(ends):
@@ -197,6 +200,7 @@ def test_offsets_that_a_graph_has_not_read_are_checked_by_the_kernel(ends):
         compiled(q, k, v, normal(19, 19), torch.tensor(ends))
 
 
+@pytest.mark.traces
 @needs_kernel
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1, 1), (4, 1, 1, 1)])
 def test_a_bias_alike_for_all_tokens_needs_no_longest_in_a_graph(shape):
@@ -325,6 +329,7 @@ def test_dropped_weights_are_independent_of_threads_and_spread_evenly():
     assert not torch.equal(kept[0], kept[1])
 
 
+@pytest.mark.traces
 @needs_kernel
 def test_dropout_compiles():
     q, k, v = (normal(64, 2, 9, 8, seed=seed).requires_grad_() for seed in range(3))

@@ -25,10 +25,10 @@ class Vocoder(Protocol):
 
     def __call__(
         self,
-        log_mels: list[Float[Tensor, "frames mels"]],
+        log_mels: list[Float[Tensor, "_frames mels"]],
         seeds: list[int],
         speaker: str | None = None,
-    ) -> list[Float[Tensor, " time"]]:
+    ) -> list[Float[Tensor, " _time"]]:
         """The waveforms of some spectrograms, side by side where that is faster.
 
         Args:

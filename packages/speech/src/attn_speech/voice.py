@@ -42,7 +42,7 @@ class Spoken(NamedTuple):
     rate: int
     phonemes: list[str]
     unspoken: list[Unspoken]
-    alignment: list[Float[Tensor, "steps tokens"]]
+    alignment: list[Float[Tensor, "_steps _tokens"]]
     skipped: list[str]
     repeated: list[str]
     limited: bool

@@ -32,8 +32,8 @@ class Importance:
         units: per feed-forward layer, one number for each unit.
     """
 
-    heads: Mapping[str, Float[Tensor, " heads"]]
-    units: Mapping[str, Float[Tensor, " units"]]
+    heads: Mapping[str, Float[Tensor, " _heads"]]
+    units: Mapping[str, Float[Tensor, " _units"]]
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Decoder:
         return count
 
     @torch.no_grad()
-    def importance(self, prompts: Sequence[Int[Tensor, "*one tokens"]]) -> Importance:
+    def importance(self, prompts: Sequence[Int[Tensor, "... _tokens"]]) -> Importance:
         """What heads and units contribute, in float32, each prompt weighing the same.
 
         A head's importance is the mean over tokens of the l1 norm of its output through its part

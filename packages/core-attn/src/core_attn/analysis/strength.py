@@ -148,7 +148,7 @@ class Strength:
         self._mean += among.sum(0)
         self._images += len(x)
 
-    def numbers(self) -> dict[str, Float[Tensor, "images heads *distances"]]:
+    def numbers(self) -> dict[str, Float[Tensor, "images heads ..."]]:
         """Everything per image and head."""
         return {name: rows.seen() for name, rows in self._rows.items()}
 

@@ -65,7 +65,7 @@ class AttentionLayer(nn.Module):
         *,
         operator: Callable[..., Tensor] = attention,
         **options: Unpack[AttendOptions],
-    ) -> Float[Tensor, "*batch queries heads v_dim"]:
+    ) -> Float[Tensor, "*tokens v_dim"]:
         """Attention through the taps, with the heads beside their features.
 
         Args:

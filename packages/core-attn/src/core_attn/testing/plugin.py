@@ -2,8 +2,10 @@
 
     pytest_plugins = ["core_attn.testing.plugin"]
 
-- Annotations with shapes (jaxtyping) are checked by beartype, in the packages imported afterwards;
-  a test that gives what they exclude, to see it refused, is marked `@pytest.mark.refuses`.
+- Annotations with shapes (jaxtyping) are checked by beartype, in the packages imported afterwards,
+  so that a conftest.py imports its package inside its fixtures; a test that gives what they
+  exclude, to see it refused, is marked `@pytest.mark.refuses`, and one that traces what its checks
+  would break, `@pytest.mark.traces`.
 - Warnings are errors, but for those in `FORCED`, that third parties raise about each other.
 - Memory that nothing has written holds NaN (or the largest integer), not what was there before.
 """
@@ -42,12 +44,27 @@ LIGHTNING = "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"
 def pytest_configure(config: pytest.Config) -> None:
     """Has annotations checked from now on, and makes warnings errors."""
     _keep_kernels_bare()
+    _keep_other_functions_bare()
     packages = [x.name.replace("-", "_") for x in distributions() if x.name.startswith("attn-")]
-    jaxtyping.install_import_hook(["core_attn", *packages], f"{__name__}.shapes")
+    jaxtyping.install_import_hook(["core_attn", *packages], f"sys.modules[{__name__!r}].shapes")
     config.addinivalue_line("markers", "refuses: gives arguments that their annotations exclude")
+    config.addinivalue_line("markers", "traces: compiles or exports functions as they are written")
     config.addinivalue_line("filterwarnings", "error")
     for line in (*FORCED, LIGHTNING) if find_spec("pytorch_lightning") else FORCED:
         config.addinivalue_line("filterwarnings", line)
+
+
+def _keep_other_functions_bare() -> None:
+    """Has jaxtyping wrap what has shapes only: a compiler stumbles over its wrappers."""
+    jaxtyped = jaxtyping.jaxtyped
+
+    def with_shapes(function: Any = None, **options: Any) -> Any:
+        if function is not None or "typechecker" not in options:
+            return jaxtyped(function, **options)  # type: ignore
+        wrap = jaxtyped(**options)  # type: ignore
+        return lambda x: wrap(x) if _shapes_of(x) else x
+
+    jaxtyping.jaxtyped = with_shapes
 
 
 def _keep_kernels_bare() -> None:
@@ -73,9 +90,9 @@ def empty_memory_is_nan() -> typing.Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def annotations_are_checked(request: pytest.FixtureRequest) -> typing.Iterator[None]:
-    """Lets a test marked `refuses` reach the function's own checks."""
-    refuses = request.node.get_closest_marker("refuses") is not None
-    jaxtyping.config.update("jaxtyping_disable", refuses)
+    """Lets a test marked `refuses` or `traces` reach functions as they are written."""
+    bare = any(request.node.get_closest_marker(name) for name in ("refuses", "traces"))
+    jaxtyping.config.update("jaxtyping_disable", bare)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
 
@@ -99,8 +116,7 @@ def shapes(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     from beartype import beartype
 
-    hints = dict(getattr(function, "__annotations__", {}))
-    kept = {name: hint for name, hint in hints.items() if _has_shape(hint)}
+    hints, kept = dict(getattr(function, "__annotations__", {})), _shapes_of(function)
     if not kept:
         return function
     function.__annotations__ = kept
@@ -108,6 +124,12 @@ def shapes(function: Callable[..., Any]) -> Callable[..., Any]:
     function.__annotations__ = hints
     checked.__annotations__ = hints
     return checked
+
+
+def _shapes_of(annotated: Any) -> dict[str, Any]:
+    """The annotations that have shapes."""
+    hints = getattr(annotated, "__annotations__", {})
+    return {name: hint for name, hint in hints.items() if _has_shape(hint)}
 
 
 def _has_shape(hint: Any) -> bool:

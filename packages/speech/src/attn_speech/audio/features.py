@@ -125,7 +125,7 @@ class MelFeatures:
             return scaled
         return scaled * torch.tensor(self.std).to(scaled) + torch.tensor(self.mean).to(scaled)
 
-    def fitted(self, log_mels: list[Float[Tensor, "frames mels"]]) -> "MelFeatures":
+    def fitted(self, log_mels: list[Float[Tensor, "_frames mels"]]) -> "MelFeatures":
         """These features with the mean and deviation of each band over some frames."""
         frames = torch.cat(log_mels).double()
         std = frames.std(0, correction=0).clamp(min=1e-3)

@@ -81,7 +81,7 @@ def tts_losses(
     *,
     reduction: int = 1,
     text_lengths: Int[Tensor, " batch"] | None = None,
-    patterns: Mapping[str, Float[Tensor, "batch heads queries keys"]] | None = None,
+    patterns: Mapping[str, Float[Tensor, "batch _heads _queries _keys"]] | None = None,
 ) -> dict[str, Tensor]:
     """The parts of the loss and their sum, "loss".
 

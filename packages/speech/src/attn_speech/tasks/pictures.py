@@ -53,7 +53,7 @@ def all_heads(
     return figure
 
 
-def mels(named: dict[str, Float[Tensor, "frames mels"]], features: MelFeatures) -> Figure:
+def mels(named: dict[str, Float[Tensor, "_frames mels"]], features: MelFeatures) -> Figure:
     """Log mels one above the other, on one scale of time and of colour."""
     figure = Figure(figsize=(7, 1.7 * len(named)), layout="constrained")
     axes = figure.subplots(len(named), 1, squeeze=False, sharex=True)[:, 0]

@@ -234,7 +234,7 @@ class HaloNet(StagedTransformer):
 
     def features(
         self, images: Float[Tensor, "batch channels height width"]
-    ) -> list[Float[Tensor, "batch dim rows columns"]]:
+    ) -> list[Float[Tensor, "batch _dim _rows _columns"]]:
         """The map of each stage, the finest first.
 
         Raises:

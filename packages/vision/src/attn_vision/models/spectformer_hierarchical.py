@@ -267,7 +267,7 @@ class SpectFormerH(StagedTransformer):
 
     def features(
         self, images: Float[Tensor, "batch channels height width"]
-    ) -> list[Float[Tensor, "batch dim rows columns"]]:
+    ) -> list[Float[Tensor, "batch _dim _rows _columns"]]:
         """The map of each stage, the finest first.
 
         Raises:

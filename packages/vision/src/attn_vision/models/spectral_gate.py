@@ -70,7 +70,7 @@ class SpectralGate(nn.Module):
                 y = filter_by_fft(x, weight)
         return y.flatten(1, 2).to(state.tokens.dtype)
 
-    def matrices(self, dtype: torch.dtype) -> list[Float[Tensor, "out in"]]:
+    def matrices(self, dtype: torch.dtype) -> list[Float[Tensor, "_out _in"]]:
         """Those of `transforms`."""
         if dtype == torch.float64:  # what is kept has half of its digits
             return [m.to(self.complex_weight.device) for m in transforms(self.grid)]
@@ -121,7 +121,7 @@ def filter_by_fft(
 def filter_by_products(
     x: Float[Tensor, "batch rows columns dim"],
     weight: Float[Tensor, "rows half dim 2"],
-    matrices: Sequence[Float[Tensor, "out in"]],
+    matrices: Sequence[Float[Tensor, "_out _in"]],
 ) -> Float[Tensor, "batch rows columns dim"]:
     """The gate by products with the matrices of the transforms, in real numbers."""
     batch, rows, columns, dim = x.shape
@@ -136,7 +136,7 @@ def filter_by_products(
     return (back @ y.view(batch * rows, 2 * half, dim)).view(x.shape)
 
 
-def transforms(grid: tuple[int, int]) -> list[Float[Tensor, "out in"]]:
+def transforms(grid: tuple[int, int]) -> list[Float[Tensor, "_out _in"]]:
     """Matrices of the transforms along rows, along columns, back along rows, back along columns.
 
     Real and imaginary parts alternate along the rows and follow each other along the columns.

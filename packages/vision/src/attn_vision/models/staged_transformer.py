@@ -126,7 +126,7 @@ class StagedTransformer(ImageModel):
 
     def features(
         self, images: Float[Tensor, "batch channels height width"]
-    ) -> list[Float[Tensor, "batch dim rows columns"]]:
+    ) -> list[Float[Tensor, "batch _dim _rows _columns"]]:
         """The map of each stage, the finest first.
 
         Raises:
@@ -138,7 +138,7 @@ class StagedTransformer(ImageModel):
         return maps
 
     def pool(
-        self, maps: list[Float[Tensor, "batch dim rows columns"]]
+        self, maps: list[Float[Tensor, "batch _dim _rows _columns"]]
     ) -> Float[Tensor, "batch dim"]:
         """What the head reads: the mean over the last map."""
         return maps[-1].mean((2, 3))

@@ -71,7 +71,7 @@ def _maps(model: VisionTransformer, images: Images, pixels: Images) -> Iterable[
         yield pictures.head_distances(among, grid, 0)
 
 
-def positional_gates(gates: dict[str, Float[Tensor, " heads"]]) -> Exhibit:
+def positional_gates(gates: dict[str, Float[Tensor, " _heads"]]) -> Exhibit:
     """How much of each head's weights is position, layer by layer."""
     figure = Figure(figsize=(6, 3), layout="constrained")
     axis = figure.subplots()

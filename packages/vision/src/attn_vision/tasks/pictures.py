@@ -54,7 +54,7 @@ def confusion(counts: Int[Tensor, "classes classes"], names: Sequence[str]) -> E
 
 def class_attention(
     pixels: Float[Tensor, "images channels height width"],
-    patterns: Mapping[str, Float[Tensor, "images heads tokens tokens"]],
+    patterns: Mapping[str, Float[Tensor, "_images _heads _queries _keys"]],
     grid: tuple[int, int],
     prefix: int,
 ) -> Exhibit:
@@ -83,7 +83,7 @@ def class_attention(
 
 
 def head_distances(
-    patterns: Mapping[str, Float[Tensor, "images heads tokens tokens"]],
+    patterns: Mapping[str, Float[Tensor, "_images _heads _queries _keys"]],
     grid: tuple[int, int],
     prefix: int,
 ) -> Exhibit:

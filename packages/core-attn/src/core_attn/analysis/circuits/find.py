@@ -22,7 +22,7 @@ Head = tuple[str, int]
 @torch.no_grad()
 def head_outputs(
     model: nn.Module,
-    prompts: Sequence[Int[Tensor, "*one tokens"]],
+    prompts: Sequence[Int[Tensor, "... _tokens"]],
     *,
     position: Literal["mean", "last"] = "mean",
     sites: Sites | None = None,
@@ -111,8 +111,8 @@ class Circuit:
 
 def find_circuit(
     model: nn.Module,
-    positive: Sequence[Int[Tensor, "*one tokens"]],
-    negative: Sequence[Int[Tensor, "*one tokens"]],
+    positive: Sequence[Int[Tensor, "... _tokens"]],
+    negative: Sequence[Int[Tensor, "... _tokens"]],
     *,
     features: int = 200,
     examples: int = 10,

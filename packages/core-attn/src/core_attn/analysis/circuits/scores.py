@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Real, Shaped
 from torch import Tensor
 
 
@@ -152,8 +152,8 @@ class Agreement:
     recall: float
 
 
-def agreement(scores: Float[Tensor, " heads"], circuit: Bool[Tensor, " heads"]) -> Agreement:
-    """Compares scores with a known circuit.
+def agreement(scores: Real[Tensor, "..."], circuit: Shaped[Tensor, "..."]) -> Agreement:
+    """Compares the scores of heads with a known circuit, 0 or False for heads that are not in it.
 
     Raises:
         ValueError: the circuit holds no head, or all of them.

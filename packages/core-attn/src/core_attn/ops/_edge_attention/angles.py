@@ -7,7 +7,7 @@ from torch import Tensor
 
 def angle_legendre(
     direction: Float[Tensor, "atoms edges 3"], degrees: int, *, right_angle: bool = False
-) -> list[Float[Tensor, "atoms edges edges"]]:
+) -> list[Float[Tensor, "_atoms _edges _edges"]]:
     """P_l of the cosine between any two directions, l < `degrees`; 0 for l > 0 with a zero vector.
 
     Args:
