@@ -12,6 +12,7 @@ from .data.batches import Batch
 from .models import Model
 
 PAIR_ROWS = 512
+WIDE = 64  # fields, above which fewer rows and pairs are measured
 
 
 def interaction_strengths(
@@ -30,7 +31,7 @@ def interaction_strengths(
     Args:
         model: from ids and values to logits.
         batch: rows to take.
-        rows: how many; an eighth of them where there are more than 64 fields.
+        rows: how many; an eighth of them where there are more than `WIDE` fields.
         seed: of the pairing of rows.
         pairs: those to measure, others stay NaN; all if None.
 
@@ -38,7 +39,7 @@ def interaction_strengths(
     Ensembles", section 8.1, on pairs of rows.
     """
     layout = model.layout
-    size = min(rows if layout.fields <= 64 else rows // 8, len(batch["label"]))
+    size = min(rows if layout.fields <= WIDE else rows // 8, len(batch["label"]))
     index, value = batch["index"][:size], batch["value"][:size]
     other = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     slots = torch.tensor([i for i, width in enumerate(layout.widths) for _ in range(width)])

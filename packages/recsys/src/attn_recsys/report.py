@@ -14,7 +14,7 @@ from core_attn.training import Exhibit
 
 from . import metrics
 from .data.batches import Batch
-from .interactions import candidates, interaction_strengths, lone_effects
+from .interactions import WIDE, candidates, interaction_strengths, lone_effects
 from .models import AutoInt, Model
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def name_axes(axes: "Axes", names: Sequence[str]) -> None:
 def _pairs(model: Model, batch: Batch, likely: np.ndarray) -> Exhibit:
     if not likely.any():
         likely = lone_effects(model, batch) if model.layout.fields**2 > 2 * PAIRS else likely
-    chosen = candidates(likely, PAIRS if model.layout.fields <= 64 else PAIRS // 2)
+    chosen = candidates(likely, PAIRS if model.layout.fields <= WIDE else PAIRS // 2)
     strengths = interaction_strengths(model, batch, pairs=chosen).numpy()
     rows = [
         {
