@@ -68,6 +68,7 @@ SHORT = pytest.param(
 )
 
 
+@pytest.mark.traces
 @pytest.mark.parametrize("backend", ["reference", "sdpa", SHORT])
 def test_the_compiled_model_equals_eager_with_each_backend(backend):
     model, x = VisionTransformer(SMALL).eval(), torch.randn(200, 1, 16, 16)

@@ -10,11 +10,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
-from ase.md.velocitydistribution import (
-    MaxwellBoltzmannDistribution,
-    Stationary,
-    ZeroRotation,
-)
+from ase.md.velocitydistribution import Stationary, ZeroRotation, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from ..calculator import AttnCalculator, has_volume
@@ -121,9 +117,7 @@ class Run:
         self.atoms = atoms
         atoms.calc = calculator
         if not atoms.get_momenta().any() and self.settings["temperature"] > 0:
-            MaxwellBoltzmannDistribution(
-                atoms, temperature_K=self.settings["temperature"], rng=self.random
-            )
+            thermalize_momenta(atoms, self.settings["temperature"], rng=self.random)
             Stationary(atoms)
             if not atoms.pbc.any() and len(atoms) > 2:
                 ZeroRotation(atoms)
