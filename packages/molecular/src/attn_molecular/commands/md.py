@@ -1,6 +1,7 @@
 """Molecular dynamics that can be killed and resumed."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -221,10 +222,12 @@ class Run:
                 "P_tau": 1000 * dt, "P_mass": kept.get("barostat_mass"),
             }  # fmt: skip
         friction = s["friction"] / units.fs
-        dynamics = LangevinBAOAB(
-            self.atoms, dt, temperature_K=s["temperature"], rng=self.random,
-            T_tau=1 / friction if friction else 1e12, **pressure,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Using heuristic P_mass")
+            dynamics = LangevinBAOAB(
+                self.atoms, dt, temperature_K=s["temperature"], rng=self.random,
+                T_tau=1 / friction if friction else 1e12, **pressure,
+            )  # fmt: skip
         for name in kept:
             setattr(dynamics, name, kept[name])
         return dynamics
