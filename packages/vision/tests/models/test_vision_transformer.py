@@ -64,6 +64,16 @@ def test_save_and_load_as_a_pretrained_model(tmp_path):
     torch.testing.assert_close(again(x), model(x))
 
 
+def test_a_setting_that_would_be_lost_is_not_saved(tmp_path):
+    class Mine(VisionTransformer):
+        def __init__(self, config: VisionTransformerConfig, extra: int = 3):
+            super().__init__(config)
+            self.extra = extra
+
+    with pytest.raises(TypeError, match="Mine cannot be saved: .* does not keep extra"):
+        Mine(SMALL, extra=7).save_pretrained(tmp_path)
+
+
 SHORT = pytest.param(
     "short",
     marks=pytest.mark.skipif(native.missing() is not None, reason=str(native.missing())),

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -130,7 +131,8 @@ class ImageModel(nn.Module, PyTorchModelHubMixin):
     """A map from images to class scores that is built from one configuration.
 
     A subclass declares `config: ItsConfig`; the configuration is saved and loaded with the weights
-    (`save_pretrained`, `from_pretrained`), and one of another class is refused.
+    (`save_pretrained`, `from_pretrained`), and one of another class is refused. A subclass with
+    further arguments, which would be lost, is not saved.
 
     Attributes:
         config: what it was built from.
@@ -162,6 +164,15 @@ class ImageModel(nn.Module, PyTorchModelHubMixin):
                 f"{type(config).__name__}; a subclass declares `config: {type(config).__name__}`"
             )
         self.config = config
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        own = self._hub_mixin_init_parameters.keys() - {"self", "config"}
+        if own:
+            raise TypeError(
+                f"{type(self).__name__} cannot be saved: its configuration does not keep "
+                f"{', '.join(sorted(own))}; make them fields of a configuration of its own"
+            )
+        super()._save_pretrained(save_directory)
 
     @classmethod
     def _from_pretrained(cls, *, strict: bool = True, **options: Any) -> Self:
