@@ -106,7 +106,11 @@ def test_the_list_with_a_skin_gives_what_a_fresh_one_gives(silicon):
 
 def test_the_process_stays_as_it_was(molecular):
     state = torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads()
-    AttnCalculator()  # a file
+    threads = [threading.Thread(target=AttnCalculator) for _ in range(4)]  # a file
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     a, b = (with_calc(molecule("H2O"), molecular, dtype=d) for d in ("float32", "float64"))
     for _ in range(2):
         one, two = a.get_potential_energy(), b.get_potential_energy()

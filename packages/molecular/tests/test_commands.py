@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
 
 from attn_molecular import AttnCalculator
 from attn_molecular.commands import COMMANDS
@@ -37,6 +38,9 @@ def files(tmp_path_factory):
     bent = water.copy()
     bent.set_angle(1, 0, 2, 130)
     ase.io.write(folder / "bent.xyz", bent, format="extxyz")
+    endless = water.copy()
+    endless.positions[2, 0] = np.inf
+    ase.io.write(folder / "endless.traj", endless)
     return folder
 
 
@@ -48,8 +52,14 @@ def summary(folder):
 def test_a_resumed_run_is_the_uninterrupted_one(ensemble, files, tmp_path):
     name = "si" if ensemble == "npt" else "water"
     model = "si" if ensemble == "npt" else "hco"
+    start = ase.io.read(files / f"{name}.xyz")
+    start.info["origin"] = {"made by": "hand", "numbers": [1, 2]}
+    start.set_tags(range(len(start)))
+    if ensemble != "npt":  # the barostat knows no constraints
+        start.set_constraint(FixAtoms([1]))
+    ase.io.write(tmp_path / "start.traj", start)
     words = [
-        "md", "--input", files / f"{name}.xyz", "--model", files / f"{model}.safetensors",
+        "md", "--input", tmp_path / "start.traj", "--model", files / f"{model}.safetensors",
         "--ensemble", ensemble, "--every", 2, "--save_every", 5,
     ]  # fmt: skip
     assert run(*words, "--steps", 14, "--out", tmp_path / "whole") == 0
@@ -62,9 +72,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(ensemble, files, tmp_path):
         ase.io.read(tmp_path / part / "trajectory.extxyz", ":") for part in ("whole", "parts")
     )
     assert [a.info["step"] for a in whole] == [a.info["step"] for a in parts] == [*range(0, 15, 2)]
-    for a, b in zip(whole, parts, strict=True):
-        assert np.array_equal(a.positions, b.positions)
-        assert np.array_equal(a.get_forces(), b.get_forces())
+    contents = [(tmp_path / part / "trajectory.extxyz").read_text() for part in ("whole", "parts")]
+    assert contents[0] == contents[1]
+    assert (ensemble == "npt") or (parts[-1].positions[1] == start.positions[1]).all()
     assert (tmp_path / "parts" / "md.png").stat().st_size > 10_000
     assert summary(tmp_path / "parts")["steps"] == 14
 
@@ -144,7 +154,7 @@ def test_equation_of_state_and_elastic_constants(files, tmp_path, capsys):
     words += ["--steps", 2]
     code = run("eos", *words, "--points", 5, "--out", tmp_path / "eos")
     if code == 2:  # untrained: no minimum need be near
-        assert "no minimum" in capsys.readouterr().err
+        assert "no minimum of the energy within" in capsys.readouterr().err
     else:
         assert (tmp_path / "eos" / "eos.png").exists()
     assert run("elastic", *words, "--points", 3, "--out", tmp_path / "elastic") in (0, 3)
@@ -204,6 +214,7 @@ def test_the_exported_energy_runs_without_the_package(files, tmp_path, capsys):
 
 BAD = {
     "missing": ("relax --input nowhere.xyz", "--input nowhere.xyz: no such file"),
+    "endless": ("md --input {endless} --model {hco}", "atom 2 has a position that is not finite"),
     "model": ("relax --input {water} --model none", "no potential 'none'"),
     "element": ("relax --input {si} --model {hco}", "element Si (Z=14) was not in this model's"),
     "molecule": ("eos --input {water} --model {hco}", "has no volume"),
@@ -221,6 +232,7 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(case, files, tmp_path, capsy
     monkeypatch.chdir(tmp_path)
     words, message = BAD[case]
     paths = {"water": files / "water.xyz", "si": files / "si.xyz", "hco": files / "hco.safetensors"}
+    paths["endless"] = files / "endless.traj"
     assert run(*words.format(**paths).split()) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and len(error.splitlines()) == 1

@@ -32,7 +32,9 @@ def test_fine_tuning_says_how_good_the_start_is_and_what_is_new(tmp_path, capsys
     first = short_run(tmp_path / "first")
     capsys.readouterr()
     words = ("--model.weights", str(first), "--data.symbols", "[Cu, Ni]", "--model.lr", "1e-9")
-    second = load_potential(short_run(tmp_path / "second", *words))
+    tuned = short_run(tmp_path / "second", *words)
+    first = first.rename(tmp_path / "elsewhere.ckpt")  # what was made of it needs it no more
+    second = load_potential(tuned)
     said = capsys.readouterr().out
     assert "references fitted anew; elements it has not seen: Ni" in said
     assert "before the first step: loss" in said and "forces_mae" in said
@@ -48,6 +50,7 @@ def test_a_direct_model_starts_a_gradient_one(tmp_path):
         short_run(tmp_path, "--model.forces", "direct", "--model.stress_weight", "0")
     )
     task = PotentialTraining(weights=str(only_run(tmp_path) / "last.ckpt"), stress_weight=1.0)
+    task.start_from(task.weights)
     network = task.potential.network
     assert network.config.forces == "gradient" and direct.network.config.forces == "direct"
     shared = [

@@ -5,10 +5,7 @@ import pytest
 import soundfile
 import torch
 
-from attn_speech.audio import MelFeatures
-from attn_speech.models import TransformerTTSConfig
-from attn_speech.text import CHARACTERS, Characters
-from attn_speech.voice import Voice
+pytest_plugins = ["core_attn.testing.plugin"]
 
 RATE = 16000
 
@@ -48,6 +45,11 @@ def shared_recordings(tmp_path_factory):
 @pytest.fixture
 def voice():
     """An untrained voice that reads letters."""
+    from attn_speech.audio import MelFeatures
+    from attn_speech.models import TransformerTTSConfig
+    from attn_speech.text import CHARACTERS, Characters
+    from attn_speech.voice import Voice
+
     torch.manual_seed(0)
     config = TransformerTTSConfig(
         vocabulary=len(CHARACTERS), mels=80, embed_dim=16, dim=16, heads=2, encoder_depth=1,

@@ -37,7 +37,7 @@ class EdgeAttention(AttentionLayer):
         v: Float[Tensor, "edges dim"],
         graph: Graph,
         bias: Float[Tensor, " edges"] | None = None,
-        pair_bias: Float[Tensor, "atoms heads edges edges"] | None = None,
+        pair_bias: Float[Tensor, "atoms heads slots slots"] | None = None,
         *,
         first_only: bool = False,
     ) -> Float[Tensor, "asking heads head_dim"]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from .models import BaseConfig, EScAIPConfig, EScAIPV1Config, Network
 WEIGHTS = Path(__file__).parent / "weights"
 CONFIGS = {"v1": EScAIPV1Config, "v2": EScAIPConfig}
 FORMAT = "attn-molecular 1"
+_DRAWING = Lock()
 
 
 @dataclass(frozen=True)
@@ -144,11 +146,9 @@ class Potential(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Writes one safetensors file with configuration and card."""
-        config = self.network.config
-        version = next(name for name, kind in CONFIGS.items() if isinstance(config, kind))
         metadata = {
             "format": FORMAT,
-            "config": json.dumps({"version": version} | asdict(config)),
+            "config": json.dumps(config_to_dict(self.network.config)),
             "card": json.dumps(self.card),
         }
         state = {name: x.contiguous() for name, x in self.state_dict().items()}
@@ -174,13 +174,19 @@ class Potential(nn.Module):
         if metadata.get("format") != FORMAT:
             raise ValueError(f"{path} was not written by this package: it has no potential in it")
         config = config_from_dict(json.loads(metadata["config"]))
-        with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
+        with torch.device("meta"):  # where no weights are drawn
             network = config.build()
         potential = cls(
             network, state["references"], float(state["scale"]), card=json.loads(metadata["card"])
         )
-        potential.load_state_dict(state)
+        potential.load_state_dict(state, assign=True)
         return potential.eval()
+
+
+def config_to_dict(config: BaseConfig) -> dict[str, Any]:
+    """What `config_from_dict` makes the configuration of."""
+    version = next(name for name, kind in CONFIGS.items() if isinstance(config, kind))
+    return {"version": version} | asdict(config)
 
 
 def config_from_dict(settings: Mapping[str, Any]) -> BaseConfig:
@@ -227,7 +233,8 @@ def load_potential(source: "str | Path | Potential | None" = None) -> Potential:
     if path.suffix == ".ckpt":
         from core_attn.training import trained
 
-        with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
+        # weights are drawn before they are read; one thread at a time gives the state back
+        with _DRAWING, torch.random.fork_rng(devices=[]):
             potential = getattr(trained(path).task, "model", None)
         if not isinstance(potential, Potential):
             raise ValueError(f"{path} holds no potential of this package")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms, units
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from jaxtyping import Float
 
@@ -93,7 +93,7 @@ def nve(
     """
     atoms = atoms.copy()
     atoms.calc = AttnCalculator(source)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    thermalize_momenta(atoms, temperature_K=300, rng=np.random.default_rng(0))
     dynamics = VelocityVerlet(atoms, step * units.fs)
     energies = []
     for _ in range(steps):

@@ -111,7 +111,7 @@ def _labelled(folder: str, names: Sequence[str], data: ImageData) -> Dataset:
 
 @torch.no_grad()
 def _kept(
-    ensemble: PathEnsemble, batches: Iterable[tuple[Tensor, Tensor]]
+    ensemble: PathEnsemble, batches: Iterable[Sequence[Tensor]]
 ) -> tuple[Float[Tensor, "paths images tokens dim"], Int[Tensor, " images"]]:
     """What the classifier reads of every path, and the labels."""
     kept, labels = [], []

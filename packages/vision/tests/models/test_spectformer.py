@@ -149,7 +149,7 @@ BAD = {
     "heads": (lambda: replace(STAGES, heads=(2, 5, 4)), "are not divisible by heads"),
     "stages": (lambda: replace(STAGES, spectral=(True,)), "spectral must have one entry per stage"),
     "labels": (
-        lambda: replace(STAGES, token_labels=False).build().token_scores(torch.zeros(1)),
+        lambda: replace(STAGES, token_labels=False).build().token_scores(torch.zeros(1, 1, 8, 8)),
         "token scores need a configuration with token_labels",
     ),
     "columns": (

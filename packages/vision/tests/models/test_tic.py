@@ -99,7 +99,7 @@ def test_pooled_windows_join_one_softmax():
 BAD = {
     "even": (lambda: MSAConv2d(6, 1, 4), "MSA-Conv needs odd kernel sizes, got 4"),
     "even layer": (lambda: MSAConvLayer(6, 6, (3, 2)), r"odd kernel sizes, got \(3, 2\)"),
-    "even function": (lambda: window_products(torch.zeros(1), torch.zeros(1), 2), "odd kernel"),
+    "even function": (lambda: window_products(*torch.zeros(2, 1, 1, 1, 1), 2), "odd kernel"),
     "even net": (lambda: replace(SMALL, kernel=2), "odd kernel sizes, got 2"),
     "heads": (lambda: MSAConv2d(6, 4), "dim 6 is not divisible by heads 4"),
     "dilation": (lambda: MSAConv2d(6, 2, dilation=0), "dilation must be at least 1"),

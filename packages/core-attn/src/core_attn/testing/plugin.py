@@ -11,6 +11,7 @@
 """
 
 import inspect
+import random
 import typing
 from collections.abc import Callable
 from importlib.metadata import distributions
@@ -38,6 +39,7 @@ FORCED = (
     "ignore::ResourceWarning",
     "ignore::pytest.PytestUnraisableExceptionWarning",
 )
+PICKS = random.Random(0)  # of the checks: the global generator is the program's
 LIGHTNING = "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"
 
 
@@ -55,14 +57,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _keep_other_functions_bare() -> None:
-    """Has jaxtyping wrap what has shapes only: a compiler stumbles over its wrappers."""
+    """Has jaxtyping wrap functions that have shapes only: a compiler stumbles over its wrappers.
+
+    Nor classes, for the same reason, nor generators, that `torch.no_grad` would know no more.
+    """
     jaxtyped = jaxtyping.jaxtyped
 
     def with_shapes(function: Any = None, **options: Any) -> Any:
         if function is not None or "typechecker" not in options:
             return jaxtyped(function, **options)  # type: ignore
         wrap = jaxtyped(**options)  # type: ignore
-        return lambda x: wrap(x) if _shapes_of(x) else x
+
+        def with_typechecker(x: Any) -> Any:
+            bare = isinstance(x, type) or inspect.isgeneratorfunction(x)
+            return x if bare or not _shapes_of(x) else wrap(x)
+
+        return with_typechecker
 
     jaxtyping.jaxtyped = with_shapes
 
@@ -123,6 +133,9 @@ def shapes(function: Callable[..., Any]) -> Callable[..., Any]:
     checked = beartype(function)
     function.__annotations__ = hints
     checked.__annotations__ = hints
+    for name in checked.__kwdefaults__ or {}:  # it picks the item of a list that it checks
+        if name.endswith("getrandbits"):
+            checked.__kwdefaults__[name] = PICKS.getrandbits
     return checked
 
 

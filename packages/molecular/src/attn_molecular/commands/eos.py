@@ -68,12 +68,15 @@ def eos(
     volumes = np.array([a.cell.volume for a in frames])
     energies = np.array([a.get_potential_energy() for a in frames])
     fit = EquationOfState(volumes, energies, eos="birchmurnaghan")
+    none = f"no minimum of the energy within {strain:.0%} of the volume"
     try:
-        v0, e0, b0 = fit.fit()
+        v0, e0, b0 = fit.fit(warn=False)
     except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{none}: no equation fits") from error
+    if not volumes[0] < v0 < volumes[-1]:
         raise ValueError(
-            f"no minimum of the energy within {strain:.0%} of the volume: no equation fits"
-        ) from error
+            f"{none}: that of the fitted equation is at {v0 / len(atoms):.2f} A^3/atom"
+        )
     write_structures(folder / "volumes.extxyz", frames)
     rows = [
         {"volume_A3": float(v), "energy_eV": float(e)}

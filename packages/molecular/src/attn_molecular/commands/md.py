@@ -1,20 +1,18 @@
 """Molecular dynamics that can be killed and resumed."""
 
-import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import ase.io
 import numpy as np
 from ase import Atoms, units
+from ase.constraints import dict2constraint
+from ase.io.jsonio import decode, encode
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
-from ase.md.velocitydistribution import (
-    MaxwellBoltzmannDistribution,
-    Stationary,
-    ZeroRotation,
-)
+from ase.md.velocitydistribution import Stationary, ZeroRotation, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from ..calculator import AttnCalculator, has_volume
@@ -30,6 +28,7 @@ COLUMNS = (
     "volume_A3",
 )
 FARTHEST = 0.5  # A in one step
+OF_BAROSTAT = ("p_eps", "gamma_mod", "force_eps", "barostat_mass")
 
 
 def md(
@@ -120,10 +119,9 @@ class Run:
         """Starts at step 0."""
         self.atoms = atoms
         atoms.calc = calculator
+        atoms.get_forces()  # what it cannot take is named before velocities are drawn
         if not atoms.get_momenta().any() and self.settings["temperature"] > 0:
-            MaxwellBoltzmannDistribution(
-                atoms, temperature_K=self.settings["temperature"], rng=self.random
-            )
+            thermalize_momenta(atoms, self.settings["temperature"], rng=self.random)
             Stationary(atoms)
             if not atoms.pbc.any() and len(atoms) > 2:
                 ZeroRotation(atoms)
@@ -142,7 +140,7 @@ class Run:
         if not self.state.exists():
             raise ValueError(f"--resume: {self.folder} holds no run")
         with np.load(self.state, allow_pickle=False) as saved:
-            kept = json.loads(str(saved["json"]))
+            kept: Any = decode(str(saved["json"]), always_array=False)
             wrong = [k for k, v in self.settings.items() if kept["settings"].get(k) != v]
             if wrong:
                 name = wrong[0]
@@ -150,10 +148,13 @@ class Run:
                     f"--resume: the run in {self.folder} has {name} = "
                     f"{kept['settings'].get(name)}, not {self.settings[name]}"
                 )
+            arrays = {name[3:]: x for name, x in saved.items() if name.startswith("of_")}
+            held = [dict2constraint(constraint) for constraint in kept["constraints"]]
             self.atoms = Atoms(
-                saved["numbers"], saved["positions"], cell=saved["cell"], pbc=saved["pbc"],
-                masses=saved["masses"], momenta=saved["momenta"],
+                arrays["numbers"], cell=saved["cell"], pbc=saved["pbc"], info=kept["info"],
+                constraint=held,
             )  # fmt: skip
+            self.atoms.arrays.update(arrays)
         self.atoms.calc = calculator
         self.random.bit_generator.state = kept["random"]
         self.step, self.last_frame = kept["step"], kept["last_frame"]
@@ -218,16 +219,17 @@ class Run:
                 raise ValueError("npt needs a structure that repeats along all three axes")
             pressure = {
                 "externalstress": -s["pressure"] * units.GPa, "hydrostatic": True,
-                "P_tau": 1000 * dt, "P_mass": kept.get("P_mass"),
+                "P_tau": 1000 * dt, "P_mass": kept.get("barostat_mass"),
             }  # fmt: skip
         friction = s["friction"] / units.fs
-        dynamics = LangevinBAOAB(
-            self.atoms, dt, temperature_K=s["temperature"], rng=self.random,
-            T_tau=1 / friction if friction else 1e12, **pressure,
-        )  # fmt: skip
-        for name in ("p_eps", "gamma_mod"):
-            if name in kept:
-                setattr(dynamics, name, kept[name])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Using heuristic P_mass")
+            dynamics = LangevinBAOAB(
+                self.atoms, dt, temperature_K=s["temperature"], rng=self.random,
+                T_tau=1 / friction if friction else 1e12, **pressure,
+            )  # fmt: skip
+        for name in kept:
+            setattr(dynamics, name, kept[name])
         return dynamics
 
     def _check(self, before: np.ndarray) -> None:
@@ -259,25 +261,25 @@ class Run:
             file.write(",".join(f"{value:.10g}" for value in row) + "\n")
 
     def _save(self) -> None:
-        """Writes the state whole or not at all; the run goes on from a new list of neighbors."""
+        """Writes the state whole or not at all, and goes on from it as a resumed run does."""
         atoms = self.atoms
         state = {
             name: float(getattr(self.dynamics, name))
-            for name in ("p_eps", "gamma_mod", "P_mass")
-            if getattr(self.dynamics, name, None) is not None
+            for name in OF_BAROSTAT
+            if hasattr(self.dynamics, name)
         }
         kept = {
             "settings": self.settings, "random": self.random.bit_generator.state,
             "step": self.step, "last_frame": self.last_frame, "integrator": state,
             "trajectory": self.trajectory.stat().st_size, "log": self.log.stat().st_size,
+            "info": atoms.info, "constraints": [held.todict() for held in atoms.constraints],
         }  # fmt: skip
         part = self.state.with_name("state.part.npz")
-        np.savez(
-            part, json=json.dumps(kept), numbers=atoms.numbers, positions=atoms.positions,
-            cell=atoms.cell.array, pbc=atoms.pbc, masses=atoms.get_masses(),
-            momenta=atoms.get_momenta(),
-        )  # fmt: skip
+        arrays: dict[str, Any] = {f"of_{name}": x for name, x in atoms.arrays.items()}
+        np.savez(part, json=encode(kept), cell=atoms.cell.array, pbc=atoms.pbc, **arrays)
         part.replace(self.state)
         calculator = atoms.calc
         assert isinstance(calculator, AttnCalculator)
+        calculator.reset()
         calculator.forget_lists()
+        self.dynamics = self._integrator(state)

@@ -12,9 +12,9 @@ from core_attn.training import Exhibit, Task
 
 from ..data.labelled import Labelled
 from ..data.structures import StructureData
-from ..models import VARIANTS, create
+from ..models import VARIANTS, Network, create
 from ..official import gradient_from_direct
-from ..potential import Potential, load_potential
+from ..potential import Potential, config_from_dict, config_to_dict, load_potential
 from . import pictures
 from .losses import energy_loss, force_loss, lr_factor, stress_loss
 
@@ -72,18 +72,13 @@ class PotentialTraining(Task):
         changes = dict(settings or {})
         if changes.get("frequencies") is not None:
             changes["frequencies"] = tuple(changes["frequencies"])
-        if weights is not None:
-            self.model = _start(load_potential(weights), forces)
-        else:
-            if variant in VARIANTS and not hasattr(VARIANTS[variant], "smooth_order"):
-                changes.pop("smooth_order", None)
-            network = create(variant, forces=forces, **changes)
-            self.model = Potential(network, torch.zeros(network.config.elements))
-        self.started_from, self.loss, self.rotate = weights, loss, rotate
+        self.weights, self.forces, self.loss, self.rotate = weights, forces, loss, rotate
         self.energy_weight, self.force_weight = energy_weight, force_weight
         self.stress_weight = stress_weight
-        if stress_weight and not self.model.network.gives_stress:
-            raise ValueError("stress_weight is set, but a direct-force model gives no stress")
+        if weights is None:
+            if variant in VARIANTS and not hasattr(VARIANTS[variant], "smooth_order"):
+                changes.pop("smooth_order", None)
+            self._take(_untrained(create(variant, forces=forces, **changes)))
         self.lr, self.weight_decay, self.warmup, self.floor = lr, weight_decay, warmup, floor
 
     @property
@@ -91,18 +86,45 @@ class PotentialTraining(Task):
         """The model."""
         return self.model
 
+    def start_from(self, path: str) -> None:
+        """Takes a potential of a file, whose configuration replaces `variant` and `settings`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: there is no potential in it, or it cannot start this one.
+        """
+        self._take(_start(load_potential(path), self.forces))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the network's configuration: the file that a run started from may be gone."""
+        checkpoint["network"] = config_to_dict(self.model.network.config)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Builds what a file of weights was."""
+        if not self._built:
+            self._take(_untrained(config_from_dict(checkpoint["network"]).build()))
+
+    def _take(self, potential: Potential) -> None:
+        if self.stress_weight and not potential.network.gives_stress:
+            raise ValueError("stress_weight is set, but a direct-force model gives no stress")
+        self.model = potential
+
+    @property
+    def _built(self) -> bool:
+        return "model" in self._modules
+
     def setup(self, stage: str) -> None:
         """Takes references, scale and elements from the training data."""
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        if stage != "fit" or not isinstance(data, StructureData):
-            return
+        if stage != "fit" or not isinstance(data, StructureData) or not self._built:
+            return  # what is resumed has them in its checkpoint
         potential = self.model
         before = set(potential.symbols)
         references, scale, numbers = data.statistics(potential.network.config.elements)
-        if self.started_from is not None:
+        if self.weights is not None:
             new = [chemical_symbols[z] for z in numbers if chemical_symbols[z] not in before]
             print(
-                f"starting from {self.started_from}: references fitted anew"
+                f"starting from {self.weights}: references fitted anew"
                 + (f"; elements it has not seen: {', '.join(new)}" if new else ""),
                 flush=True,
             )
@@ -116,7 +138,7 @@ class PotentialTraining(Task):
 
     def on_train_start(self) -> None:
         """For a fine-tuning, says how good the start is."""
-        if self.started_from is None or self.trainer.global_step:
+        if self.weights is None or self.trainer.global_step:
             return
         total: dict[str, list[float]] = {}
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
@@ -250,6 +272,10 @@ class PotentialTraining(Task):
         """Errors on test frames, predicted against true, and what the heads look at."""
         if isinstance(data, StructureData):
             yield from pictures.exhibits(self.model, data)
+
+
+def _untrained(network: Network) -> Potential:
+    return Potential(network, torch.zeros(network.config.elements))
 
 
 def _start(potential: Potential, forces: str) -> Potential:

@@ -94,7 +94,7 @@ def trim(
     below_db: float = 40.0,
     head: float = 0.05,
     tail: float = 0.1,
-) -> Float[Tensor, " time"]:
+) -> Float[Tensor, " kept"]:
     """Cuts silence at both ends but for a little.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 def log_mel_l1(
     predicted: Float[Tensor, "frames mels"],
-    true: Float[Tensor, "frames mels"],
+    true: Float[Tensor, "true_frames mels"],
     *,
     align: bool = False,
 ) -> float:
@@ -30,7 +30,7 @@ def log_mel_l1(
 
 def mel_cepstral_distortion(
     predicted: Float[Tensor, "frames mels"],
-    true: Float[Tensor, "frames mels"],
+    true: Float[Tensor, "true_frames mels"],
     *,
     align: bool = True,
     log_base: float = 10.0,

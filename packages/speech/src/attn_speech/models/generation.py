@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -144,7 +144,7 @@ class Generation:
         self,
         steps: int,
         noise: Float[Tensor, "time batch draws"],
-        forced: Float[Tensor, "batch time"] | None = None,
+        forced: Num[Tensor, "batch time"] | None = None,
     ) -> Drawn:
         """Draws the next samples; with `forced`, inputs are these instead of what was drawn."""
         cond = self.weights.projected(self.cond, self.time, steps, self.batch)
@@ -269,7 +269,7 @@ class Weights:
 
     def projected(
         self, cond: Float[Tensor, "batch channels time"] | None, start: int, steps: int, batch: int
-    ) -> Float[Tensor, "time batch layers halves"]:
+    ) -> Float[Tensor, "{steps} {batch} layers halves"]:
         """The conditioning of some steps as every layer adds it, with its bias."""
         shifts = self.shifts.expand(batch, -1, -1)
         if cond is None or self.conds is None:

@@ -202,7 +202,7 @@ class PathEnsemble(nn.Module):
 @torch.no_grad()
 def greedy_pruning(
     ensemble: PathEnsemble,
-    batches: Iterable[tuple[Float[Tensor, "_batch _channels _h _w"], Tensor]],
+    batches: Iterable[Sequence[Tensor]],
     most: int | None = None,
 ) -> list[tuple[str, float]]:
     """Takes away path after path while that lowers the loss; the ensemble keeps the result.
