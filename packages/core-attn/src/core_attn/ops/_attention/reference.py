@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .._checks import is_readable
 from .._dropout.operator import dropout
 from .call import AttentionCall, take_heads
 
@@ -30,6 +31,8 @@ def weights(call: AttentionCall, rows: slice | None = None) -> Tensor:
     elif (allowed := call.allowed(rows)) is not None:  # often the same for all heads
         blind = ~allowed.any(-1, keepdim=True)
     else:
+        blind = None
+    if blind is None or (is_readable(blind) and not blind.any()):
         return found.softmax(-1).to(call.q.dtype)
     return found.masked_fill(blind, 0.0).softmax(-1).masked_fill(blind, 0.0).to(call.q.dtype)
 
