@@ -93,11 +93,11 @@ def test_each_dropout_is_where_the_official_constructor_puts_it(monkeypatch):
     """Counted beside fairchem-core 2.24.0 at the same settings."""
     seen = Counter()
 
-    def dropped(x, p, training):
-        seen.update([p] if training else [])
-        return x
+    def dropped(call):
+        seen.update([call.p])
+        return call.x
 
-    monkeypatch.setattr(torch.nn.functional, "dropout", dropped)
+    monkeypatch.setattr("core_attn.ops._dropout.operator.DROPOUT", dropped)
     rates = {"dropout": 0.11, "node_ffn_dropout": 0.13, "edge_ffn_dropout": 0.14}
     rates |= {"scalar_output_dropout": 0.15, "vector_output_dropout": 0.16}
     network = untrained(forces="direct", **rates).network.train()

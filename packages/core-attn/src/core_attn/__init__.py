@@ -3,6 +3,7 @@
 from .layers import (
     AttentionLayer,
     AuxiliaryLoss,
+    Dropout,
     GatedHeads,
     GaussianAdaptiveAttention,
     GaussianAdaptiveBlock,
@@ -28,6 +29,7 @@ from .ops import (
     cluster_attention,
     cluster_weights,
     delta_rule,
+    dropout,
     edge_attention,
     gather_attention,
     gather_weights,
@@ -72,6 +74,7 @@ __all__ = [
     "wkv",
     "lif",
     "pluecker_mean",
+    "dropout",
     "neighborhood_attention",
     "neighborhood_weights",
     "use_backend",
@@ -95,5 +98,6 @@ __all__ = [
     "chosen_rows_attention",
     "query_norm_gate",
     "AuxiliaryLoss",
+    "Dropout",
     "losses",
 ]

@@ -2,6 +2,7 @@
 
 from .attention_layer import AttentionLayer
 from .auxiliary_loss import AuxiliaryLoss, losses
+from .dropout import Dropout
 from .gaussian_adaptive import (
     GaussianAdaptiveAttention,
     GaussianAdaptiveBlock,
@@ -28,5 +29,6 @@ __all__ = [
     "chosen_rows_attention",
     "query_norm_gate",
     "AuxiliaryLoss",
+    "Dropout",
     "losses",
 ]

@@ -6,7 +6,6 @@ from typing import Unpack
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..ops import (
     attention,
@@ -19,6 +18,7 @@ from ..ops import (
     scatter_mean,
     scatter_sum,
 )
+from ..ops import dropout as drop
 from ..ops._attention.call import AttentionOptions
 from ..ops._gather_attention.operator import ClusterScores, to_tokens
 from ..ops._neighborhood_attention.operator import NeighborhoodScores, window_to_map
@@ -108,7 +108,7 @@ class AttentionLayer(nn.Module):
         dropout = dropout if self.training else 0.0
         if self.pattern.listening:
             weights = self.pattern(gather_weights(q, k, index, bias=bias, scale=scale))
-            heads = F.dropout(weights, dropout) @ v
+            heads = drop(weights, dropout) @ v
         else:
             heads = gather_attention(q, k, v, index, bias=bias, scale=scale, dropout=dropout)
         return self.heads(heads.transpose(-2, -3))
@@ -157,7 +157,7 @@ class AttentionLayer(nn.Module):
         if memory_v is not None:
             memory = memory_v.flatten(1, 2).expand(*v.shape[:-2], -1, -1)
             v = torch.cat([v, memory], -2)
-        heads = F.dropout(self.pattern(dense), dropout) @ v
+        heads = drop(self.pattern(dense), dropout) @ v
         return self.heads(heads.transpose(-2, -3))
 
     def attend_neighborhood(
@@ -183,7 +183,7 @@ class AttentionLayer(nn.Module):
                 q, k, v, grid, global_v=global_v, added=added, dropout=dropout, **scores
             )
             return self.heads(heads.transpose(-2, -3))
-        weights = F.dropout(self.pattern(neighborhood_weights(q, k, grid, **scores)), dropout)
+        weights = drop(self.pattern(neighborhood_weights(q, k, grid, **scores)), dropout)
         heads = weights @ (v if global_v is None else torch.cat([v, global_v], -2))
         if added is not None:
             heads = heads + window_to_map(added, grid, **scores) @ v

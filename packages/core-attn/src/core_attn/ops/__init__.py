@@ -5,6 +5,7 @@ from ._attention.normalizer import attention_lse
 from ._attention.operator import attention, attention_mean, attention_row, attention_weights
 from ._delta_rule.operator import delta_rule
 from ._dispatch import Choice, Explanation, use_backend, why
+from ._dropout.operator import dropout
 from ._edge_attention.angles import angle_legendre
 from ._edge_attention.operator import edge_attention
 from ._gather_attention.operator import (
@@ -46,6 +47,7 @@ __all__ = [
     "cluster_attention",
     "cluster_weights",
     "delta_rule",
+    "dropout",
     "edge_attention",
     "gather_attention",
     "gather_weights",

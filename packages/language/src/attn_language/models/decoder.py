@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core_attn import Dropout
+
 
 class Branch(Protocol):
     """A part of a block: it maps tokens to their change, and its state to the next one.
@@ -278,7 +280,7 @@ class Embedding(nn.Module):
         # Not drawn here: the configuration initializes, and drawing on "meta" imports for seconds.
         self.tokens = nn.Embedding.from_pretrained(torch.empty(vocab, dim), freeze=False)
         self.positions = None if positions is None else nn.Embedding(positions, dim)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, ids: Int[Tensor, "batch tokens"], position: int) -> Tensor:
         """The features of tokens of which the first stands at `position`."""
@@ -310,7 +312,7 @@ class PreNormBlock(nn.Module):
         super().__init__()
         self.norm1, self.mixer = norm1, mixer
         self.norm2, self.feed_forward = norm2, feed_forward
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor, state: Any = None, valid: Tensor | None = None):
         """The tokens after the block, and its state."""
@@ -341,7 +343,7 @@ class ParallelBlock(nn.Module):
     ):
         super().__init__()
         self.norm, self.mixer, self.feed_forward = norm, mixer, feed_forward
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor, state: Any = None, valid: Tensor | None = None):
         """The tokens after the block, and its state."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core_attn import Tap, pluecker_mean
+from core_attn import Dropout, Tap, pluecker_mean
 
 from .decoder import DecoderConfig, Embedding
 from .parts import FeedForward
@@ -150,7 +150,7 @@ class GrassmannPostBlock(nn.Module):
         super().__init__()
         self.mixing, self.norm_mix = mixing, nn.LayerNorm(dim)
         self.feed_forward, self.norm = feed_forward, nn.LayerNorm(dim)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, h: Tensor, state: Tensor | None = None, valid: Tensor | None = None):
         """The tokens after the block, and its state."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from core_attn import Tap, pluecker_mean
+from core_attn import Dropout, Tap, pluecker_mean
 
 from .grassmann import GrassmannPostBlock
 from .parts import FeedForward
@@ -119,7 +119,7 @@ class GrassmannPair(nn.Module):
             for _ in range(config.depth)
         )  # fmt: skip
         self.head = nn.Sequential(
-            nn.Linear(4 * config.dim, config.dim), nn.GELU(), nn.Dropout(config.dropout),
+            nn.Linear(4 * config.dim, config.dim), nn.GELU(), Dropout(config.dropout),
             nn.Linear(config.dim, config.classes),
         )  # fmt: skip
 

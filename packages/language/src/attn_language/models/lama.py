@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from core_attn import Tap
+from core_attn import Dropout, Tap
 
 from .decoder import valid_tokens
 
@@ -122,7 +122,7 @@ class Lama(nn.Module):
         self.gru = nn.GRU(config.dim, config.hidden, batch_first=True, bidirectional=True)
         is_lama = config.pool == "lama"
         self.pool = LowRankPooling(dim, config.heads, config.context) if is_lama else None
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.head = nn.Linear(config.heads * dim if is_lama else dim, config.classes)
 
     def states(

@@ -3,9 +3,8 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from core_attn import angle_legendre
+from core_attn import angle_legendre, dropout
 
 from ..graph import Graph
 from .config import BaseConfig
@@ -52,5 +51,5 @@ class AngleBias(nn.Module):
         pair = distance[:, :, None] * distance[:, None]
         cube = angle[..., :, None, None] * pair[..., None, :, None] * pair[..., None, None, :]
         bias = self.out(cube.flatten(-3))
-        bias = F.dropout(bias, self.dropout, self.training) if self.dropout else bias
+        bias = dropout(bias, self.dropout, self.training)
         return bias.permute(0, 3, 1, 2)

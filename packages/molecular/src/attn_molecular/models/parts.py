@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core_attn import dropout
+
 from ..kernels import rms_norm
 
 Activation = Literal["gelu", "squared_relu", "star_relu", "smelu", "leaky_relu", "relu"]
@@ -63,7 +65,7 @@ class Activated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Applies both."""
         x = self.activation(x)
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        return dropout(x, self.dropout, self.training)
 
 
 class FeedForward(nn.Module):
@@ -80,4 +82,4 @@ class FeedForward(nn.Module):
         if self.up is not None:
             x = self.act(self.up(x))
         x = self.down(x)
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        return dropout(x, self.dropout, self.training)

@@ -8,8 +8,8 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from core_attn import dropout
 from core_attn.layers import AttentionLayer
 from core_attn.ops import Residual, short_attention_block
 
@@ -203,7 +203,7 @@ class AutoInt(nn.Module, PyTorchModelHubMixin):
         fields = self.embedding(index, value)
         if len(self.attended) < self.layout.fields:
             fields = fields[:, self.attended]
-        fields = F.dropout(fields, self.config.embedding_dropout, self.training)
+        fields = dropout(fields, self.config.embedding_dropout, self.training)
         found = self.blocks(fields).flatten(1)
         logit = 0.0
         if self.deep is not None:

@@ -6,6 +6,8 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from core_attn import Dropout
+
 
 class DeepPart(nn.Module):
     """Hidden layers ReLU(x W + b) with dropout, and a logit of their own where asked for.
@@ -44,7 +46,7 @@ class DeepPart(nn.Module):
                 self.hidden.append(nn.BatchNorm1d(width, eps=norm_eps))
             self.hidden.append(nn.ReLU())
             if dropout:
-                self.hidden.append(nn.Dropout(dropout))
+                self.hidden.append(Dropout(dropout))
         self.out = nn.Linear((in_width, *widths)[-1], 1) if logit else nn.Identity()
         self.reset("zero")
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from core_attn import KeyValueCache, MultiHeadAttention
+from core_attn import Dropout, KeyValueCache, MultiHeadAttention
 
 FeedForwardKind = Literal["linear", "conv1d", "conv1d-linear"]
 NORM_EPS = 1e-12
@@ -31,7 +31,7 @@ class FeedForward(nn.Module):
         is_conv = kind != "linear", kind == "conv1d"
         self.layer1 = _layer(dim, hidden, kernel if is_conv[0] else None)
         self.layer2 = _layer(hidden, dim, kernel if is_conv[1] else None)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
@@ -96,7 +96,7 @@ class Block(nn.Module):
             self.cross_concat = nn.Linear(2 * dim, dim) if concat else None
         self.feed_forward = FeedForward(dim, hidden, feed_forward, kernel, dropout)
         self.feed_forward_norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

@@ -6,7 +6,8 @@ from itertools import pairwise
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from core_attn import Dropout, dropout
 
 
 class ConvStack(nn.Module):
@@ -50,7 +51,7 @@ class ConvStack(nn.Module):
         self.activations = nn.ModuleList(
             activation() if last_activation or i < last else nn.Identity() for i in range(last + 1)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
@@ -140,7 +141,7 @@ class DecoderPrenet(nn.Module):
         for i, layer in enumerate(self.layers):
             x = layer(x).relu()
             if self.training:
-                x = F.dropout(x, self.dropout)
+                x = dropout(x, self.dropout)
             elif factors is not None:
                 x = x * factors[..., i * self.units : (i + 1) * self.units].to(x)
         return x

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from core_attn import Dropout
+
 from .blocks import NORM_EPS, Block, StepCache
 from .convolutions import ConvStack, DecoderPrenet
 from .positions import Positions
@@ -82,7 +84,7 @@ class Decoder(nn.Module):
             )
         else:
             self.norm_in = nn.LayerNorm(config.dim)
-            self.dropout_in = nn.Dropout(config.decoder_dropout)
+            self.dropout_in = Dropout(config.decoder_dropout)
         self.proj = nn.Linear(width, config.dim)
         self.positions = Positions(
             config.dim, scaled=config.scaled_positions, alpha=config.decoder_alpha,

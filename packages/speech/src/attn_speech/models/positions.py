@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from core_attn import Dropout
+
 
 def sinusoids(start: int, stop: int, dim: int) -> Float[Tensor, "positions dim"]:
     """Sine and cosine of positions start ... stop - 1 at dim / 2 wavelengths, interleaved.
@@ -42,7 +44,7 @@ class Positions(nn.Module):
     def __init__(self, dim: int, *, scaled: bool, alpha: float, dropout: float):
         super().__init__()
         self.alpha = nn.Parameter(torch.tensor(float(alpha))) if scaled else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.register_buffer("table", sinusoids(0, 512, dim), persistent=False)
 
     def forward(

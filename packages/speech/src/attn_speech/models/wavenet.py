@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from core_attn import Dropout
+
 from .conditioning import ConvInUpsampling, RepeatedQRNN, TrimmedUpsampling, Upsampling
 from .distributions import Distribution, Kind, mu_law, mu_law_inverse
 
@@ -263,7 +265,7 @@ class GatedLayer(nn.Module):
     def __init__(self, config: WaveNetConfig, dilation: int, cond_channels: int):
         super().__init__()
         self.dilation, self.kernel = dilation, config.kernel
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.conv = _conv(config.residual, config.gate, config.kernel, dilation)
         self.cond = _conv(cond_channels, config.gate, bias=False) if cond_channels else None
         self.who = (

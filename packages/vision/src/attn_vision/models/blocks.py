@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core_attn import MultiHeadAttention
+from core_attn import Dropout, MultiHeadAttention
 
 from .tokens import TokenState
 
@@ -53,7 +53,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.act = nn.GELU()
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, state: TokenState) -> Tensor:

@@ -6,9 +6,8 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from core_attn import AttentionLayer, attention, attention_weights
+from core_attn import AttentionLayer, attention, attention_weights, dropout
 
 from .skeleton import init_parts
 from .tokens import TokenState
@@ -112,7 +111,7 @@ class GatedPositionalAttention(AttentionLayer):
             near = torch.einsum("hij,hkl->hikjl", rows, columns).flatten(3).flatten(1, 2)
             weights = (1 - gate) * attention_weights(q, k) + gate * near
             weights = self.pattern(weights / weights.sum(-1, keepdim=True))
-            heads = F.dropout(weights, self.dropout, self.training).to(v.dtype) @ v
+            heads = dropout(weights, self.dropout, self.training).to(v.dtype) @ v
         else:
             near = rearrange(v, "b h (r c) d -> b h r c d", r=grid[0])
             near = torch.einsum("hij,bhjcd->bhicd", rows.to(v.dtype), near)

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from core_attn import Dropout
+
 from .attention_pool import AttentionPool
 from .blocks import Block, Mlp, SelfAttention
 from .positions import resize_positions
@@ -159,7 +161,7 @@ class VisionTransformer(ImageModel):
         if c.registers:
             self.reg_token = nn.Parameter(torch.zeros(1, c.registers, c.dim))
         self.pos_embed = self.make_positions()
-        self.pos_drop = nn.Dropout(c.dropout)
+        self.pos_drop = Dropout(c.dropout)
         self.norm_pre = nn.LayerNorm(c.dim, eps=c.norm_eps) if c.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(map(self.make_block, range(c.depth)))
         norm = nn.LayerNorm(c.dim, eps=c.norm_eps)
@@ -170,7 +172,7 @@ class VisionTransformer(ImageModel):
         if c.representation:
             self.pre_logits.add_module("fc", nn.Linear(c.dim, c.representation))
             self.pre_logits.add_module("act", nn.Tanh())
-        self.head_drop = nn.Dropout(c.head_dropout)
+        self.head_drop = Dropout(c.head_dropout)
         self.head = self.make_head()
         if c.distilled:
             self.head_dist = self.make_head()

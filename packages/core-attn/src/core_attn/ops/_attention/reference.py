@@ -1,9 +1,10 @@
 """What attention is: plain torch, any dtype, differentiable any number of times."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from .._checks import is_readable
+from .._dropout.operator import dropout
 from .call import AttentionCall, take_heads
 
 
@@ -12,7 +13,7 @@ def scores(call: AttentionCall, rows: slice | None = None) -> Tensor:
     rows = slice(None) if rows is None else rows
     q, k = call.q[..., rows, :], take_heads(call.shielded()[0], call.k_head_map)
     wide = torch.promote_types(q.dtype, torch.float32)
-    found = call.scale * (q.to(wide) @ k.to(wide).transpose(-1, -2))
+    found = (call.scale * q.to(wide)) @ k.to(wide).transpose(-1, -2)
     if call.bias is not None:
         bias = call.bias
         if bias.shape[-2] > 1:
@@ -25,9 +26,14 @@ def scores(call: AttentionCall, rows: slice | None = None) -> Tensor:
 def weights(call: AttentionCall, rows: slice | None = None) -> Tensor:
     """The weights of the given queries, (batch, heads, rows, keys), before dropout."""
     found = scores(call, rows)
-    if call.bias is None and call.allowed(rows) is None:
+    if call.bias is not None:
+        blind = (found == -torch.inf).all(-1, keepdim=True)
+    elif (allowed := call.allowed(rows)) is not None:  # often the same for all heads
+        blind = ~allowed.any(-1, keepdim=True)
+    else:
+        blind = None
+    if blind is None or (is_readable(blind) and not blind.any()):
         return found.softmax(-1).to(call.q.dtype)
-    blind = (found == -torch.inf).all(-1, keepdim=True)
     return found.masked_fill(blind, 0.0).softmax(-1).masked_fill(blind, 0.0).to(call.q.dtype)
 
 
@@ -39,5 +45,4 @@ def lse(call: AttentionCall) -> Tensor:
 def run(call: AttentionCall) -> Tensor:
     """Attention by its definition."""
     seen = weights(call) if call.pattern is None else call.pattern(weights(call))
-    attended = F.dropout(seen, call.dropout, training=call.dropout > 0)
-    return call.gated(attended @ take_heads(call.shielded()[1], call.v_head_map))
+    return call.gated(dropout(seen, call.dropout) @ take_heads(call.shielded()[1], call.v_head_map))

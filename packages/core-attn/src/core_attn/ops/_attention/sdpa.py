@@ -15,7 +15,10 @@ def offer(call: AttentionCall) -> Plan | Refusal:
     """It takes anything that has tokens."""
     if call.q.numel() == 0 or call.k.numel() == 0 or call.v.numel() == 0:
         return Refusal("there are no queries or no keys")
-    return Plan(lambda: _run(call))
+    plan = Plan(lambda: _run(call))
+    if call.dropout and call.q.device.type == "cpu" and not torch.compiler.is_compiling():
+        return Refusal("on a CPU it has no kernel that drops weights, and slow draws", plan)
+    return plan
 
 
 def _run(call: AttentionCall) -> Tensor:

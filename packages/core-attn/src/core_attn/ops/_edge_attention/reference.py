@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from .._dropout.operator import dropout
 from .angles import angle_legendre
 from .call import EdgeCall
 
@@ -28,7 +28,7 @@ def run(call: EdgeCall) -> Tensor:
     weights = scores.masked_fill(blind, 0.0).softmax(-1).masked_fill(blind, 0.0)
     if call.pattern is not None:
         weights = call.pattern(weights)
-    weights = F.dropout(weights, call.dropout, training=call.dropout > 0)
+    weights = dropout(weights, call.dropout)
     heads = (weights @ values).transpose(1, 2)
     if call.first_only:
         return torch.where(call.offsets.diff()[:, None, None] > 0, heads[:, 0], 0.0)

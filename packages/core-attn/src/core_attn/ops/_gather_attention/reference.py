@@ -1,9 +1,9 @@
 """What attention over index lists is: plain torch, in any dtype, differentiable at will."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from .._dropout.operator import dropout
 from .call import GatherCall
 
 
@@ -54,7 +54,7 @@ def mix(call: GatherCall, weights: Tensor) -> Tensor:
 
 def run(call: GatherCall) -> Tensor:
     """Attention within every group by its definition."""
-    return mix(call, F.dropout(weights(call), call.dropout, training=call.dropout > 0))
+    return mix(call, dropout(weights(call), call.dropout))
 
 
 def _apart(table: Tensor, queries: Tensor, keys: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._dropout.operator import dropout
 from .._gather_attention.reference import take
 from .call import NeighborhoodCall
 
@@ -42,7 +43,7 @@ def weights(call: NeighborhoodCall) -> Tensor:
 
 def run(call: NeighborhoodCall) -> Tensor:
     """Neighborhood attention by its definition."""
-    p = F.dropout(weights(call), call.dropout, training=call.dropout > 0)
+    p = dropout(weights(call), call.dropout)
     members, keys = call.places()
     window = p[..., : call.slots]
     if call.added is not None:

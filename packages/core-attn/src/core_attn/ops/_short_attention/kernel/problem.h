@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "draws.h"
 #include "product.h"
 
 /* An array with the strides, in elements, of its problem, head, row (token) and column axes. */
@@ -322,16 +323,12 @@ static inline __attribute__((always_inline)) void softmax(const Work *w, float *
     }
 }
 
-/* Draws which weights stay. A weight's number is a hash of the seed and of its problem, head, key
- * and query: the same in every pass, on every machine and for any number of threads. */
+/* Draws which weights stay, by the seed and their problem, head, key and query. */
 static void draw_kept(const Work *w) {
     const Call *c = w->call;
     if (!c->seed) return;
-    uint64_t pair = *c->seed + (w->drawn * c->heads + w->head + 1) * 0x9e3779b97f4a7c15u;
-    pair = (pair ^ pair >> 30) * 0xbf58476d1ce4e5b9u;
-    pair = (pair ^ pair >> 27) * 0x94d049bb133111ebu;
-    pair ^= pair >> 31;
-    const uint32_t keys[2] = {pair, pair >> 32};
+    uint32_t keys[2];
+    draw_keys(*c->seed, w->drawn * c->heads + w->head, keys);
     const int32_t least = c->dropout * 0x1p31f;
     const vec factor = splat(1 / (1 - c->dropout));
     uvec lane;
@@ -339,12 +336,7 @@ static void draw_kept(const Work *w) {
     for (isize j = 0; j < w->keys; j++)
         for (isize i = 0; i < w->queries; i += LANES) {
             uvec x = lane + (uint32_t)(j << 16 | i);
-            UNROLL for (int round = 0; round < 2; round++) {
-                x ^= keys[round];
-                x = (x ^ x >> 16) * 0x7feb352du;
-                x = (x ^ x >> 15) * 0x846ca68bu;
-                x ^= x >> 16;
-            }
+            UNROLL DRAW(x, keys)
             store(w->kept + j * w->width + i, (vec)(((ivec)(x >> 1) >= least) & (ivec)factor));
         }
 }
