@@ -57,9 +57,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(ensemble, files, tmp_path):
     start.set_tags(range(len(start)))
     if ensemble != "npt":  # the barostat knows no constraints
         start.set_constraint(FixAtoms([1]))
-    ase.io.write(tmp_path / "start.traj", start)
+    path = tmp_path / ("start.cif" if ensemble == "npt" else "start.traj")
+    ase.io.write(path, start)
     words = [
-        "md", "--input", tmp_path / "start.traj", "--model", files / f"{model}.safetensors",
+        "md", "--input", path, "--model", files / f"{model}.safetensors",
         "--ensemble", ensemble, "--every", 2, "--save_every", 5,
     ]  # fmt: skip
     assert run(*words, "--steps", 14, "--out", tmp_path / "whole") == 0
@@ -223,6 +224,10 @@ BAD = {
     "other atoms": ("neb --input {water} --end {si} --model {hco}", "in the same order"),
     "folder": ("export --model {hco} --out nowhere/e.pt2", "there is no folder nowhere"),
     "device": ("relax --input {water} --model {hco} --device abacus", "device 'abacus' cannot"),
+    "compile": (
+        "fit --config emt-escaip --data.frames 8 --compile",
+        "trained by second derivatives",
+    ),
     "resume": ("md --input {water} --model {hco} --resume true", "holds no run"),
 }
 
