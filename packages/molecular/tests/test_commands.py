@@ -140,11 +140,14 @@ def test_neb_gives_a_path(files, tmp_path):
     assert summary(tmp_path)["barrier_eV"] >= 0
 
 
-def test_phonons_of_a_crystal_and_a_molecule(files, tmp_path):
+def test_phonons_of_a_crystal_and_a_molecule(files, tmp_path, capsys):
     words = ["phonons", "--input", files / "si.xyz", "--model", files / "si.safetensors"]
     words += ["--steps", 3, "--supercell", "[2,2,2]", "--out", tmp_path / "si"]
     assert run(*words) in (0, 3)
-    assert summary(tmp_path / "si")["highest_THz"] > 0
+    told = summary(tmp_path / "si")
+    assert told["highest_THz"] > 0
+    said = "a larger --supercell than [2, 2, 2]" in capsys.readouterr().out
+    assert said == (told["lowest_THz"] < -0.1)
     words = ["phonons", "--input", files / "water.xyz", "--model", files / "hco.safetensors"]
     assert run(*words, "--steps", 3, "--out", tmp_path / "water") in (0, 3)
     assert (tmp_path / "water" / "frequencies.csv").read_text().count("\n") == 10
