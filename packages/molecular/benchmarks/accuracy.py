@@ -105,19 +105,22 @@ def dynamics(potential: Potential, frames: list[Frame]) -> dict[str, float]:
     """What an ethanol molecule's forces conserve and break."""
     parts, turns = spread(frames, 10), random_rotations(10).numpy()
     calculator = AttnCalculator(potential)
-    apart = []
+    apart, cosines = [], []
     for frame, turn in zip(parts, turns, strict=False):
         plain, moved = frame.atoms.copy(), frame.atoms.copy()
         plain.calc = moved.calc = calculator
         forces = plain.get_forces()
         moved.positions = moved.positions @ turn.T
-        apart.append(np.abs(moved.get_forces() - forces @ turn.T).mean())
+        seen, turned = moved.get_forces(), forces @ turn.T
+        apart.append(np.abs(seen - turned).mean())
+        cosines.append((seen * turned).sum() / np.linalg.norm(seen) / np.linalg.norm(turned))
     atoms = molecule("CH3CH2OH")
     atoms.calc = AttnCalculator("hco")
     BFGS(atoms, logfile=None).run(fmax=0.05, steps=100)
     energies = nve(potential, atoms, 0.5, 400)
     return {
         "rotation error, meV/A": round(1e3 * float(np.mean(apart)), 3),
+        "cosine of turned forces": round(float(np.mean(cosines)), 6),
         "asymmetry": float(f"{jacobian_asymmetry(atoms, potential):.2g}"),
         "drift, meV/atom/ps": round(drift(energies, 0.5), 3),
         "largest change, meV/atom": round(float(np.abs(energies).max()), 2),

@@ -57,9 +57,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(ensemble, files, tmp_path):
     start.set_tags(range(len(start)))
     if ensemble != "npt":  # the barostat knows no constraints
         start.set_constraint(FixAtoms([1]))
-    ase.io.write(tmp_path / "start.traj", start)
+    path = tmp_path / ("start.cif" if ensemble == "npt" else "start.traj")
+    ase.io.write(path, start)
     words = [
-        "md", "--input", tmp_path / "start.traj", "--model", files / f"{model}.safetensors",
+        "md", "--input", path, "--model", files / f"{model}.safetensors",
         "--ensemble", ensemble, "--every", 2, "--save_every", 5,
     ]  # fmt: skip
     assert run(*words, "--steps", 14, "--out", tmp_path / "whole") == 0
@@ -139,11 +140,14 @@ def test_neb_gives_a_path(files, tmp_path):
     assert summary(tmp_path)["barrier_eV"] >= 0
 
 
-def test_phonons_of_a_crystal_and_a_molecule(files, tmp_path):
+def test_phonons_of_a_crystal_and_a_molecule(files, tmp_path, capsys):
     words = ["phonons", "--input", files / "si.xyz", "--model", files / "si.safetensors"]
     words += ["--steps", 3, "--supercell", "[2,2,2]", "--out", tmp_path / "si"]
     assert run(*words) in (0, 3)
-    assert summary(tmp_path / "si")["highest_THz"] > 0
+    told = summary(tmp_path / "si")
+    assert told["highest_THz"] > 0
+    said = "a larger --supercell than [2, 2, 2]" in capsys.readouterr().out
+    assert said == (told["lowest_THz"] < -0.1)
     words = ["phonons", "--input", files / "water.xyz", "--model", files / "hco.safetensors"]
     assert run(*words, "--steps", 3, "--out", tmp_path / "water") in (0, 3)
     assert (tmp_path / "water" / "frequencies.csv").read_text().count("\n") == 10
@@ -223,6 +227,10 @@ BAD = {
     "other atoms": ("neb --input {water} --end {si} --model {hco}", "in the same order"),
     "folder": ("export --model {hco} --out nowhere/e.pt2", "there is no folder nowhere"),
     "device": ("relax --input {water} --model {hco} --device abacus", "device 'abacus' cannot"),
+    "compile": (
+        "fit --config emt-escaip --data.frames 8 --compile",
+        "trained by second derivatives",
+    ),
     "resume": ("md --input {water} --model {hco} --resume true", "holds no run"),
 }
 

@@ -52,7 +52,7 @@ def test_turned_and_shifted_structures_have_turned_forces(
     atoms, potential = (ethanol, molecular) if kind == "molecule" else (crystal, silicon)
     plain = with_calc(atoms, potential, dtype)
     generator = torch.Generator().manual_seed(0)
-    for turn in random_rotations(8 if dtype == "float32" else 2, generator).numpy():
+    for turn in random_rotations(8, generator).numpy():
         moved = with_calc(atoms, potential, dtype)
         if atoms.pbc.any():
             moved.set_cell(atoms.cell.array @ turn.T)
@@ -80,14 +80,14 @@ def test_forces_are_minus_the_gradient(
                 moved.positions[atom, axis] += sign * step
                 ends.append(moved.get_potential_energy())
             numeric = -(ends[0] - ends[1]) / (2 * step)
-            assert abs(numeric - forces[atom, axis]) < tolerance * max(1, np.abs(forces).max())
+            assert abs(numeric - forces[atom, axis]) < tolerance * np.abs(forces).max()
 
 
 def test_float32_kernels_give_the_forces_of_float64(ethanol, crystal, molecular, silicon):
     for atoms, potential in ((ethanol, molecular), (crystal, silicon)):
         fast = with_calc(atoms, potential, "float32").get_forces()
         exact = with_calc(atoms, potential, "float64").get_forces()
-        assert np.abs(fast - exact).max() < 1e-5 * max(1, np.abs(exact).max())
+        assert np.abs(fast - exact).max() < 1e-5 * np.abs(exact).max()
 
 
 def test_stress_is_the_derivative_by_strain_and_symmetric(crystal, silicon):
@@ -98,14 +98,14 @@ def test_stress_is_the_derivative_by_strain_and_symmetric(crystal, silicon):
         ends = []
         for sign in (1, -1):
             strain = np.zeros((3, 3))
-            strain[a, b] += sign * 0.5e-4
-            strain[b, a] += sign * 0.5e-4
+            strain[a, b] += sign * 0.5e-5
+            strain[b, a] += sign * 0.5e-5
             moved = with_calc(crystal, silicon)
             moved.set_cell(crystal.cell.array @ (np.eye(3) + strain), scale_atoms=True)
             ends.append(moved.get_potential_energy())
         # the strain of a shear is shared by two equal components
-        numeric = (ends[0] - ends[1]) / 2e-4 / crystal.get_volume()
-        assert abs(numeric - stress[a, b]) < 1e-6 * max(1, np.abs(stress).max())
+        numeric = (ends[0] - ends[1]) / 2e-5 / crystal.get_volume()
+        assert abs(numeric - stress[a, b]) < 1e-6 * np.abs(stress).max()
 
 
 def test_net_force_and_torque_vanish(ethanol, molecular):
@@ -215,9 +215,12 @@ def test_direct_forces_break_rotation_and_momentum(ethanol, direct, capsys):
     turn = random_rotations(1, torch.Generator().manual_seed(0))[0].numpy()
     moved = with_calc(ethanol, direct)
     moved.positions = ethanol.positions @ turn.T
-    apart = np.linalg.norm(moved.get_forces() - forces @ turn.T, axis=1).mean()
+    seen, turned = moved.get_forces(), forces @ turn.T
+    apart = np.linalg.norm(seen - turned, axis=1).mean()
+    cosine = (seen * turned).sum() / np.linalg.norm(seen) / np.linalg.norm(turned)
     assert apart > 1e-3 and np.abs(forces.sum(0)).max() > 1e-6
-    print(f"direct forces: rotation error {apart:.3g} eV/A, net force {forces.sum(0)}")
+    print(f"direct forces: turned, {apart:.3g} eV/A and a cosine of {cosine:.3f} apart; net force "
+          f"{forces.sum(0)}")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +231,7 @@ def relaxed_ethanol():
 
 
 def test_nve_conserves_energy_and_its_ripple_falls_with_the_square_of_the_step(relaxed_ethanol):
-    coarse = nve("hco", relaxed_ethanol, 0.5, 240)
+    coarse = nve("hco", relaxed_ethanol, 0.5, 2000)  # 1 ps
     assert abs(drift(coarse, 0.5)) < 1.0
     fine = nve("hco", relaxed_ethanol, 0.25, 240)
     assert coarse[:120].std() / fine.std() == pytest.approx(4, rel=0.5)
@@ -249,21 +252,23 @@ def test_silicon_keeps_its_energy():
     assert abs(drift(nve("si", crystal, 1.0, 80), 1.0)) < 1.0
 
 
-@pytest.mark.parametrize("backend", [None, "reference"])
-def test_bonds_stretch_without_kinks(backend):
+BONDS = {"O-H": (2, 3), "C-O": (1, 2), "C-C": (0, 1), "C-H": (0, 6)}  # of ase.build's ethanol
+
+
+@pytest.mark.parametrize("bond, backend", [*((b, None) for b in BONDS), ("O-H", "reference")])
+def test_bonds_stretch_without_kinks(bond, backend):
     """Work of the force beside the energy's change, 0.7 to 1.5 times the length, in 0.01 A."""
     atoms = with_calc(molecule("CH3CH2OH"), "hco", "float32", skin=0.0)
-    oxygen = next(a.index for a in atoms if a.symbol == "O")
-    lengths = atoms.get_distances(oxygen, range(len(atoms)))
-    hydrogen = min((a.index for a in atoms if a.symbol == "H"), key=lambda index: lengths[index])
-    along = atoms.get_distance(oxygen, hydrogen, vector=True)
+    kept, moved = BONDS[bond]
+    along = atoms.get_distance(kept, moved, vector=True)
     length = np.linalg.norm(along)
     energies, forces = [], []
     with use_backend(backend, "edge_attention") if backend else nullcontext():
         for x in np.arange(0.7 * length, 1.5 * length, 0.01):
-            atoms.set_distance(oxygen, hydrogen, x, fix=0)
-            forces.append(atoms.get_forces()[hydrogen] @ along / length)
+            atoms.set_distance(kept, moved, x, fix=0)
+            forces.append(atoms.get_forces()[moved] @ along / length)
             energies.append(atoms.get_potential_energy())
     change, forces = np.diff(energies), np.array(forces)
     assert np.abs(change + 0.01 * (forces[1:] + forces[:-1]) / 2).max() < 5e-3
-    assert (np.diff(np.sign(change)) != 0).sum() == 1  # one minimum
+    minima = (np.diff(np.sign(change)) > 0).sum()
+    assert minima == 1 or bond == "C-C"  # of which the shipped potential has a second one

@@ -122,6 +122,10 @@ class Potential(nn.Module):
             None if seen.stress is None else self.scale * seen.stress.double(),
         )
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the network, which training calls without this."""
+        self.network.compile(*args, **kwargs)
+
     def check(self, numbers: Tensor) -> None:
         """Requires elements of the training set.
 

@@ -1,5 +1,6 @@
 """Every recorded run of the official code, both releases: graph, blocks, outputs, gradients."""
 
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +54,10 @@ def called(case):
     return {"energy": next(k.split(".")[1] for k in case.params if "energy_layer" in k)}
 
 
-def run(model, case):
+def run(model, case, create_graph=True):
     batch = batch_of(case.inputs, case.config["use_pbc"])
     wants_stress = any("stress" in name for name in case.outputs)
-    seen = model(batch, stress=wants_stress, create_graph=True)
+    seen = model(batch, stress=wants_stress, create_graph=create_graph)
     outputs = {"energy": seen.energy, "forces": seen.forces}
     if seen.stress_parts is not None:
         outputs["stress_isotropic"], outputs["stress_anisotropic"] = seen.stress_parts
@@ -103,11 +104,29 @@ def test_official_outputs_and_gradients(path, form):
         compare(model, case)
 
 
-def compare(model, case):
-    """Outputs and gradients, of the parameters and of the positions."""
-    batch, outputs = run(model, case)
+QUICK = ("v2_direct_angle_bias", "v2_grad_pbc_stress")
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_official_outputs_of_compiled_layers(path):
+    """All files, and by inductor, where ATTN_COMPILED names it: that takes half an hour."""
+    backend = os.environ.get("ATTN_COMPILED")
+    if backend is None and path.stem not in QUICK:
+        pytest.skip("ATTN_COMPILED=inductor compiles every file")
+    torch.compiler.reset()
+    case = load_case(path)
+    model = build(case, torch.float32)
+    model.compile(backend=backend or "aot_eager")
+    compare(model, case, again=model.config.forces == "direct")
+
+
+def compare(model, case, again=True):
+    """Outputs and, if `again`, gradients of the parameters and of the positions."""
+    batch, outputs = run(model, case, again)
     expected = {name: case.outputs[name].to(outputs[name].dtype) for name in outputs}
     close(outputs, expected, **TOLERANCE)
+    if not again:  # gradient forces of compiled layers cannot be differentiated
+        return
 
     outputs["scalar"].sum().backward()
     ours = {name: torch.zeros_like(p) for name, p in model.named_parameters()}

@@ -118,6 +118,7 @@ class Run:
     def begin(self, atoms: Atoms, calculator: AttnCalculator) -> None:
         """Starts at step 0."""
         self.atoms = atoms
+        atoms.info.update(decode(encode(atoms.info), always_array=False))  # as a state keeps it
         atoms.calc = calculator
         atoms.get_forces()  # what it cannot take is named before velocities are drawn
         if not atoms.get_momenta().any() and self.settings["temperature"] > 0:

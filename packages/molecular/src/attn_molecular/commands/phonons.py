@@ -23,6 +23,7 @@ from .relax import largest_force, minimize
 THZ = units._e / units._hplanck * 1e-12  # per eV
 PER_CM = 1 / units.invcm
 TIGHT = 1e-5
+UNSTABLE = -0.1  # THz; acoustic modes at the zone's center are not exactly 0
 
 
 def phonons(
@@ -81,6 +82,12 @@ def _crystal(atoms, supercell, delta, cache, folder) -> dict[str, float]:
     path = atoms.cell.bandpath(npoints=100, pbc=atoms.pbc)
     bands = displaced.get_band_structure(path)
     energies = THZ * bands.energies[0]  # pyright: ignore[reportAttributeAccessIssue]
+    if energies.min() < UNSTABLE:
+        print(
+            f"imaginary down to {energies.min():.3g} THz: a larger --supercell than "
+            f"{list(supercell)} shows whether that is the crystal, or images of the displaced atom "
+            f"acting together"
+        )
     density = displaced.get_dos(kpts=(12, 12, 12)).sample_grid(npts=200, width=5e-4)
     figure, axes = new_figure(2)
     x, special, labels = path.get_linear_kpoint_axis()

@@ -158,6 +158,11 @@ class Network(nn.Module):
         virial = found[1] / batch.cell.detach().det().abs()[:, None, None] if stress else None
         return Prediction(energy, energies, -found[0], virial)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the layers; the graph is searched, and forces derived, as ever."""
+        for part in (self.input, *self.blocks, *self.readouts, self.projection):
+            part.compile(*args, **kwargs)
+
     @property
     def gives_stress(self) -> bool:
         """Whether stress can be asked for."""

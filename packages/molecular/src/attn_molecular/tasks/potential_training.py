@@ -9,6 +9,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor, nn
 
 from core_attn.training import Exhibit, Task
+from core_attn.training.callbacks import Compile
 
 from ..data.labelled import Labelled
 from ..data.structures import StructureData
@@ -114,7 +115,18 @@ class PotentialTraining(Task):
         return "model" in self._modules
 
     def setup(self, stage: str) -> None:
-        """Takes references, scale and elements from the training data."""
+        """Takes references, scale and elements from the training data.
+
+        Raises:
+            ValueError: gradient forces are to be trained with compiled layers.
+        """
+        callbacks: Any = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        compiles = any(isinstance(callback, Compile) for callback in callbacks)
+        if stage == "fit" and compiles and self.forces == "gradient":
+            raise ValueError(
+                "--compile: gradient forces are trained by second derivatives, which compiled "
+                "layers do not have; leave it out, or train --model.forces direct"
+            )
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if stage != "fit" or not isinstance(data, StructureData) or not self._built:
             return  # what is resumed has them in its checkpoint
