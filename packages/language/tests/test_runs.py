@@ -19,3 +19,15 @@ def test_a_killed_run_resumes_exactly(tmp_path):
 def test_two_processes_learn_as_one(tmp_path):
     """Centroids included, whose counts and sums are added up over the processes."""
     assert_two_processes_learn_as_one("attn_language", ROUTING, tmp_path, batch_size=8)
+
+
+def test_two_processes_balance_experts_as_one(tmp_path):
+    """The shares of the experts are those of all processes."""
+    words = (
+        "--config",
+        "topics-bam",
+        "--model.settings",
+        "{dim: 16, heads: 2, hidden: 32}",
+        *SHORT,
+    )
+    assert_two_processes_learn_as_one("attn_language", words, tmp_path, batch_size=8)

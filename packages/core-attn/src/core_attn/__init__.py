@@ -16,6 +16,7 @@ from .layers import (
     chosen_rows_attention,
     importance_factor,
     losses,
+    mean_over_processes,
     query_norm_gate,
 )
 from .ops import (
@@ -100,4 +101,5 @@ __all__ = [
     "AuxiliaryLoss",
     "Dropout",
     "losses",
+    "mean_over_processes",
 ]

@@ -1,7 +1,7 @@
 """Attention mechanisms as modules over (batch, tokens, dim)."""
 
 from .attention_layer import AttentionLayer
-from .auxiliary_loss import AuxiliaryLoss, losses
+from .auxiliary_loss import AuxiliaryLoss, losses, mean_over_processes
 from .dropout import Dropout
 from .gaussian_adaptive import (
     GaussianAdaptiveAttention,
@@ -31,4 +31,5 @@ __all__ = [
     "AuxiliaryLoss",
     "Dropout",
     "losses",
+    "mean_over_processes",
 ]

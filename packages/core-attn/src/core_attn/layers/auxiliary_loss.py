@@ -1,7 +1,7 @@
 """Losses that layers add to the task's own, as router balance."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 
 class AuxiliaryLoss(nn.Module):
@@ -46,3 +46,21 @@ def losses(model: nn.Module) -> dict[str, Tensor]:
             taken[name] = module.weight * module.value
             module.value = None
     return taken
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean of a tensor without gradient over all processes, each of which has to call this.
+
+    A loss that is no mean over samples, as a product of means, is that of one process if all
+    factors but one are: the trainer's mean of gradients does the rest.
+
+    Example:
+        >>> import torch
+        >>> mean_over_processes(torch.tensor([0.5, 0.5]))
+        tensor([0.5000, 0.5000])
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    total = x.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

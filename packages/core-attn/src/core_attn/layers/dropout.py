@@ -7,7 +7,7 @@ from ..ops import dropout
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` by `core_attn.dropout`, whose draws on a CPU take a twentieth of the time.
+    """`torch.nn.Dropout` by `core_attn.dropout`, whose draws on a CPU take a fifteenth of the time.
 
     Args:
         p: probability of zeroing a number, in training.

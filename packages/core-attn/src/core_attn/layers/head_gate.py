@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops import attention, top_positions
-from .auxiliary_loss import AuxiliaryLoss
+from .auxiliary_loss import AuxiliaryLoss, mean_over_processes
 
 
 class HeadGate(nn.Module):
@@ -73,8 +73,8 @@ class HeadGate(nn.Module):
         chosen = torch.zeros_like(shares)
         chosen = chosen.scatter(-1, top_positions(shares, self.routed), 1.0)
         if self.training:
-            means = [x.flatten(0, -2).mean(0) for x in (shares, chosen)]
-            self.balance(self.choices * (means[0] * means[1]).sum())
+            mean, share = (x.flatten(0, -2).mean(0) for x in (shares, chosen))
+            self.balance(self.choices * (mean * mean_over_processes(share)).sum())
         kept = shares * chosen
         return (
             self.routed * kept / kept.sum(-1, keepdim=True).clamp(min=torch.finfo(kept.dtype).eps)

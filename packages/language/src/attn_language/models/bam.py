@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core_attn import AttentionLayer, AuxiliaryLoss, Tap, top_positions
+from core_attn import AttentionLayer, AuxiliaryLoss, Tap, mean_over_processes, top_positions
 
 from .parts import Rope, split_heads
 from .transformer import Cache, TransformerConfig, extended
@@ -208,7 +208,7 @@ class FeedForwardExperts(nn.Module):
     def _leave_losses(
         self, logits: Tensor, probabilities: Tensor, taken: Tensor, valid: Tensor | None
     ) -> None:
-        self.balance(balance_loss(probabilities, taken, valid))
+        self.balance(balance_loss(probabilities, taken, valid, everywhere=self.training))
         self.router_z(_mean(logits.logsumexp(-1).square(), valid))
 
 
@@ -216,10 +216,13 @@ def balance_loss(
     probabilities: Float[Tensor, "batch tokens experts"],
     taken: Tensor,
     valid: Bool[Tensor, "batch tokens"] | None = None,
+    *,
+    everywhere: bool = False,
 ) -> Float[Tensor, ""]:
     """experts * sum of (share of tokens that take it) * (its mean probability).
 
-    1 where all are alike, `experts` where one takes all.
+    1 where all are alike, `experts` where one takes all. The shares are those of all processes if
+    it is called `everywhere`.
 
     Source: Fedus et al., 2021, "Switch Transformers", arXiv 2101.03961, eqs. (4)-(6).
 
@@ -230,6 +233,7 @@ def balance_loss(
         2.0
     """
     share = _mean(taken.to(probabilities.dtype), valid) / taken.sum(-1).max().clamp(min=1)
+    share = mean_over_processes(share) if everywhere else share
     return probabilities.shape[-1] * (share * _mean(probabilities, valid)).sum()
 
 
