@@ -23,11 +23,6 @@ def test_two_processes_learn_as_one(tmp_path):
 
 def test_two_processes_balance_experts_as_one(tmp_path):
     """The shares of the experts are those of all processes."""
-    words = (
-        "--config",
-        "topics-bam",
-        "--model.settings",
-        "{dim: 16, heads: 2, hidden: 32}",
-        *SHORT,
-    )
+    settings = "{dim: 16, heads: 2, hidden: 32}"
+    words = ("--config", "topics-bam", "--model.settings", settings, *SHORT)
     assert_two_processes_learn_as_one("attn_language", words, tmp_path, batch_size=8)
