@@ -15,7 +15,7 @@ def tokens(n=6, d=4, e=3):
 
 def test_normalised_hebbian_memory_is_an_average_of_values():
     k, v = tokens()
-    out, _ = hebbian(k, k, torch.ones_like(v), feature=elu_feature, normalise=True)
+    out, _ = hebbian(k, k, torch.ones_like(v), feature=elu_feature, normalize=True)
     torch.testing.assert_close(out, torch.ones_like(v))
 
 
@@ -57,7 +57,7 @@ def test_a_diverging_rate_warns():
         (lambda k, v: unit(torch.zeros(2, 3)), "length 0"),
         (lambda k, v: decaying(k, k, v, 1.0), r"forgetting must be in \[0, 1\)"),
         (
-            lambda k, v: hebbian(k, k, v, normalise=True, state=torch.zeros(1, 2, 4, 3).double()),
+            lambda k, v: hebbian(k, k, v, normalize=True, state=torch.zeros(1, 2, 4, 3).double()),
             "which state lacks",
         ),
         (lambda k, v: theory.average_capacity(0.0, 4), "tau must be a positive error"),

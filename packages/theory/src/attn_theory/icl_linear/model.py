@@ -185,10 +185,10 @@ class SeededLayers(nn.Module):
 
         self.q, self.k, self.v = (uniform(heads * width, width) for _ in range(3))
         self.o = uniform(config.outputs, heads * width)
-        self._initialise(init)
+        self._initialize(init)
 
     @torch.no_grad()
-    def _initialise(self, init: Init) -> None:
+    def _initialize(self, init: Init) -> None:
         heads, width = self.config.heads, self.config.width
         eye = torch.eye(width, device=self.q.device).repeat(heads, 1)
         if init == "default":

@@ -52,7 +52,7 @@ def hebbian(
     state: Float[Tensor, "*batch heads dim v_dim"] | None = None,
     scale: float | None = None,
     feature: Callable[[Tensor], Tensor] | None = None,
-    normalise: bool = False,
+    normalize: bool = False,
 ) -> Memory:
     """S_t = S_{t-1} + k_t v_t^T, read as S_t^T q_t.
 
@@ -63,7 +63,7 @@ def hebbian(
         state: what is known before; zeros.
         scale: factor on what is read; 1/sqrt(dim) by default.
         feature: applied to queries and keys.
-        normalise: divide by sum_j phi(k_j) . phi(q).
+        normalize: divide by sum_j phi(k_j) . phi(q).
 
     Raises:
         ValueError: no tokens, widths that differ, values that are not finite, or both a state and
@@ -77,10 +77,10 @@ def hebbian(
     _check(q, k, v)
     if feature is not None:
         q, k = feature(q), feature(k)
-    if not normalise:
+    if not normalize:
         return linear_attention(q, k, v, state=state, scale=scale)
     if state is not None:
-        raise ValueError("normalise=True needs the sum of the earlier keys, which state lacks")
+        raise ValueError("normalize=True needs the sum of the earlier keys, which state lacks")
     counted = torch.cat((v, torch.ones_like(v[..., :1])), -1)
     out, state = linear_attention(q, k, counted, scale=1.0)
     return out[..., :-1] / out[..., -1:], state[..., :-1]
