@@ -133,9 +133,10 @@ def shapes(function: Callable[..., Any]) -> Callable[..., Any]:
     checked = beartype(function)
     function.__annotations__ = hints
     checked.__annotations__ = hints
-    for name in checked.__kwdefaults__ or {}:  # it picks the item of a list that it checks
+    defaults = checked.__kwdefaults__ or {}
+    for name in defaults:  # it picks the item of a list that it checks
         if name.endswith("getrandbits"):
-            checked.__kwdefaults__[name] = PICKS.getrandbits
+            defaults[name] = PICKS.getrandbits
     return checked
 
 
