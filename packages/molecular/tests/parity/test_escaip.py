@@ -107,6 +107,7 @@ def test_official_outputs_and_gradients(path, form):
 QUICK = ("v2_direct_angle_bias", "v2_grad_pbc_stress")
 
 
+@pytest.mark.traces
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_official_outputs_of_compiled_layers(path):
     """All files, and by inductor, where ATTN_COMPILED names it: that takes half an hour."""
