@@ -9,12 +9,6 @@ from ..ops import dropout
 class Dropout(nn.Dropout):
     """`torch.nn.Dropout` by `core_attn.dropout`, whose draws on a CPU take a fifteenth of the time.
 
-    Args:
-        p: probability of zeroing a number, in training.
-
-    Raises:
-        ValueError: `p` is not a probability below 1.
-
     Example:
         >>> import torch
         >>> layer = Dropout(0.1)
