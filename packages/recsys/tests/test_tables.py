@@ -325,7 +325,7 @@ def test_the_next_day_begins_with_the_model_of_the_day_before(monkeypatch, capsy
         user=pl.when(pl.int_range(pl.len()) % 5 == 0).then(9999).otherwise(pl.col("user"))
     )
     day2.write_csv("day2.csv")
-    words = ("fit", "--ckpt_path", first, "--continue", "--data.files", "[day2.csv]")
+    words = ("fit", "--ckpt_path", first, "--continue", "--data.files", "day2.csv")
     capsys.readouterr()
     assert run(monkeypatch, *words, "--model.lr", "0", "--model.rare_rate", "0", *QUIET) == 0
     assert "as a new version; new values: user 1" in capsys.readouterr().out

@@ -159,9 +159,9 @@ class TableData(ClickData):
     """
 
     schema: str
-    files: list[str] | None = None
-    val_files: list[str] | None = None
-    test_files: list[str] | None = None
+    files: list[str] | str | None = None
+    val_files: list[str] | str | None = None
+    test_files: list[str] | str | None = None
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     split_by: Literal["random", "time", "group"] | None = None
     time: str | None = None
@@ -254,7 +254,7 @@ class TableData(ClickData):
                 yield frame, np.full(len(frame), number, np.uint8)
 
     def _read(
-        self, files: Sequence[str], columns: Sequence[str] | None = None
+        self, files: Sequence[str] | str, columns: Sequence[str] | None = None
     ) -> Iterator[pl.DataFrame]:
         extra = [self.when] if self.dealt_by == "time" and self.when else []
         return read_blocks(
