@@ -98,5 +98,17 @@ def test_what_fits_is_copied_and_the_rest_is_said():
 
 
 def test_a_file_of_which_nothing_fits_is_refused():
-    with pytest.raises(ValueError, match=r"no weight fits Linear: it has weight, bias; given are"):
+    with pytest.raises(ValueError, match=r"no weight fits Linear: it has weight \(9, 9\), bias"):
         copy_weights(nn.Linear(9, 9), STATE)
+
+
+def test_another_models_file_is_refused_by_what_differs():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    before = model.state_dict()["1.bias"].clone()
+    other = nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2)).state_dict()
+    says = (
+        r"only 1 of 4 weights fit Sequential: it has 0.weight \(4, 3\), .*; given are 0.weight \(8"
+    )
+    with pytest.raises(ValueError, match=says):
+        copy_weights(model, other)
+    assert model.state_dict()["1.bias"].equal(before)

@@ -2,7 +2,7 @@
 
 import argparse
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,7 +95,7 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor]) -> Copied:
     """Copies every weight whose name and shape are the model's; the others stay.
 
     Raises:
-        ValueError: none is.
+        ValueError: fewer than half are: it is another model's file.
 
     Example:
         >>> model = nn.Linear(2, 3)
@@ -109,9 +109,12 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor]) -> Copied:
         if key in state and state[key].shape != own[key].shape
     }
     fitting = {key: state[key] for key in own if key in state and key not in reshaped}
-    if not fitting:
+    if 2 * len(fitting) < len(own):
+        count = f"only {len(fitting)} of {len(own)} weights fit" if fitting else "no weight fits"
+        unlike = [key for key in own if key not in fitting]
         raise ValueError(
-            f"no weight fits {type(model).__name__}: it has {_some(own)}; given are {_some(state)}"
+            f"{count} {type(model).__name__}: it has {_some(_shaped(own, unlike))}; given are "
+            f"{_some(_shaped(state, unlike) or state)}"
         )
     model.load_state_dict(fitting, strict=False)
     return Copied(
@@ -147,6 +150,11 @@ def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     while state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): x for key, x in state.items()}
     return state
+
+
+def _shaped(weights: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:
+    """Names with their shapes."""
+    return [f"{name} {tuple(weights[name].shape)}" for name in names if name in weights]
 
 
 def _some(names: Any, limit: int = 4) -> str:
