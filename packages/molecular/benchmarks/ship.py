@@ -29,8 +29,6 @@ CARDS = {
         "labels": "ORCA, PBE/def2-SVP (acetylacetone with D3), eV and eV/A",
         "licence": "MIT",
         "recipe": "hco-escaip",
-        "fault": "no `order_rounding`: the energy has a kink, as officially, where symmetry makes "
-        "a bond order vanish",
         "not_for": "other molecules, reactions, anything whose result matters",
         "train": ["ethanol/train.extxyz.gz", "acetylacetone/train_300K.extxyz.gz"],
         "test": ["ethanol/test_MD.extxyz.gz", "acetylacetone/test_MD_300K.extxyz.gz"],
@@ -141,7 +139,6 @@ def main(name: str, checkpoint: str, data: str) -> None:
         "training": f"{steps} steps of `attn-molecular fit --config {card['recipe']}`"
         + (f", the last layer by least squares on {count} frames" if count else ""),
         **({"crystal": card["crystal"]} if "crystal" in card else {}),
-        **({"known fault": card["fault"]} if "fault" in card else {}),
         "must not be used for": card["not_for"],
     }
     columns = list(dict.fromkeys(key for row in rows for key in row))

@@ -244,6 +244,18 @@ def test_many_at_once_are_as_one_by_one(molecular):
             assert "stress" not in done.calc.results
 
 
+@pytest.mark.parametrize("name", ["CO2", "CCH"])
+def test_nearly_linear_molecules_too(name):
+    """Rounding must not be magnified where symmetry makes a bond order vanish."""
+    structures = [molecule("H2O")]
+    for seed in range(4):
+        structures.append(molecule(name))
+        structures[-1].rattle(0.02 * seed, seed=seed)
+    for atoms, done in zip(structures, predict(structures, "hco"), strict=True):
+        alone = predict([atoms], "hco")[0]
+        np.testing.assert_allclose(done.get_forces(), alone.get_forces(), rtol=1e-5, atol=1e-5)
+
+
 BAD = {
     "no atoms": (Atoms(), "has no atoms"),
     "nan": (Atoms("HO", [[0, 0, 0], [0, np.nan, 1]]), "atom 1 has a position that is not finite"),
