@@ -4,7 +4,8 @@
 same rows in CPU seconds, a process each, in turns, imports done. Ids are encoded on both sides: the
 peers read them as they are, ours reads prepared shards, whose making is shown apart. "fit" is the
 command with its progress bar, logs and checkpoint, "fit unsaved" that without the checkpoint, which
-DeepCTR-Torch and torch-rechub do not write either, and "bare" a loop of our model over our batches.
+DeepCTR-Torch and torch-rechub do not write either, "bare" a loop of our model over our batches, and
+"bare saved" that loop with a plain torch.save of weights and moments at its end, as `fit` leaves.
 No peer has an L2 on its embeddings, since ours has none. "fused": lent torch's fused Adam.
 
 At width 16, which they force: `model.fit` on columns for DeepCTR-Torch, DataGenerator and
@@ -123,6 +124,10 @@ def bare_16(shape, path, batch):
     return bare(shape, path, batch, "autoint_paper", LIKE_DEEPCTR)
 
 
+def bare_saved_16(shape, path, batch):
+    return bare(shape, path, batch, "autoint_paper", LIKE_DEEPCTR, save=True)
+
+
 def fit_64(shape, path, batch):
     return fit(shape, path, batch, "autoint_fuxictr", {})
 
@@ -133,6 +138,10 @@ def fit_unsaved_64(shape, path, batch):
 
 def bare_64(shape, path, batch):
     return bare(shape, path, batch, "autoint_fuxictr", {})
+
+
+def bare_saved_64(shape, path, batch):
+    return bare(shape, path, batch, "autoint_fuxictr", {}, save=True)
 
 
 def fit_recbole_64(shape, path, batch):
@@ -176,7 +185,7 @@ def fit(shape, path, batch, preset, changes, *off):
         return prepared, *took
 
 
-def bare(shape, path, batch, preset, changes):
+def bare(shape, path, batch, preset, changes, save=False):
     """A loop over the same batches."""
     from attn_recsys.models import create
     from attn_recsys.optim import make_optimizer
@@ -194,6 +203,9 @@ def bare(shape, path, batch, preset, changes):
             update.zero_grad()
             loss.backward()
             update.step()
+        if save:
+            state = {"model": model.state_dict(), "optimizer": update.state_dict()}
+            torch.save(state, Path(folder) / "bare.ckpt")
         return prepared, *watch.read()
 
 
@@ -293,8 +305,8 @@ def recbole(shape, path, batch):
 
 
 GROUPS = (
-    (fit_16, fit_unsaved_16, bare_16, deepctr, deepctr_fused, rechub, rechub_fused),
-    (fit_64, fit_unsaved_64, bare_64, fuxictr, fuxictr_fused),
+    (fit_16, fit_unsaved_16, bare_16, bare_saved_16, deepctr, deepctr_fused, rechub, rechub_fused),
+    (fit_64, fit_unsaved_64, bare_64, bare_saved_64, fuxictr, fuxictr_fused),
     (fit_recbole_64, recbole),
 )
 

@@ -1,6 +1,6 @@
 """short_attention_block on a CPU: the C kernel as one node of the graph."""
 
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -22,8 +22,9 @@ def run(call: BlockCall) -> Tensor:
         call = call._replace(x=x, weight=weight)
     floats = (call.x, call.weight, call.bias, call.gain, call.shift)
     floats = [None if x is None else x.contiguous() for x in floats]
-    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in floats)
-    return _Block.apply(call, keep, seed, *floats)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in floats):
+        return _Block.apply(call, seed, *floats)
+    return _solved(_Form.of(call), False, seed, *floats)[0]
 
 
 def refuses(call: BlockCall) -> str | None:
@@ -48,29 +49,48 @@ def refuses(call: BlockCall) -> str | None:
     return native.missing()
 
 
+class _Form(NamedTuple):
+    """A call without its tensors, and how the kernel computes and keeps."""
+
+    call: BlockCall
+    width: int
+    factored: bool
+    stride: int
+
+    @classmethod
+    def of(cls, call: BlockCall) -> "_Form":
+        pays = factored.pays(call, native.lanes())
+        bare = call._replace(x=None, weight=None, bias=None, gain=None, shift=None)
+        return cls(bare, call.width, pays, _stride(call, pays))
+
+
+def _solved(form: _Form, keep: bool, seed, x, weight, bias, gain, shift):
+    """The result, and what a backward needs beside the inputs."""
+    shape = (*x.shape[:-1], form.width)
+    out = x.new_empty(shape)
+    packed = x.new_empty(*x.shape[:-1], form.stride) if keep else None
+    y = x.new_empty(shape) if keep and gain is not None else out
+    block, _ = _describe(form, seed, x, weight, bias, gain, shift, packed, y)
+    block.out = out.data_ptr()
+    native.solve(block, 0)
+    return out, packed, y
+
+
 class _Block(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, call: BlockCall, keep: bool, seed, x, weight, bias, gain, shift) -> Tensor:
-        ctx.call = call._replace(x=None, weight=None, bias=None, gain=None, shift=None)
-        ctx.factored = factored.pays(call, native.lanes())
-        ctx.stride = _stride(call, ctx.factored)
-        shape = (*x.shape[:-1], call.width)
-        out = x.new_empty(shape)
-        packed = x.new_empty(*x.shape[:-1], ctx.stride) if keep else None
-        y = x.new_empty(shape) if keep and gain is not None else out
-        ctx.save_for_backward(seed, x, weight, bias, gain, shift, packed, y)
-        block, _ = _describe(ctx, seed, x, weight, bias, gain, shift, packed, y)
-        block.out = out.data_ptr()
-        native.solve(block, 0)
+    def forward(ctx, call: BlockCall, seed, *floats) -> Tensor:
+        ctx.form = _Form.of(call)
+        out, packed, y = _solved(ctx.form, True, seed, *floats)
+        ctx.save_for_backward(seed, *floats, packed, y)
         return out
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         seed, *floats, packed, y = ctx.saved_tensors
         if torch.is_grad_enabled():  # the caller wants to differentiate the gradient
-            return None, None, None, *_differentiable(ctx.call, seed, floats, grad)
+            return None, None, *_differentiable(ctx.form.call, seed, floats, grad)
         x, weight, bias, gain, shift = floats
-        block, described = _describe(ctx, seed, x, weight, bias, gain, shift, packed, y)
+        block, described = _describe(ctx.form, seed, x, weight, bias, gain, shift, packed, y)
         grad = grad.contiguous()
         block.grad = grad.data_ptr()
         results: dict[str, Any] = {
@@ -80,10 +100,11 @@ class _Block(torch.autograd.Function):
             setattr(block, f"d{name}", _address(result))
         native.solve(block, 1)
         dx, dweight, dbias, dvalues, dvalues_bias, dgain, dshift = results.values()
-        if ctx.factored:
+        if ctx.form.factored:
             dmaps = dweight, dbias, dvalues, dvalues_bias
-            dweight, dbias = factored.gradients(weight, bias, ctx.call.heads, y.shape[-1], dmaps)
-        return None, None, None, dx, dweight, dbias, dgain, dshift
+            heads, width = ctx.form.call.heads, ctx.form.width
+            dweight, dbias = factored.gradients(weight, bias, heads, width, dmaps)
+        return None, None, dx, dweight, dbias, dgain, dshift
 
 
 def _differentiable(call, seed, floats, grad):
@@ -101,17 +122,17 @@ def _differentiable(call, seed, floats, grad):
     return (next(found) if x is not None and x.requires_grad else None for x in floats)
 
 
-def _describe(ctx, seed, x, weight, bias, gain, shift, packed, y):
+def _describe(form: _Form, seed, x, weight, bias, gain, shift, packed, y):
     """The kernel's call, and its inputs with a gradient by name."""
-    call, width = ctx.call, y.shape[-1]
+    call, width = form.call, form.width
     maps = weight, bias, None, None
-    if ctx.factored:
+    if form.factored:
         maps = factored.maps(weight, bias, call.heads, width)
     inputs = {"x": x, **dict(zip(MAPS, maps, strict=True)), "gain": gain, "shift": shift}
     tensors = {"seed": seed, **inputs, "packed": packed, "y": y}
     block = native.Block(
         problems=x.shape[:-2].numel(), tokens=x.shape[-2], in_width=x.shape[-1], width=width,
-        heads=call.heads, stride=ctx.stride, activated=call.activation == "relu",
+        heads=call.heads, stride=form.stride, activated=call.activation == "relu",
         residual=get_args(Residual).index(call.residual),
         norm_first=call.norm_first and gain is not None,
         scale=call.scale, dropout=call.dropout, eps=call.eps,
