@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -237,16 +239,30 @@ class TestTaps:
 
 class TestSelection:
     @given(
-        st.lists(st.sampled_from([-1.0, -0.0, 0.0, 0.5, float("-inf")]), min_size=1, max_size=40),
+        st.lists(
+            st.sampled_from([-1.0, -1e-40, -0.0, 0.0, 0.5, math.inf, -math.inf, math.nan]),
+            min_size=1,
+            max_size=70,
+        ),
         st.data(),
     )
     @settings(max_examples=60, deadline=None)
     def test_equal_scores_go_to_the_lower_position(self, scores, data):
         count = data.draw(st.integers(0, len(scores)))
-        expected = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
+        ranks = [(not math.isnan(x), -x if x == x else 0.0) for x in scores]  # NaN is the largest
+        expected = sorted(range(len(scores)), key=lambda i: (ranks[i], i))[:count]
         assert top_positions(torch.tensor(scores), count).tolist() == expected
         ascending = top_positions(torch.tensor(scores), count, ascending=True)
         assert ascending.tolist() == sorted(expected)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+    @pytest.mark.parametrize("ascending", [False, True])
+    def test_the_choice_of_a_stable_sort(self, dtype, ascending):
+        scores = torch.randn(3, 700, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+        scores = scores.transpose(1, 2)
+        chosen = scores.sort(dim=-1, descending=True, stable=True).indices[..., :200]
+        expected = chosen.sort(-1).values if ascending else chosen
+        assert top_positions(scores, 200, ascending=ascending).equal(expected)
 
     def test_sums_and_means_over_clusters(self):
         members = torch.tensor([[0, 1, 3], [1, 3, 4], [1, 2, 4]]).expand(2, 3, 3)

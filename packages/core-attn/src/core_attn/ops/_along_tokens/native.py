@@ -14,7 +14,7 @@ from .._dispatch import constant_in_graphs
 KERNEL = Kernel(
     "along_tokens",
     Path(__file__).with_name("kernel"),
-    ["core_attn_wkv", "core_attn_lif", "core_attn_pluecker", "core_attn_dropout"],
+    ["core_attn_wkv", "core_attn_lif", "core_attn_pluecker", "core_attn_dropout", "core_attn_top"],
 )
 
 

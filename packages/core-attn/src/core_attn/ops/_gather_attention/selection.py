@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._along_tokens import native
 from .._checks import is_readable
 
 
@@ -13,6 +14,9 @@ def top_positions(
     scores: Float[Tensor, "*rows positions"], count: int, *, ascending: bool = False
 ) -> Int[Tensor, "*rows count"]:
     """The positions of the largest scores; of equal ones the lower position, on every device.
+
+    On a CPU by a kernel in C, for rows of a thousand some five times as fast as `torch.topk`, which
+    takes any of the equal ones.
 
     Args:
         scores: in any float dtype; NaN counts as the largest.
@@ -32,24 +36,25 @@ def top_positions(
     scores = scores.detach()
     if torch.onnx.is_in_onnx_export():  # ONNX has no stable sort; its TopK orders equal scores so
         chosen = (scores + 0.0).topk(count).indices
-    else:
-        chosen = _quick(scores, count, ascending)
-        if chosen is None:  # 0.0 + makes one zero of two
-            chosen = (scores + 0.0).sort(dim=-1, descending=True, stable=True).indices[..., :count]
+    elif count and is_readable(scores) and native.refuses(scores) is None:
+        return _top(scores.float().contiguous(), count, ascending)
+    else:  # 0.0 + makes one zero of two
+        chosen = (scores + 0.0).sort(dim=-1, descending=True, stable=True).indices[..., :count]
     return chosen.sort(-1).values if ascending else chosen
 
 
-def _quick(scores: Tensor, count: int, any_order: bool) -> Tensor | None:
-    """torch.topk on a CPU, a multiple faster; None where equal scores or NaN leave a choice."""
-    if not is_readable(scores) or not scores.numel() or not 0 < count < scores.shape[-1]:
-        return None
-    values, chosen = scores.topk(count, dim=-1, sorted=not any_order)
-    # Every row has at least `count` scores as large as its least chosen one, more if some equal it.
-    if int((scores >= values.amin(-1, keepdim=True)).count_nonzero()) != values.numel():
-        return None
-    if not any_order and bool((values[..., 1:] == values[..., :-1]).any()):
-        return None
-    return chosen
+_Call = native.structure("Top", ("rows", "positions", "count", "ascending"), ("scores", "out"))
+
+
+def _top(scores: Tensor, count: int, ascending: bool) -> Tensor:
+    """The kernel in C: a stable sort's choice, many times as fast."""
+    positions = scores.shape[-1]
+    out = torch.empty(*scores.shape[:-1], count, dtype=torch.int64)
+    native.run(
+        "core_attn_top", _Call(), 0, rows=scores.numel() // positions, positions=positions,
+        count=count, ascending=ascending, scores=scores, out=out,
+    )  # fmt: skip
+    return out
 
 
 def scatter_sum(
@@ -84,7 +89,7 @@ def scatter_sum(
     first = tokens * torch.arange(rows_of, device=members.device)
     rows = members.flatten(-2).long() + first.view(*lead, 1)
     total = outputs.new_zeros(rows_of * tokens, dim)
-    total = total.index_add(0, rows.flatten(), outputs.reshape(-1, dim))
+    total = total.index_add_(0, rows.flatten(), outputs.reshape(-1, dim))
     return total.view(*lead, tokens, dim)
 
 
