@@ -81,7 +81,7 @@ RUNS = {
         ("test_MD_300K.extxyz.gz", "test_MD_600K.extxyz.gz"),
     ),
     "ge": Run("ge-escaip", "mlearn", 8, ("Ge_test.extxyz.gz",)),
-    "mo": Run("mo-escaip", "mlearn", 4, ("Mo_test.extxyz.gz",)),
+    "mo": Run("mo-escaip", "mlearn", 16, ("Mo_test.extxyz.gz",)),
 }  # fmt: skip
 
 
