@@ -85,6 +85,9 @@ def test_from_recordings_to_sound_and_a_report(run, trained, tmp_path):
     run("say", "--ckpt", str(trained), "hello out there", "-o", "a.wav", "--silence", "0.3")
     assert (tmp_path / "a.wav").read_bytes() == first
 
+    code, out, err = run("say", "-2 to", "--ckpt", str(trained), "--seed", "9" * 30, "-o", "b.wav")
+    assert code in (0, 3) and "b.wav: " in out, err
+
     (tmp_path / "lines.txt").write_text("one|first line\n\ntwo|\nthree|third 🙂\none|again\n")
     code, out, err = run(
         "predict", "--ckpt", str(trained), "--input", "lines.txt", "--output", "said"
@@ -215,6 +218,12 @@ def test_wavenet_from_recordings_to_a_vocoder(run, trained, recordings, tmp_path
         assert f"test/{name}" in out, err
     code, _, err = run("fit", "--config", "wn.yaml", "--data.segment_pad", "2")
     assert code == 2 and "data.segment_pad 1" in err
+    qrnn = ("--model.config.conditioning", "qrnn", "--model.config.scales", "[200]")
+    code, _, err = run("fit", "--config", "wn.yaml", *qrnn, "--data.segment_pad", "0")
+    assert code == 0, err
+    vocoder = tmp_path / "runs" / "wn" / "version_1" / "best.ckpt"
+    say = ("say", "a b", "--ckpt", str(trained), "--vocoder", str(vocoder), "-o", "v.wav")
+    assert run(*say)[0] in (0, 3)
     code, _, err = run("fit", "--config", "wn.yaml", "--data.features.hop", "160")
     assert code == 2 and "multiply to 200, the hop of the mels is 160" in err
 

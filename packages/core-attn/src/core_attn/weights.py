@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ from torch import Tensor, nn
 # What holds the weights in a checkpoint, averaged ones first.
 WRAPPERS = ("model_ema", "state_dict_ema", "ema", "state_dict", "model", "module", "params", "net")
 IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")
+# What torch.load says of a file that is cut, or taken for a pickle because of its first byte.
+UNREADABLE = (
+    RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError,
+    AttributeError, AssertionError, struct.error,
+)  # fmt: skip
 
 
 class Weights(NamedTuple):
@@ -131,7 +137,7 @@ def _read(path: Path) -> Mapping[Any, Any]:
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts keep theirs
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, SafetensorError) as error:
+    except (*UNREADABLE, SafetensorError) as error:
         raise ValueError(f"weights {path} cannot be read: {error}".splitlines()[0]) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"weights {path}: it holds a {type(content).__name__}, no tensors by name")

@@ -1,5 +1,6 @@
 """The command attn-speech."""
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -36,7 +37,9 @@ def spelled_out(words: Sequence[str]) -> list[str]:
 
     Example:
         >>> spelled_out(["Hi there.", "-o", "hi.wav", "--seed=3"])
-        ['--output', 'hi.wav', '--seed=3', '--text', 'Hi there.']
+        ['--output', 'hi.wav', '--seed=3', '--text=Hi there.']
+        >>> spelled_out(["-5 °C", "--seed", "3"])
+        ['--seed', '3', '--text=-5 °C']
     """
     flags: list[str] = []
     text: list[str] = []
@@ -44,7 +47,9 @@ def spelled_out(words: Sequence[str]) -> list[str]:
     for word in rest:
         if word in ("-h", "--help"):
             flags.append(word)
-        elif word.startswith("-") and word != "-":
+        elif word == "--":
+            text += rest
+        elif re.fullmatch(r"-o|--[a-z]\w*(?:=.*)?", word, re.DOTALL):
             flags.append("--output" if word == "-o" else word)
             if "=" not in word and (value := next(rest, None)) is not None:
                 flags.append(value)
@@ -52,7 +57,7 @@ def spelled_out(words: Sequence[str]) -> list[str]:
             flags += ["--input", word]
         else:
             text.append(word)
-    return [*flags, "--text", " ".join(text)] if text else flags
+    return [*flags, f"--text={' '.join(text)}"] if text else flags
 
 
 if __name__ == "__main__":

@@ -98,12 +98,13 @@ def predict(
     Returns:
         0, or 2 where no line could be spoken.
     """
+    from .text.files import read_text
     from .voice import load
 
     voice, folder = load(ckpt, vocoder=vocoder), Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     rows, done = ["name\tseconds\tunspoken\tskipped\trepeated\tlimited\terror\ttext"], 0
-    lines = [(i, line) for i, line in enumerate(_read(input).splitlines(), 1) if line.strip()]
+    lines = [(i, line) for i, line in enumerate(read_text(input).splitlines(), 1) if line.strip()]
     if not lines:
         raise ValueError(f"{input}: there is no text in it")
     names: set[str] = set()
@@ -117,7 +118,7 @@ def predict(
             rows.append(_predicted(voice, folder / f"{name}.wav", name, text, seed, speaker))
             done += 1
         except ValueError as error:
-            rows.append(f"{name}\t\t\t\t\t\t{error}\t{_cell(text)}")
+            rows.append(f"{_cell(name)}\t\t\t\t\t\t{error}\t{_cell(text)}")
             print(f"line {number}: {error}", file=sys.stderr)
     (folder / "spoken.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     print(f"{folder}/: {done} of {len(lines)} texts spoken; spoken.tsv")
@@ -133,7 +134,7 @@ def _predicted(
     with WavWriter(path, voice.rate) as file:
         file.write(spoken.audio)
     cells = [
-        name, f"{len(spoken.audio) / voice.rate:.2f}", "; ".join(map(str, spoken.unspoken)),
+        _cell(name), f"{len(spoken.audio) / voice.rate:.2f}", "; ".join(map(str, spoken.unspoken)),
         "; ".join(spoken.skipped), "; ".join(spoken.repeated), str(spoken.limited), "",
         _cell(text),
     ]  # fmt: skip
@@ -146,15 +147,10 @@ def _cell(text: str) -> str:
 
 
 def _text(text: str | None, path: str | None) -> str:
+    from .text.files import read_text
+
     if text is not None and path is not None:
         raise ValueError("give the text or --input, not both")
     if text is not None:
         return text
-    return sys.stdin.read() if path is None or path == "-" else _read(path)
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not text in UTF-8") from None
+    return sys.stdin.read() if path is None or path == "-" else read_text(path)

@@ -85,7 +85,7 @@ class WaveNetVocoder:
         Raises:
             ValueError: the model knows speakers apart, and this one is none of them.
         """
-        pad, most = self.model.config.pad, max(map(len, log_mels))
+        pad, most = self.model.config.margin, max(map(len, log_mels))
         silence = self.features.silence
         longest = [
             nn.functional.pad(padded(mel, pad, silence), (0, 0, 0, most - len(mel)), value=silence)

@@ -180,7 +180,7 @@ class Voice:
         groups += [todo[i : i + SIDE_BY_SIDE] for i in range(1, len(todo), SIDE_BY_SIDE)]
         pause = torch.zeros(round(silence * self.rate))
         for group in groups:
-            seeds = [seed + 1_000_003 * i for i, _ in group]
+            seeds = [(seed + 1_000_003 * i) % 2**63 for i, _ in group]
             decoded = self._decoded([piece for _, piece in group], seeds, number, options)
             mels = [self.features.restored(done.mel) for done in decoded]
             sounds = self.vocoder(mels, seeds, speaker)

@@ -54,6 +54,9 @@ def test_griffin_lim_gives_the_frames_back_and_leaves_the_random_state():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"mels": 0}, "mels must be at least 1"),
+        ({"floor": 0.0}, "floor above 0, got 80 and 0.0"),
+        ({"log_base": "2"}, "log_base 10 or e, got 'slaney' and '2'"),
         ({"hop": 900}, "hop 900, window 800"),
         ({"high": 9000.0}, "must lie in 0 ... 8000"),
         ({"mean": (0.0,), "std": (1.0,)}, "80 entries, or none"),

@@ -35,18 +35,32 @@ def _cut(path):
     path.write_bytes(path.read_bytes()[:5000])
 
 
+def _cut_as(kind):
+    def make(path):
+        soundfile.write(path, noise(), RATE, format=kind)
+        path.write_bytes(path.read_bytes()[:5000])
+
+    return make
+
+
 def _text(path):
     path.write_text("not sound")
 
 
-def _samples(value):
-    return lambda path: soundfile.write(path, value, RATE, subtype="FLOAT")
+def _samples(value, rate=RATE):
+    return lambda path: soundfile.write(path, value, rate, subtype="FLOAT")
+
+
+def _with(value):
+    return np.append(noise(), np.float32(value))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (_cut, "the file is cut, 11044 bytes"),
+        (_cut_as("AIFF"), "the file is cut, 1[0-9]+ bytes"),
+        (_cut_as("W64"), "the file is cut, 1[0-9]+ bytes"),
         (_text, "cannot be read as sound"),
         (lambda path: path.write_bytes(b""), "the file is empty"),
         (_samples(np.zeros(0, "float32")), "has no samples"),
@@ -54,6 +68,10 @@ def _samples(value):
         (_samples(np.array([0.1, np.nan], "float32")), "NaN or infinite"),
         (_samples(np.clip(9 * noise(), -1, 1)), "is clipped, [0-9.]+% of its samples"),
         (_samples(np.array([0.1, 3.0], "float32")), "samples reach 3"),
+        (_samples(_with(5.0), 48000), "samples reach 5"),
+        (_samples(_with(np.inf), 48000), "NaN or infinite"),
+        (_samples(np.stack([np.clip(9 * noise(), -1, 1), 0 * noise()], 1)), "is clipped"),
+        (_samples(np.stack([noise(), -noise()], 1)), "is silent"),
     ],
 )
 def test_files_of_no_use_are_refused_by_name(tmp_path, make, message):
@@ -61,6 +79,15 @@ def test_files_of_no_use_are_refused_by_name(tmp_path, make, message):
     make(path)
     with pytest.raises(ValueError, match=f"bad.wav: .*{message}"):
         read_audio(path, RATE)
+
+
+def test_a_file_that_was_written_into_a_pipe_is_whole(tmp_path):
+    path = tmp_path / "piped.wav"
+    soundfile.write(path, noise(), RATE)
+    raw = bytearray(path.read_bytes())
+    raw[4:8] = raw[40:44] = b"\xff" * 4
+    path.write_bytes(raw)
+    assert len(read_audio(path, RATE).audio) == RATE // 2
 
 
 def test_a_missing_file_is_named(tmp_path):

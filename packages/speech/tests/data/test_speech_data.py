@@ -112,7 +112,8 @@ def test_all_clips_bad_is_an_error_with_its_reasons(recordings, tmp_path):
         ({"frames_per_batch": 1}, "0 clips are of use"),
         ({"segment_frames": 900}, "refused 6: shorter than a segment of 900 frames"),
         ({"frames_per_batch": 0}, "frames_per_batch must be at least 1"),
-        ({"valid": -1}, "must not be negative"),
+        ({"valid": -1}, "valid must not be negative"),
+        ({"segment_pad": -1}, "segment_pad must not be negative, got -1"),
     ],
 )
 def test_parts_that_cannot_be_made(recordings, tmp_path, options, message):
@@ -141,6 +142,9 @@ def test_layouts_of_lj_speech_and_libritts(recordings, tmp_path):
     (lj / "metadata.csv").write_text("\n".join(lines))
     assert data(LJSpeech(str(lj)), tmp_path).prepared[0].text == "one word"
     assert data(LibriTTS(str(tmp_path / "tts")), tmp_path).speakers == ["19"]
+    (tts / "19_198_0.normalized.txt").write_bytes(b"caf\xe9s")
+    [refused] = data(LibriTTS(str(tmp_path / "tts")), tmp_path).prepared.refused.values()
+    assert refused == ["19_198_0"]
     (lj / "metadata.csv").write_text("only one cell")
     with pytest.raises(ValueError, match="line 1: not id"):
         data(LJSpeech(str(lj)), tmp_path)
@@ -152,10 +156,12 @@ def test_layouts_of_lj_speech_and_libritts(recordings, tmp_path):
         ("file,text\nc0.wav,a\nc0.wav,b\n", "'c0.wav' stands there twice"),
         ("file,speaker\nc0.wav,a\n", "needs the columns text and file"),
         ("text,file\nonly\n", "row 2: 1 cells of 2"),
+        ('file,text\nc0.wav,"a\nc1.wav,b"\n', "line 2: a quotation mark is not closed"),
+        ("file,text\nc0.wav,caf\udce9\n", "metadata.csv: is not text in UTF-8"),
     ],
 )
 def test_tables_that_cannot_be_read(recordings, tmp_path, table, message):
-    (recordings / "metadata.csv").write_text(table)
+    (recordings / "metadata.csv").write_text(table, errors="surrogateescape")
     with pytest.raises(ValueError, match=message):
         data(ClipFolder(str(recordings)), tmp_path)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from attn_speech.data import IEMOCAP, LabelTable, LayeredEncoder, SpokenDigits, UtteranceData
 
@@ -62,7 +63,13 @@ def test_a_label_that_is_not_in_the_map_is_named_with_its_file(tmp_path):
     with pytest.raises(ValueError, match=r"row 2: label 'joy' of x.wav is not in the map of ang"):
         made(LabelTable(str(table), {"ang": "anger"}), tmp_path)
     table.write_text("path,label\nx.wav,joy\n")
-    with pytest.raises(ValueError, match="misses {'group'}"):
+    with pytest.raises(ValueError, match="misses group"):
+        made(LabelTable(str(table)), tmp_path)
+    table.write_text("path,label,group\nx.wav,ang,g\ny.wav\n")
+    with pytest.raises(ValueError, match="t.csv, row 3: not 3 cells"):
+        made(LabelTable(str(table)), tmp_path)
+    table.write_bytes(b"path,label,group\ncaf\xe9.wav,ang,g\n")
+    with pytest.raises(ValueError, match=r"t.csv: is not text in UTF-8"):
         made(LabelTable(str(table)), tmp_path)
 
 
@@ -95,6 +102,30 @@ def test_iemocap_layout_merges_excitement_and_happiness(tmp_path):
     assert data.groups["test"] == ["Session1"] and len(data.parts["train"]) == 3
 
 
+def test_long_recordings_are_cut_into_parts_each_with_its_label(tmp_path):
+    rows = ["path,label,group"]
+    for i, (label, group) in enumerate([("a", "g"), ("b", "g"), ("a", "h"), ("b", "h")]):
+        write(tmp_path / f"{i}.wav", seconds=1.0 + 0.25 * i, seed=i)
+        rows.append(f"{i}.wav,{label},{group}")
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(rows))
+    masked, filled = (
+        made(LabelTable(str(table)), tmp_path, seconds=0.5, mask_padding=mask, test_groups=["h"])
+        for mask in (True, False)
+    )
+    assert [len(masked.parts[part]) for part in ("train", "test")] == [2 + 3, 3 + 4]
+    audio = torch.randn(3 * RATE // 4, generator=torch.Generator().manual_seed(0)).clamp(-3, 3) / 4
+    first, rest = masked.parts_of(audio)
+    assert masked.stacked(first).equal(filled.stacked(first))
+    assert filled.stacked(rest)[-1].max() < -9  # silence is averaged in
+    assert masked.stacked(rest).min() > -3
+    assert masked.stacked(rest[:9]).isfinite().all()
+    short = made(LabelTable(str(table)), tmp_path, seconds=0.5, mask_padding=True)
+    assert all(part.tensors[0].isfinite().all() for part in short.parts.values())
+    with pytest.raises(ValueError, match="seconds must not be negative"):
+        made(LabelTable(str(table)), tmp_path, seconds=-1.0)
+
+
 def test_a_layered_encoder_gives_a_row_per_layer(digits, tmp_path):
     encoder = LayeredEncoder("wav2vec2_base")
     assert not any(p.requires_grad for p in encoder.parameters())
@@ -102,5 +133,18 @@ def test_a_layered_encoder_gives_a_row_per_layer(digits, tmp_path):
         path.unlink()
     data = made(SpokenDigits(str(digits), "speaker"), tmp_path, encoder=encoder, folds=2)
     assert data.shape == (12, 768)
+    with pytest.raises(ValueError, match="399 samples is shorter than the encoder's frame of 400"):
+        encoder(torch.zeros(399))
+    assert len(encoder(torch.zeros(400))) == 12
+    for content, message in (
+        (b"junk", "junk.pt cannot be read"), (None, "junk.pt: not the weights of wav2vec2_base"),
+    ):  # fmt: skip
+        torch.save({"a": torch.zeros(1)}, tmp_path / "junk.pt")
+        if content is not None:
+            (tmp_path / "junk.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            LayeredEncoder("wav2vec2_base", str(tmp_path / "junk.pt"))
+    with pytest.raises(ValueError, match="no encoder 'wav2vec2_model'"):
+        LayeredEncoder("wav2vec2_model")
     with pytest.raises(ValueError, match="no encoder 'nope'"):
         LayeredEncoder("nope")

@@ -172,6 +172,11 @@ def test_sizes_of_the_paper():
     [
         ({"heads": 3}, "dim 8 is not divisible by heads 3"),
         ({"reduction": 0}, "reduction must be at least 1"),
+        ({"postnet_dim": 0}, "postnet_dim must be at least 1, got 0"),
+        ({"encoder_prenet_kernel": -1}, "encoder_prenet_kernel must be at least 1"),
+        ({"decoder_prenet_layers": -1}, "decoder_prenet_layers must be at least 0"),
+        ({"speakers": -1}, "speakers must be at least 0"),
+        ({"feed_forward": "conv"}, "must be one of linear, conv1d, conv1d-linear, got 'conv'"),
         ({"encoder_prenet_kernel": 4}, "kernel must be odd"),
         ({"decoder_prenet_dropout": 1.0}, r"must be in \[0, 1\)"),
         ({"encoder_prenet_layers": 0, "embed_dim": 9}, "embed_dim 9 must be dim 8"),
@@ -226,7 +231,7 @@ def test_losses_of_an_exact_copy_and_refusals():
     for options, message in (
         ({"guided": "encoder-decoder"}, "must be a list"),
         ({"guided": ("cross",)}, "there are encoder, decoder"),
-        ({"masking": "both"}, "valid, utterance or none"),
+        ({"masking": "both"}, "one of valid, utterance, none, got 'both'"),
     ):
         with pytest.raises(ValueError, match=message):
             TTSLossConfig(**options)

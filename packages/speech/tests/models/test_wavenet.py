@@ -81,6 +81,10 @@ def test_the_papers_conditioning_repeats_frames():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"kernel": 0}, "kernel must be at least 1, got 0"),
+        ({"residual": 0}, "residual must be at least 1, got 0"),
+        ({"pad": -1}, "pad must be at least 0, got -1"),
+        ({"conditioning": "rnn"}, "one of conv_in, upsample, qrnn, given, got 'rnn'"),
         ({"gate": 7}, "gate must be even"),
         ({"stacks": 3}, "layers 4 is not divisible by stacks 3"),
         ({"out_channels": 10}, "a multiple of 3, got 10"),
@@ -101,6 +105,8 @@ def test_inputs_refused():
     x, mels = torch.zeros(1, 1, 50), torch.randn(1, 3, 10)
     with pytest.raises(ValueError, match=r"mels give 32 samples \(8 frames x hop 4"):
         model(x, mels)
+    with pytest.raises(ValueError, match="mels have 2 frames, they need more than the 1 on"):
+        model(x, mels[..., :2])
     with pytest.raises(ValueError, match="needs mels"):
         model(x)
     with pytest.raises(ValueError, match="takes no speaker"):

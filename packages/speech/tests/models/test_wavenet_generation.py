@@ -29,15 +29,15 @@ CONFIGS = {
     ),
     "gaussians_qrnn": WaveNetConfig(
         layers=3, stacks=3, residual=6, gate=130, skip=7, mels=5, distribution="gaussian",
-        out_channels=6, conditioning="qrnn", scales=(6,), pad=0, qrnn_width=4, speaker_dim=2,
+        out_channels=6, conditioning="qrnn", scales=(6,), qrnn_width=4, speaker_dim=2,
     ),
 }  # fmt: skip
 
 
 def inputs(config, frames=9, batch=3):
     torch.manual_seed(0)
-    pad = 0 if config.conditioning == "qrnn" else config.pad
-    mels = torch.randn(batch, config.mels, frames + 2 * pad) if config.mels else None
+    frames_given = frames + 2 * config.margin
+    mels = torch.randn(batch, config.mels, frames_given) if config.mels else None
     who = None
     if config.speaker_dim:
         who = torch.tensor([3, 0, 2]) if config.speakers else torch.randn(batch, 2)

@@ -85,6 +85,13 @@ SPOKEN = {
     "node.js, C#": "node dot js , C sharp",
     "5㎏, 3℃": "five kilograms , three degrees celsius",
     "pp. 3-4": "pages three to four",
+    "2.4 GHz": "two point four gigahertz",
+    "1e-5, 2.5E10": "one times ten to the power of minus five , two point five times ten to the "
+    "power of ten",
+    "№ 5, the 21ST": "number five , the twenty first",
+    "０９：３０": "nine thirty",
+    "https://müller.de/Straße_a": "muller dot de slash strasse underscore a",
+    "foo_bar@exämple.org": "foo underscore bar at example dot org",
 }
 
 
@@ -113,11 +120,28 @@ def test_the_users_dictionary_comes_first(tmp_path, english):
     path.write_text("# mine\nSQL\ts ˈi k w ə l\n", encoding="utf-8")
     assert phonemes("SQL", path).tokens == "s ˈi k w ə l".split()
     assert phonemes("SQL").tokens != phonemes("SQL", path).tokens
+    given = English({"r2-d2": "ɑ ɹ", "gpt": "t ˈu"})
+    assert [part.symbols for part in read("R2-D2, GPT r2-d20", given).parts][:3] == [
+        ("ɑ", "ɹ"), (",",), ("t", "ˈu"),
+    ]  # fmt: skip
+    assert [item.text for item in normalize("r2-d20", given.known)] == ["r", "two", "d", "twenty"]
+    with pytest.raises(ValueError, match="'new york' is not one word"):
+        English({"New York": "n ˈu"})
     with pytest.raises(ValueError, match="'x' has unknown symbols \\['q'\\]"):
         English({"x": "q"})
+    path.write_bytes("café\tk".encode("latin-1"))
+    with pytest.raises(ValueError, match="words.tsv: is not text in UTF-8"):
+        English(path)
     path.write_text("no tab here")
     with pytest.raises(ValueError, match="is no word, tab, symbols"):
         English(path)
+
+
+def test_letters_of_an_address_that_are_not_latin_are_reported():
+    unspoken = read("see www.мир.org/🙂/a now", Characters()).unspoken
+    assert [(piece.text, piece.reason) for piece in unspoken] == [
+        ("мир", "no English letters"), ("🙂", "a sign without a name"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "...", "\"'", "🙂", "日本語", "[[ ]]"])

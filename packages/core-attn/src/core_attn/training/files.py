@@ -1,12 +1,13 @@
 """Checkpoint files: self-describing, written atomically; read without the trainer."""
 
 import os
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ..weights import UNREADABLE
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint {path} cannot be read: it is empty, cut or no checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"checkpoint {path} cannot be read: {error}".splitlines()[0]) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "config"} <= checkpoint.keys():
         raise ValueError(f"checkpoint {path} was not written by this program: it has no config")

@@ -57,6 +57,15 @@ class MelFeatures:
     std: tuple[float, ...] = ()
 
     def __post_init__(self):
+        if self.mels < 1 or not self.floor > 0:
+            raise ValueError(
+                f"mels must be at least 1 and floor above 0, got {self.mels} and {self.floor}"
+            )
+        if self.scale not in ("slaney", "htk") or self.log_base not in ("10", "e"):
+            raise ValueError(
+                f"scale must be slaney or htk and log_base 10 or e, got {self.scale!r} and "
+                f"{self.log_base!r}"
+            )
         if not 0 < self.hop <= self.window <= self.fft:
             raise ValueError(
                 f"hop {self.hop}, window {self.window} and fft {self.fft} must rise from above 0"

@@ -1,6 +1,7 @@
 """Sound files: read whatever they are, refused in one line where of no use, written safely."""
 
 import os
+import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 FULL_SCALE = 0.999
 CLIPPED_SHARE = 0.01
 SILENT_PEAK = 1e-4
+UNKNOWN_SIZE = 0xFFFFFF00  # as a file has it that was written into a pipe
 
 
 class Sound(NamedTuple):
@@ -50,20 +52,22 @@ def read_audio(path: str | Path, rate: int) -> Sound:
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty")
     try:
-        samples, given = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            samples, given = file.read(dtype="float32", always_2d=True), file.samplerate
+            missing = _missing_bytes(file.extra_info)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path}: cannot be read as sound: {error.error_string}") from None
-    if missing := _missing_bytes(path):
+    if missing:
         raise ValueError(f"{path}: the file is cut, {missing} bytes of sound are missing")
+    check_audio(torch.from_numpy(samples.reshape(-1)), str(path))
     changes = []
     if samples.shape[1] > 1:
         changes.append(f"mixed from {samples.shape[1]} channels")
     audio = torch.from_numpy(np.ascontiguousarray(samples.mean(1)))
     if given != rate:
         changes.append(f"resampled from {given} Hz")
-        if len(audio):
-            audio = torchaudio.functional.resample(audio, given, rate).clamp(-1, 1)
-    check_audio(audio, str(path))
+        audio = torchaudio.functional.resample(audio, given, rate).clamp(-1, 1)
+    check_audio(audio, str(path))  # channels may have cancelled each other
     return Sound(audio, rate, tuple(changes))
 
 
@@ -187,16 +191,11 @@ def _header(rate: int, frames: int) -> bytes:
     )
 
 
-def _missing_bytes(path: Path) -> int:
-    """How much of the samples that a WAV file announces is not in it."""
-    with path.open("rb") as file:
-        if file.read(4) != b"RIFF":
-            return 0
-        file.seek(12)
-        while len(chunk := file.read(8)) == 8:
-            name, size = struct.unpack("<4sI", chunk)
-            if name == b"data":
-                there = path.stat().st_size - file.tell()
-                return max(0, size - there) if size < 0xFFFFFF00 else 0
-            file.seek(size + size % 2, os.SEEK_CUR)
+def _missing_bytes(info: str) -> int:
+    """How much of the samples that a file announces is not in it, by what libsndfile says of it."""
+    for announced, there in re.findall(
+        r"^ *(?:data|SSND|riff) : (\d+) \(should be (\d+)\)", info, re.M
+    ):
+        if int(there) < int(announced) < UNKNOWN_SIZE:
+            return int(announced) - int(there)
     return 0

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from core_attn.training import data_folder
 
+from ..text.files import read_text
 from . import pico
 
 DIGITS = "zero one two three four five six seven eight nine".split()
@@ -137,18 +138,20 @@ class LabelTable(LabelledSource):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: a column is missing, or a label is not in the map.
+            ValueError: a column or a cell is missing, or a label is not in the map.
         """
         path = Path(self.table)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such table")
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        missing = {"path", "label", "group"} - set(rows[0] if rows else ())
-        if missing:
-            raise ValueError(f"{path}: needs the columns path, label, group; misses {missing}")
+        rows = csv.DictReader(read_text(path).splitlines())
+        if missing := sorted({"path", "label", "group"} - set(rows.fieldnames or ())):
+            raise ValueError(
+                f"{path}: needs the columns path, label, group; misses {', '.join(missing)}"
+            )
         found = []
         for number, row in enumerate(rows, 2):
+            if None in row or None in row.values():
+                raise ValueError(f"{path}, row {number}: not {len(rows.fieldnames or ())} cells")
             label = row["label"]
             if self.labels is not None and label not in self.labels:
                 raise ValueError(
@@ -188,6 +191,8 @@ def segments(mel: Tensor, count: int) -> Tensor:
     Example:
         >>> segments(torch.tensor([[0.0], [2.0], [4.0], [6.0]]), 2)[:, 0]
         tensor([1., 5.])
+        >>> segments(torch.tensor([[3.0]]), 3)[:, 0]  # fewer frames than segments are repeated
+        tensor([3., 3., 3.])
     """
-    edges = [round(i * len(mel) / count) for i in range(count + 1)]
+    edges = [min(round(i * len(mel) / count), len(mel) - 1) for i in range(count)] + [len(mel)]
     return torch.stack([mel[a : max(b, a + 1)].mean(0) for a, b in pairwise(edges)])

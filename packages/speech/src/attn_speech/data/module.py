@@ -68,8 +68,12 @@ class SpeechData(LightningDataModule):
         for name, value in (("frames_per_batch", frames_per_batch), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if valid < 0 or test < 0:
-            raise ValueError(f"valid and test must not be negative, got {valid}, {test}")
+        for name, value in (
+            ("valid", valid), ("test", test), ("segment_frames", segment_frames),
+            ("segment_pad", segment_pad), ("num_workers", num_workers),
+        ):  # fmt: skip
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
         self.source = source
         self.preparation = Preparation(features, min_seconds, max_seconds, trim_db, loudness)
         self.front_end_name, self.dictionary = front_end, dictionary

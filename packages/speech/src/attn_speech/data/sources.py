@@ -9,6 +9,7 @@ import torch
 
 from core_attn.training import data_folder
 
+from ..text.files import read_text
 from . import pico
 from .announcements import MOST as ANNOUNCEMENTS
 from .announcements import announcements
@@ -108,7 +109,7 @@ class LJSpeech(Source):
         table, clips = root / "metadata.csv", []
         if not table.is_file():
             raise FileNotFoundError(f"{table}: no such table")
-        for number, line in enumerate(table.read_text(encoding="utf-8-sig").splitlines(), 1):
+        for number, line in enumerate(read_text(table).splitlines(), 1):
             cells = line.split("|")
             if not line.strip():
                 continue
@@ -138,7 +139,7 @@ class LibriTTS(Source):
         root, clips = data_folder(self.root), []
         for path in sorted(root.rglob("*.wav")):
             text = path.with_suffix(".normalized.txt")
-            said = text.read_text(encoding="utf-8").strip() if text.is_file() else ""
+            said = text.read_text("utf-8", "replace").strip() if text.is_file() else ""
             clips.append(Clip(path.stem, said, path.parent.parent.name, path))
         if not clips:
             raise ValueError(f"data folder {root} holds no speaker/chapter/*.wav")
@@ -209,14 +210,26 @@ def _name(path: Path, root: Path) -> str:
     return below.with_suffix("").as_posix()
 
 
+def _quoted(lines: list[str], mark: str, path: Path) -> list[list[str]]:
+    """The cells of lines; a quotation mark left open would take the next lines for one cell."""
+    cells, rows, begun = csv.reader(lines, delimiter=mark), [], 1
+    for row in cells:
+        if cells.line_num > begun:
+            raise ValueError(f"{path}, line {begun}: a quotation mark is not closed")
+        begun = cells.line_num + 1
+        if row:
+            rows.append(row)
+    return rows
+
+
 def _table_rows(path: Path) -> list[tuple[str, str, str]]:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(path).splitlines()
     first = lines[0] if lines else ""
     mark = next((mark for mark in ("\t", "|", ",", ";") if mark in first), ",")
     if mark == "|":
         rows = [line.split("|") for line in lines if line.strip()]
     else:
-        rows = [row for row in csv.reader(lines, delimiter=mark) if row]
+        rows = _quoted(lines, mark, path)
     heading = [cell.strip().lower() for cell in rows[0]] if rows else []
     texts = [i for i, cell in enumerate(heading) if cell in ("text", "transcript", "sentence")]
     files = [i for i, cell in enumerate(heading) if cell in ("file", "path", "id", "name")]

@@ -1,5 +1,6 @@
 """Labelled utterances as stacked features, divided so that no group is in two parts."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from core_attn.training import loader
+from core_attn.weights import read_weights
 
 from ..audio.features import MelFeatures
 from ..audio.files import check_audio, read_audio
@@ -39,6 +41,7 @@ class LayeredEncoder(nn.Module):
         weights: a state dict for it; None for random weights, which only shows that it runs.
 
     Raises:
+        FileNotFoundError: there is no file of weights.
         ValueError: there is no such builder, or the weights are not its.
     """
 
@@ -47,20 +50,31 @@ class LayeredEncoder(nn.Module):
     def __init__(self, name: str = "wavlm_large", weights: str | None = None):
         super().__init__()
         build = getattr(torchaudio.models, name, None)
-        if build is None or not name.startswith(("wavlm_", "wav2vec2_", "hubert_")):
+        is_family = name.startswith(("wavlm_", "wav2vec2_", "hubert_"))
+        if build is None or not is_family or name.endswith("_model"):
             raise ValueError(f"torchaudio.models has no encoder {name!r}")
         self.encoder = build()
+        self.frame = 1
+        for block in reversed(self.encoder.feature_extractor.conv_layers):
+            self.frame = (self.frame - 1) * block.stride + block.kernel_size
         if weights is not None:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
             try:
-                self.encoder.load_state_dict(state.get("model", state))
+                self.encoder.load_state_dict(read_weights(weights).state)
             except RuntimeError as error:
                 raise ValueError(f"{weights}: not the weights of {name}: {error}") from None
         self.requires_grad_(False).eval()
 
     @torch.no_grad()
     def forward(self, audio: Float[Tensor, " time"]) -> Float[Tensor, "layers frames dim"]:
-        """What each transformer layer makes of a waveform at 16 kHz."""
+        """What each transformer layer makes of a waveform at 16 kHz.
+
+        Raises:
+            ValueError: it is shorter than a frame.
+        """
+        if len(audio) < self.frame:
+            raise ValueError(
+                f"audio of {len(audio)} samples is shorter than the encoder's frame of {self.frame}"
+            )
         layers, _ = self.encoder.extract_features(audio[None])
         return torch.stack([layer[0] for layer in layers])
 
@@ -76,7 +90,9 @@ class UtteranceData(LightningDataModule):
         features: of the mels.
         segments: stretches of time.
         encoder: a frozen encoder in place of log mels.
-        seconds: recordings are cut to this length, or filled up with silence; 0 for as they are.
+        seconds: recordings are cut into parts of this length, each labelled like the whole and the
+            last one filled up with silence; 0 for as they are.
+        mask_padding: whether what is filled up is left out of the averages; officially it is not.
         test_groups: groups that make up the test; by default every `folds`-th of the sorted ones,
             from number `fold` on.
         folds: parts into which groups are divided.
@@ -96,6 +112,7 @@ class UtteranceData(LightningDataModule):
         segments: int = 24,
         encoder: LayeredEncoder | None = None,
         seconds: float = 0.0,
+        mask_padding: bool = False,
         test_groups: list[str] | None = None,
         folds: int = 5,
         fold: int = 0,
@@ -104,6 +121,8 @@ class UtteranceData(LightningDataModule):
         cache: str | None = None,
     ):
         super().__init__()
+        if seconds < 0:
+            raise ValueError(f"seconds must not be negative, got {seconds}")
         if segments < 1 or batch_size < 1 or not 0 <= fold < folds:
             raise ValueError(
                 f"segments {segments} and batch_size {batch_size} must be at least 1 and fold "
@@ -112,7 +131,8 @@ class UtteranceData(LightningDataModule):
         self.source, self.features, self.segments, self.encoder = (
             source, features, segments, encoder,
         )  # fmt: skip
-        self.seconds, self.test_groups, self.folds, self.fold = seconds, test_groups, folds, fold
+        self.seconds, self.mask_padding = seconds, mask_padding
+        self.test_groups, self.folds, self.fold = test_groups, folds, fold
         self.batch_size, self.seed = batch_size, seed
         self.cache = Path(cache).expanduser() if cache else cache_folder()
         self.class_names: list[str] = []
@@ -135,8 +155,9 @@ class UtteranceData(LightningDataModule):
         stacked, kept, refused = [], [], {}
         for utterance in self.source.utterances(self.cache):
             try:
-                stacked.append(self._stacked(utterance))
-                kept.append(utterance)
+                parts = [self.stacked(audio) for audio in self._read(utterance)]
+                stacked += parts
+                kept += [utterance] * len(parts)
             except (ValueError, OSError) as error:
                 reason = str(error).removeprefix(f"{utterance.path}: ").partition(",")[0]
                 refused.setdefault(reason, []).append(utterance.name)
@@ -197,22 +218,37 @@ class UtteranceData(LightningDataModule):
             scaled, labels = data.tensors
             self.parts[part] = TensorDataset((scaled - mean) / std.clamp(min=1e-3), labels)
 
-    def _stacked(self, utterance: Labelled) -> Tensor:
-        rate = self.encoder.rate if self.encoder is not None else self.features.rate
+    @property
+    def rate(self) -> int:
+        """Samples a second of what is heard."""
+        return self.encoder.rate if self.encoder is not None else self.features.rate
+
+    def parts_of(self, audio: Float[Tensor, " time"]) -> list[Float[Tensor, " _time"]]:
+        """The parts of a recording that are heard one by one, not yet filled up."""
+        return list(audio.split(round(self.seconds * self.rate))) if self.seconds else [audio]
+
+    def stacked(self, audio: Float[Tensor, " time"]) -> Float[Tensor, "layers dim"]:
+        """A part as the classifier sees it, before it is scaled."""
+        length = max(len(audio), round(self.seconds * self.rate))
+        filled = nn.functional.pad(audio, (0, length - len(audio)))
+        if self.encoder is not None:
+            layers = self.encoder(filled)
+        else:
+            layers = self.features.log_mel(filled)[None]
+        if self.mask_padding:
+            layers = layers[:, : math.ceil(layers.shape[1] * len(audio) / length)]
+        return layers.mean(1) if self.encoder is not None else segments(layers[0], self.segments)
+
+    def _read(self, utterance: Labelled) -> list[Tensor]:
         if utterance.sound is not None:
             audio = utterance.sound()
             check_audio(audio, utterance.name)
-            audio = torchaudio.functional.resample(audio, utterance.rate, rate)
+            audio = torchaudio.functional.resample(audio, utterance.rate, self.rate)
         elif utterance.path is not None:
-            audio = read_audio(utterance.path, rate).audio
+            audio = read_audio(utterance.path, self.rate).audio
         else:
             raise ValueError("there is no sound for it")
-        if self.seconds:
-            length = round(self.seconds * rate)
-            audio = nn.functional.pad(audio[:length], (0, max(0, length - len(audio))))
-        if self.encoder is not None:
-            return self.encoder(audio).mean(1)
-        return segments(self.features.log_mel(audio), self.segments)
+        return self.parts_of(audio)
 
     def _loader(self, part: str, *, shuffle: bool) -> Any:
         return loader(

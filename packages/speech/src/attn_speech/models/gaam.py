@@ -1,13 +1,15 @@
 """Classification of utterances from the layers of an encoder, weighted by Gaussian attention."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from core_attn import GaussianGate, MultiHeadAttention, SummedGroupAttention
+
+from .bounds import require_at_least, require_one_of
 
 Mechanism = Literal["gaam", "gq_gaam", "mha", "weighted_sum", "none"]
 
@@ -48,7 +50,9 @@ class GaamConfig:
 
     def __post_init__(self):
         width = self.embed if self.mechanism == "gq_gaam" else self.dim
-        if self.grid[0] * self.grid[1] != width:
+        require_at_least(1, self, "layers dim heads embed conv_hidden")
+        require_one_of(get_args(Mechanism), self, "mechanism")
+        if min(self.grid) < 1 or self.grid[0] * self.grid[1] != width:
             raise ValueError(f"grid {tuple(self.grid)} does not hold {width} features")
         if self.classes < 2:
             raise ValueError(f"classes must be at least 2, got {self.classes}")
@@ -86,9 +90,8 @@ class GaamClassifier(nn.Module):
         if config.mechanism == "gq_gaam":
             self.embed = nn.Linear(dim, config.embed)
             self.attn = SummedGroupAttention(config.embed, config.query_heads, config.kv_heads)
-        elif (
-            config.mechanism == "mha"
-        ):  # 4 dim w weights for w = heads / 2; the gate has 2 heads dim
+        elif config.mechanism == "mha":
+            # 4 dim w weights for w = heads / 2; the gate has 2 heads dim
             self.attn = MultiHeadAttention(dim, max(1, config.heads // 2), head_dim=1)
         elif config.mechanism == "weighted_sum":
             self.layer_logits = nn.Parameter(torch.zeros(layers))

@@ -48,7 +48,7 @@ def generate(
 
     Args:
         model: in eval mode, on the CPU.
-        mels: scaled log mels, with the model's `pad` frames more on either side.
+        mels: scaled log mels, with the model's `margin` frames more on either side.
         speaker: as in the model's forward.
         seeds: of each row's draws; a row does not depend on the others.
         steps: samples to draw where there are no mels.
@@ -80,7 +80,7 @@ def stream(
     """The samples of `generate`, a stretch at a time."""
     total = steps
     if mels is not None:
-        total = (mels.shape[-1] - 2 * _pad(model)) * model.config.hop
+        total = (mels.shape[-1] - 2 * model.config.margin) * model.config.hop
     if total is None:
         raise ValueError("without mels, say how many steps to draw")
     run = Generation(model, mels, speaker, total, batch=len(seeds), native=native)
@@ -321,7 +321,3 @@ def _padded(x: Tensor, wide: int) -> Tensor:
 
 def _blocked(weight: Float[Tensor, "*kinds in out"]) -> Float[Tensor, "*kinds blocks in block"]:
     return weight.unflatten(-1, (-1, BLOCK)).transpose(-3, -2).contiguous()
-
-
-def _pad(model: WaveNet) -> int:
-    return 0 if model.config.conditioning in ("qrnn", "given") else model.config.pad

@@ -1,9 +1,10 @@
 """The sizes and options of Transformer TTS."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from .blocks import FeedForwardKind
+from .bounds import require_at_least, require_one_of
 
 if TYPE_CHECKING:
     from .transformer_tts import TransformerTTS
@@ -107,9 +108,19 @@ class TransformerTTSConfig:
     postnet_dropout: float = 0.5
 
     def __post_init__(self):
-        for name in ("mels", "embed_dim", "dim", "heads", "reduction"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        require_at_least(
+            1, self,
+            "mels embed_dim dim heads decoder_depth encoder_hidden decoder_hidden "
+            "encoder_prenet_dim encoder_prenet_kernel decoder_prenet_dim postnet_dim "
+            "postnet_kernel feed_forward_kernel reduction",
+        )  # fmt: skip
+        require_at_least(
+            0, self,
+            "encoder_depth encoder_prenet_layers decoder_prenet_layers postnet_layers speakers "
+            "languages speaker_dim",
+        )  # fmt: skip
+        require_one_of(get_args(FeedForwardKind), self, "feed_forward")
+        require_one_of(("add", "concat"), self, "speaker_mode")
         if self.vocabulary < 2:
             raise ValueError(f"vocabulary must hold padding and end, got {self.vocabulary}")
         if self.dim % self.heads:
@@ -118,8 +129,6 @@ class TransformerTTSConfig:
             raise ValueError(
                 f"without an encoder pre-net embed_dim {self.embed_dim} must be dim {self.dim}"
             )
-        if self.speaker_mode not in ("add", "concat"):
-            raise ValueError(f"speaker_mode must be 'add' or 'concat', got {self.speaker_mode!r}")
 
     def build(self) -> "TransformerTTS":
         """The network, freshly initialized."""

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from .bounds import require_one_of
 from .transformer_tts import Prediction
 
 ATTENTIONS = ("encoder", "decoder", "encoder-decoder")
@@ -53,10 +54,8 @@ class TTSLossConfig:
         for name in self.guided:
             if name not in ATTENTIONS:
                 raise ValueError(f"guided has {name!r}; there are {', '.join(ATTENTIONS)}")
-        if self.kind not in ("L1", "L2", "L1+L2"):
-            raise ValueError(f"kind must be L1, L2 or L1+L2, got {self.kind!r}")
-        if self.masking not in ("valid", "utterance", "none"):
-            raise ValueError(f"masking must be valid, utterance or none, got {self.masking!r}")
+        require_one_of(("L1", "L2", "L1+L2"), self, "kind")
+        require_one_of(("valid", "utterance", "none"), self, "masking")
         if self.guided_sigma <= 0:
             raise ValueError(f"guided_sigma must be positive, got {self.guided_sigma}")
 

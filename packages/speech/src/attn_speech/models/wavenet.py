@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -11,8 +11,11 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from core_attn import Dropout
 
+from .bounds import require_at_least, require_one_of
 from .conditioning import ConvInUpsampling, RepeatedQRNN, TrimmedUpsampling, Upsampling
 from .distributions import Distribution, Kind, mu_law, mu_law_inverse
+
+Conditioning = Literal["conv_in", "upsample", "qrnn", "given"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class WaveNetConfig:
         conditioning: how frames become samples: "conv_in" (a convolution, then learned
             upsampling), "upsample", "qrnn" (the paper's), or "given" (they are samples already).
         scales: factors of the upsampling; their product is the hop.
-        pad: frames on either side that the conditioning reads besides.
+        pad: frames on either side that "conv_in" and "upsample" read besides.
         freq_kernel: bands over which a filter of the upsampling reaches.
         activation: name of a module of torch.nn after each filter; None for none.
         activation_options: its arguments.
@@ -60,7 +63,7 @@ class WaveNetConfig:
     log_scale_min: float = -16.0
     onehot: bool = False
     mels: int = 80
-    conditioning: Literal["conv_in", "upsample", "qrnn", "given"] = "conv_in"
+    conditioning: Conditioning = "conv_in"
     scales: tuple[int, ...] = (4, 4, 4, 4)
     pad: int = 2
     freq_kernel: int = 1
@@ -71,7 +74,11 @@ class WaveNetConfig:
     speakers: int = 0
 
     def __post_init__(self):
-        if self.layers < 1 or self.stacks < 1 or self.layers % self.stacks:
+        require_at_least(1, self, "layers stacks residual gate skip kernel qrnn_width")
+        require_at_least(2, self, "levels")
+        require_at_least(0, self, "mels pad speaker_dim speakers")
+        require_one_of(get_args(Conditioning), self, "conditioning")
+        if self.layers % self.stacks:
             raise ValueError(f"layers {self.layers} is not divisible by stacks {self.stacks}")
         if self.gate % 2:
             raise ValueError(f"gate must be even, got {self.gate}")
@@ -79,10 +86,6 @@ class WaveNetConfig:
             raise ValueError(f"onehot needs distribution softmax, got {self.distribution}")
         if self.speakers and not self.speaker_dim:
             raise ValueError(f"{self.speakers} speakers need a speaker_dim")
-        if self.conditioning not in ("conv_in", "upsample", "qrnn", "given"):
-            raise ValueError(
-                f"conditioning must be conv_in, upsample, qrnn or given, got {self.conditioning!r}"
-            )
         _ = self.output
 
     @property
@@ -94,6 +97,11 @@ class WaveNetConfig:
     def hop(self) -> int:
         """Samples of a frame."""
         return 1 if self.conditioning == "given" else math.prod(self.scales)
+
+    @property
+    def margin(self) -> int:
+        """Frames that the mels have on either side of those that become samples."""
+        return self.pad if self.conditioning in ("conv_in", "upsample") else 0
 
     @property
     def dilations(self) -> tuple[int, ...]:
@@ -152,7 +160,7 @@ class WaveNet(nn.Module):
 
         Args:
             x: samples in one channel, or classes one-hot.
-            mels: frames, with `config.pad` more on either side.
+            mels: frames, with `config.margin` more on either side.
             speaker: (batch) entries of the table, or (batch, speaker_dim) vectors.
 
         Raises:
@@ -217,12 +225,17 @@ class WaveNet(nn.Module):
             return None
         if mels.shape[1] != self.config.mels:
             raise ValueError(f"mels have {mels.shape[1]} bands, the model {self.config.mels}")
+        if mels.shape[2] <= 2 * self.config.margin:
+            raise ValueError(
+                f"mels have {mels.shape[2]} frames, they need more than the "
+                f"{self.config.margin} on either side"
+            )
         cond = mels if self.condition is None else self.condition(mels)
         if cond.shape[-1] != time:
             frames = cond.shape[-1] // self.config.hop
             raise ValueError(
                 f"mels give {cond.shape[-1]} samples ({frames} frames x hop {self.config.hop}, "
-                f"{self.config.pad} more on either side), audio has {time}"
+                f"{self.config.margin} more on either side), audio has {time}"
             )
         return cond
 

@@ -86,10 +86,10 @@ class Vocoding(SizedByData):
             )
 
     def _check(self, data: SpeechData) -> None:
-        if not data.segment_frames or data.segment_pad != self.config.pad:
+        if not data.segment_frames or data.segment_pad != self.config.margin:
             raise ValueError(
                 f"a vocoder needs data.segment_frames above 0 and data.segment_pad "
-                f"{self.config.pad}, got {data.segment_frames} and {data.segment_pad}"
+                f"{self.config.margin}, got {data.segment_frames} and {data.segment_pad}"
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ class Vocoding(SizedByData):
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Two short waveforms and their mels."""
         frames = 8
-        mels = torch.randn(2, self.config.mels, frames + 2 * self.config.pad)
+        mels = torch.randn(2, self.config.mels, frames + 2 * self.config.margin)
         channels = self.config.out_channels if self.config.onehot else 1
         inputs = torch.zeros(2, channels, frames * self.config.hop), mels
         return (*inputs, torch.zeros(2, dtype=torch.long)) if self.speakers else inputs

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from .files import read_text
 from .symbols import CHARACTERS, ENGLISH, Symbols, table
 
 
@@ -164,7 +165,7 @@ def _dictionary(
     if given is None:
         return {}
     if isinstance(given, str | Path):
-        rows = Path(given).read_text(encoding="utf-8-sig").splitlines()
+        rows = read_text(given).splitlines()
         rows = [row for row in rows if row.strip() and not row.startswith("#")]
         wrong = [row for row in rows if "\t" not in row]
         if wrong:
@@ -174,8 +175,9 @@ def _dictionary(
     for word, sounds in words.items():
         if unknown := [sound for sound in sounds if sound not in symbols]:
             raise ValueError(f"dictionary: {word!r} has unknown symbols {unknown}")
-        if not sounds:
-            raise ValueError(f"dictionary: {word!r} has no symbols")
+        if not sounds or len(word.split()) != 1:
+            what = "has no symbols" if not sounds else "is not one word"
+            raise ValueError(f"dictionary: {word!r} {what}")
     return words
 
 

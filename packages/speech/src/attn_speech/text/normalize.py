@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Container, Iterator
 
 from .items import Item, Pause, Phonemes, Unspoken, Word
+from .letters import GREEK, latin
 from .rules import ABBREVIATIONS, RAISED, RULES, SYMBOLS, spelled
 
 GIVEN = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
@@ -13,23 +14,15 @@ LETTERS = re.compile(rf"{LETTER}+(?:['’]{LETTER}+)*['’]?")
 DOTTED = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W\d_]{1,6}\.")
 PAUSES = {
     ",": ",", ";": ";", ":": ":", ".": ".", "?": "?", "!": "!", "…": ",", "—": ",", "–": ",",
-    "\n\n": ".", "。": ".", "،": ",", "؟": "?", "！": "!", "？": "?",
+    "\n\n": ".", "。": ".", "،": ",", "؟": "?",
 }  # fmt: skip
 SILENT = "\"“”„‟«»‹›‘’‚'`´()[]{}-‐‑|•·¡¿​﻿­"
 SPOKEN_ACRONYMS = {
     "NASA", "NATO", "UNESCO", "UNICEF", "OPEC", "LASER", "RADAR", "SCUBA", "AIDS", "FIFA", "NAFTA",
     "COVID", "OK",
 }  # fmt: skip
-SEVERAL = r"[A-Za-z°]{1,4}|[0-9]{1,2}"  # what a sign like ㎏ or ⑫ may stand for
+SEVERAL = r"[A-Za-z°]{1,4}|[0-9]{1,2}|[!-~£¥¢]"  # what a sign like ㎏, ⑫ or ： may stand for
 BEFORE_NUMBERS = ("no.", "nos.", "p.", "pp.", "vol.", "fig.")
-GREEK = {
-    letter: unicodedata.name(letter).rpartition(" ")[2].lower().replace("lamda", "lambda")
-    for letter in "αβγδεζηθικλμνξοπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
-}
-LATIN = str.maketrans(
-    {"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "œ": "oe", "Œ": "OE", "ł": "l",
-     "Ł": "L", "đ": "d", "ð": "th", "þ": "th", "ı": "i", "’": "'"}
-)  # fmt: skip
 
 
 def normalize(text: str, known: Container[str] = frozenset()) -> list[Item]:
@@ -82,9 +75,11 @@ def _next(text: str, at: int, known: Container[str], shouts: bool) -> tuple[int,
         return stop, [Pause(".", at, stop)] if breaks else []
     if found := GIVEN.match(text, at):
         return found.end(), [Phonemes(tuple(found[1].split()), at, found.end())]
+    if given := _given(text, at, known):
+        return given.stop, [given]
     for pattern, say in RULES:
         if found := pattern.match(text, at):
-            return found.end(), [Word(word, at, found.end()) for word in say(found)]
+            return found.end(), _said(say(found), at, found.end())
     if found := DOTTED.match(text, at):
         spoken = _dotted(text, found, known)
         if spoken is not None:
@@ -97,6 +92,31 @@ def _next(text: str, at: int, known: Container[str], shouts: bool) -> tuple[int,
     if found := LETTERS.match(text, at):
         return found.end(), _letters(found[0], at, known, shouts)
     return _sign(text, at)
+
+
+def _given(text: str, at: int, known: Container[str]) -> Word | None:
+    """The longest word at a place that has a pronunciation and is more than letters."""
+    token = re.match(r"\S+", text[at:])
+    if not known or token is None or text[at - 1 : at].isalnum():
+        return None
+    for stop in range(len(token[0]), 1, -1):
+        word = token[0][:stop].lower()
+        is_whole = not (word[-1].isalnum() and token[0][stop : stop + 1].isalnum())
+        if word in known and is_whole and not word.isalpha():
+            return Word(word, at, at + stop)
+    return None
+
+
+def _said(words: list[str], start: int, stop: int) -> list[Item]:
+    """What a rule says; other letters and signs without a name that it leaves are reported."""
+    items: list[Item] = []
+    for word in words:
+        if latin(word):
+            items.append(Word(word, start, stop))
+        elif word not in SILENT and word not in PAUSES:
+            reason = "no English letters" if word.isalpha() else "a sign without a name"
+            items.append(Unspoken(word, start, stop, reason))
+    return items
 
 
 def _dotted(text: str, found: re.Match[str], known: Container[str]) -> list[str] | None:
@@ -122,11 +142,9 @@ def _dotted(text: str, found: re.Match[str], known: Container[str]) -> list[str]
 
 def _letters(word: str, at: int, known: Container[str], shouts: bool) -> list[Item]:
     stop = at + len(word)
-    folded = unicodedata.normalize("NFKD", word.translate(LATIN))
-    folded = "".join(c for c in folded if not unicodedata.combining(c)).rstrip("'")
     if word in GREEK:
         return [Word(GREEK[word], at, stop)]
-    if not re.fullmatch(r"[A-Za-z']+", folded):
+    if (folded := latin(word)) is None:
         return [Unspoken(word, at, stop, "no English letters")]
     lower = folded.lower()
     if lower in known:

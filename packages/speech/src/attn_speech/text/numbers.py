@@ -14,7 +14,7 @@ CURRENCIES = {
     "₹": ("rupee", "paisa"),
 }
 PLURALS = {"penny": "pence", "yen": "yen", "sen": "sen", "paisa": "paise", "foot": "feet",
-           "inch": "inches", "hertz": "hertz"}  # fmt: skip
+           "inch": "inches"}  # fmt: skip
 FRACTIONS = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8",
              "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5", "⅙": "1/6",
              "⅚": "5/6", "⅐": "1/7", "⅑": "1/9", "⅒": "1/10"}  # fmt: skip
@@ -95,7 +95,7 @@ def counted(number: str, unit: str) -> list[str]:
 
 def plural(unit: str, is_one: bool) -> list[str]:
     """A unit's words, in the plural unless it is one; its last word changes, or that counted."""
-    if unit == "percent" or is_one:
+    if is_one or unit == "percent" or unit.endswith("hertz"):
         return unit.split()
     head, *rest = unit.split()
     if rest and head != "degree" and rest[0] != "per":

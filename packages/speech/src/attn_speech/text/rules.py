@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 from . import numbers as n
+from .letters import latin
 
 Say = Callable[[re.Match[str]], list[str]]
 Rule = tuple[re.Pattern[str], Say]
@@ -48,8 +49,9 @@ SYMBOLS = {
     "µ": "micro", "…": "", "‰": "per mille", "¢": "cents", "₩": "won", "₽": "rubles",
     "₿": "bitcoin", "≤": "less than or equal to", "≥": "greater than or equal to",
     "≠": "not equal to", "≈": "approximately", "∞": "infinity", "√": "square root of",
-    "∑": "sum", "∫": "integral", "∂": "partial", "∈": "in", "→": "to", "^": "caret",
+    "№": "number", "∑": "sum", "∫": "integral", "∂": "partial", "∈": "in", "→": "to", "^": "caret",
 }  # fmt: skip
+IN_ADDRESSES = SYMBOLS | {".": "dot", "@": "at", "/": "slash", "-": "dash", ":": "colon"}
 RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "01234567890123456789")
 DAYS = {"Mon": "monday", "Tue": "tuesday", "Wed": "wednesday", "Thu": "thursday",
         "Fri": "friday", "Sat": "saturday", "Sun": "sunday"}  # fmt: skip
@@ -131,15 +133,14 @@ def _mixed(found: re.Match[str]) -> list[str]:
 
 def _address(found: re.Match[str]) -> list[str]:
     words: list[str] = []
-    for part in re.findall(r"[A-Za-z]+|\d+|[^\w\s]", found[0].removeprefix("https://")):
-        if part.isdigit():
+    for part in re.findall(r"[^\W\d_]+|\d+|.", found[0].removeprefix("https://")):
+        if part.isdecimal():
             words += n.one_by_one(part)
         elif part.isalpha():
-            words += spelled(part) if part.lower() in ("www", "http") else [part.lower()]
+            word = (latin(part) or part).lower()
+            words += spelled(word) if word in ("www", "http") else [word]
         else:
-            words += {".": "dot", "@": "at", "/": "slash", "-": "dash", ":": "colon"}.get(
-                part, SYMBOLS.get(part, "")
-            ).split()
+            words += (IN_ADDRESSES[part] if part in IN_ADDRESSES else part).split()
     return words
 
 
@@ -154,7 +155,8 @@ def _raised(found: re.Match[str]) -> list[str]:
     sign, digits = found["sign"], found["digits"].translate(RAISED)
     if not sign and digits in ("2", "3"):
         return ["squared" if digits == "2" else "cubed"]
-    return ["to", "the", "power", "of", *(["minus"] if sign else []), *n.cardinal(digits)]
+    minus = ["minus"] if sign in ("⁻", "-", "−") else []
+    return ["to", "the", "power", "of", *minus, *n.cardinal(digits)]
 
 
 def _roman(letters: str) -> int | None:
@@ -296,11 +298,15 @@ RULES: list[Rule] = [
         (rf"(?P<number>[-−]?(?:{NUMBER}))\s?(?P<unit>{_unit})(?P<power>[²³])?"
          rf"(?:(?<=[°%²³])|{END})", _count),
         (r"(?<=[\w)\]])(?P<sign>⁻?)(?P<digits>[⁰¹²³⁴-⁹]+)", _raised),
+        (
+            rf"{NOT_AFTER}(?P<number>[-−]?(?:{NUMBER}))[eE](?P<sign>[-−+]?)(?P<digits>\d+){END}",
+            lambda f: [*n.decimal(f["number"]), "times", "ten", *_raised(f)],
+        ),
         (r"[₀-₉]+", lambda f: n.cardinal(f[0].translate(RAISED))),
         (r"(?<=[\w)\]])\^(?=[\w(−-])", lambda f: ["to", "the", "power", "of"]),
         (r"(?<=\d)x(?=\d)", lambda f: ["by"]),
         (r"(?<=\d)\*(?=\d)", lambda f: ["times"]),
-        (rf"\b(?P<number>\d{{1,3}}(?:,\d{{3}})+|\d+)(?:st|nd|rd|th){END}",
+        (rf"\b(?P<number>\d{{1,3}}(?:,\d{{3}})+|\d+)(?i:st|nd|rd|th){END}",
          lambda f: n.ordinal(f["number"])),
         (
             r"\d+(?:\.\d+){2,}",
