@@ -137,6 +137,11 @@ def from_official(state: Mapping[str, Tensor], config: HaloNetConfig) -> dict[st
     Raises:
         ValueError: it is not of this model; the first names that differ are listed.
     """
+    return fitting(under_our_names(state, config), config, "HaloNet")
+
+
+def under_our_names(state: Mapping[str, Tensor], config: HaloNetConfig) -> dict[str, Tensor]:
+    """The weights of a state dict in timm's layout, of any size."""
     ours = {}
     for name, x in state.items():
         head, _, rest = name.partition(".")
@@ -158,7 +163,7 @@ def from_official(state: Mapping[str, Tensor], config: HaloNetConfig) -> dict[st
         weights = _under(state, f"stages.{stage}.{block}.self_attn.")
         heads = config.heads if isinstance(config.heads, int) else config.heads[stage]
         ours |= {prefix + name: x for name, x in _layer_weights(weights, heads).items()}
-    return fitting(ours, config, "HaloNet")
+    return ours
 
 
 def to_official(state: Mapping[str, Tensor], config: HaloNetConfig) -> dict[str, Tensor]:
