@@ -74,7 +74,9 @@ def test_a_file_that_is_cut_or_missing_is_refused(tmp_path):
     data = (tmp_path / "x.safetensors").read_bytes()
     (tmp_path / "x.safetensors").write_bytes(data[:-5])
     (tmp_path / "x.pth").write_bytes(b"")
-    for name in ("x.safetensors", "x.pth"):
+    (tmp_path / "text.pth").write_text("hi")
+    (tmp_path / "noise.pth").write_text("aGk=")
+    for name in ("x.safetensors", "x.pth", "text.pth", "noise.pth"):
         with pytest.raises(ValueError, match="cannot be read"):
             read_weights(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no such file"):

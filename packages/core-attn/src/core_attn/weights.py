@@ -15,6 +15,10 @@ from torch import Tensor, nn
 # What holds the weights in a checkpoint, averaged ones first.
 WRAPPERS = ("model_ema", "state_dict_ema", "ema", "state_dict", "model", "module", "params", "net")
 IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")
+# A pickle that is none, as a page of text, fails in the unpickler's tables and stack, too.
+_NOT_WEIGHTS = (
+    RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, SafetensorError,
+)  # fmt: skip
 
 
 class Weights(NamedTuple):
@@ -131,8 +135,9 @@ def _read(path: Path) -> Mapping[Any, Any]:
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts keep theirs
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, SafetensorError) as error:
-        raise ValueError(f"weights {path} cannot be read: {error}".splitlines()[0]) from error
+    except _NOT_WEIGHTS as error:
+        why = str(error).strip() or type(error).__name__
+        raise ValueError(f"weights {path} cannot be read: {why}".splitlines()[0]) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"weights {path}: it holds a {type(content).__name__}, no tensors by name")
     return content
