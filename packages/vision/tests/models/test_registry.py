@@ -22,6 +22,7 @@ SHRUNK = {
         "image_size": 32, "channels": 1, "classes": 3, "dims": (8, 16), "depths": (1, 1),
         "widths": (8, 16), "strides": (1, 2), "kinds": ("c", "h"), "heads": 2, "block": 4,
         "halo": 1, "head_dim": None, "stem_dim": 8, "group_width": 0, "final_dim": 0,
+        "expansion": 0.0,
     },
     "MoHViTConfig": {
         "image_size": 32, "channels": 1, "classes": 3, "dims": (8, 16), "depths": (1, 2),
@@ -67,6 +68,7 @@ PARAMETERS = {
     "halonet_h3": 11_841_304, "halonet_h4": 19_101_976, "halonet_h5": 30_717_272,
     "halonet_h6": 43_456_792, "halonet_h7": 67_433_240, "halonet26t": 12_480_288,
     "halonet50ts": 22_733_280, "sehalonet33ts": 13_691_712, "eca_halonext26ts": 10_756_885,
+    "halo2botnet50ts_256": 22_635_360, "haloregnetz_b": 11_680_072,
     "spectformer_tiny": 9_158_376, "spectformer_xsmall": 20_028_520,
     "spectformer_small": 32_449_768, "spectformer_base": 57_159_656,
     "spectformer_h_small": 21_777_928, "spectformer_h_base": 32_539_880,
