@@ -2,6 +2,7 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
+from attn_vision import create
 from attn_vision.data import Augmentation, Digits
 from attn_vision.tasks import ImageClassification, Sparsification, TokenReduction
 from attn_vision.tasks.token_reduction import keep_rate_at
@@ -112,6 +113,17 @@ def test_an_evit_is_evaluated_at_the_rate_that_it_is_trained_for():
     assert task.check_settings().keep_rates == (1.0, 0.5, 0.5)
     with pytest.raises(ValueError, match="variant must be an EViT, got 'deit_tiny'"):
         TokenReduction(variant="deit_tiny")
+
+
+@pytest.mark.parametrize("other", [{"depth": 2}, {"classes": 7}])
+def test_a_dense_model_of_another_shape_or_for_other_classes_is_refused(other, tmp_path):
+    settings = {"dim": 12, "heads": 3, "patch_size": 1, "depth": 1}
+    sizes = {"classes": 10, "channels": 1, "image_size": 8}
+    dense = create("deit_tiny", **settings | sizes | other)
+    torch.save(dense.state_dict(), tmp_path / "dense.pth")
+    task = built(Sparsification(str(tmp_path / "dense.pth"), settings=settings))
+    with pytest.raises(ValueError, match="not the weights of this dense model: "):
+        task.start_from(str(tmp_path / "dense.pth"))
 
 
 def test_both_phases_of_a_sparsification_warm_up_and_fall():

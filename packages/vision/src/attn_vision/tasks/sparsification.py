@@ -13,6 +13,7 @@ from core_attn.training.schedules import rate_factor, run_length, stepwise
 from ..models import VisionTransformer, VisionTransformerConfig
 from ..models.sparsifiner import Sparsifiner, reconstruction_loss
 from ..official import adapted
+from ..official._fields import fitting
 from .classification import ImageClassification
 
 
@@ -92,9 +93,13 @@ class Sparsification(ImageClassification):
         self.teacher.requires_grad_(False)
 
     def adapted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The dense weights, which the teacher must get whole."""
+        """The dense weights, which the teacher must get whole, its head for the same classes too.
+
+        Raises:
+            ValueError: they are of another model or for other classes; what differs is named.
+        """
         assert isinstance(self.teacher, VisionTransformer)
-        ours = adapted(state, self.teacher)
+        ours = fitting(adapted(state, self.teacher), self.teacher.config, "dense model")
         self.teacher.load_state_dict(ours)
         return ours
 
