@@ -77,7 +77,8 @@ def test_a_file_that_is_cut_or_missing_is_refused(tmp_path):
     (tmp_path / "j.pth").write_bytes(b"just text, whose first letter is a command to the unpickler")
     torch.save(STATE, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     (tmp_path / "old.pth").write_bytes((tmp_path / "old.pth").read_bytes()[:-40])
-    for name in ("x.safetensors", "x.pth", "j.pth", "old.pth"):
+    (tmp_path / "noise.pth").write_text("aGk=")
+    for name in ("x.safetensors", "x.pth", "j.pth", "noise.pth", "old.pth"):
         with pytest.raises(ValueError, match="cannot be read"):
             read_weights(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no such file"):

@@ -138,7 +138,8 @@ def _read(path: Path) -> Mapping[Any, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts keep theirs
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (*UNREADABLE, SafetensorError) as error:
-        raise ValueError(f"weights {path} cannot be read: {error}".splitlines()[0]) from error
+        why = str(error).strip() or type(error).__name__
+        raise ValueError(f"weights {path} cannot be read: {why}".splitlines()[0]) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"weights {path}: it holds a {type(content).__name__}, no tensors by name")
     return content

@@ -38,4 +38,5 @@ def test_names_become_files_wherever_they_stand(words):
     )
     assert name == "points-tiny"
     assert "recipes/points-tiny.yaml" in " ".join(resolved)
-    assert resolved[-1] == "points-tiny"
+    assert resolved[0] == "fit" and resolved[-1] == "points-tiny"
+    assert resolved.index("--compile") > 1  # flags change what the recipe says

@@ -146,6 +146,12 @@ def test_an_export_agrees_with_the_model_at_any_batch_size(tiny, trained, tmp_pa
         assert "beyond the tolerance" in out[-1]
 
 
+def test_an_export_for_what_the_task_has_not_is_refused_in_one_line(tiny, trained):
+    words = ("export", "--ckpt", str(trained / "best.ckpt"), "--inputs", '{"size": 3}')
+    code, _, err = tiny(*words, "--format", "torch")
+    assert code == 2 and "inputs has 'size'; the task has no choice" in err[-1]
+
+
 def test_the_configuration_can_be_printed_and_used_again(tiny):
     code, out, _ = tiny(*FIT, "--model.lr", "0.5", "--print_config")
     assert code == 0

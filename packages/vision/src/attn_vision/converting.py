@@ -10,7 +10,7 @@ from core_attn.variants import variant as named
 from core_attn.weights import copy_weights, read_weights
 
 from .models import VARIANTS
-from .official import HEADS, converter
+from .official import classes_of, converter
 
 
 def convert_file(
@@ -31,9 +31,10 @@ def convert_file(
         ValueError: it is not of this model; the first names that differ are listed.
     """
     state, source = read_weights(input)
-    classes = next((len(state[name]) for name in HEADS if name in state), 0)
     settings = {k: tuple(x) if isinstance(x, list) else x for k, x in (settings or {}).items()}
-    config = named(VARIANTS, variant, **{"classes": classes} | settings)
+    config = named(VARIANTS, variant, **settings)
+    if "classes" not in settings:
+        config = replace(config, classes=classes_of(state, config))
     module = converter(config)
     if back:
         model = config.build()
@@ -46,7 +47,7 @@ def convert_file(
         save_file({name: x.contiguous().clone() for name, x in theirs.items()}, target)
         return f"{source}: {len(theirs)} weights under official names in {target}"
     ours = module.from_official(state, config)
-    model = replace(config).build()
+    model = config.build()
     model.load_state_dict(ours)
     model.save_pretrained(output)
     return f"{source}: {len(ours)} weights in {output}, for {type(model).__name__}.from_pretrained"

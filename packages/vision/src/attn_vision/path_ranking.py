@@ -45,8 +45,11 @@ def rank_paths(
 
     Raises:
         TypeError: the network's classifier does not read a sum of paths.
-        ValueError: the checkpoint is not of images, or there are too few or unknown ones.
+        ValueError: the checkpoint is not of images, there are too few or unknown ones, or `most` is
+            negative.
     """
+    if most is not None and most < 0:
+        raise ValueError(f"most must be at least 0, got {most}")
     found = opened(ckpt, None if folder else "test")
     task, data = found.task, found.data
     if not isinstance(data, ImageData):

@@ -27,8 +27,10 @@ def predict_pictures(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no picture can be read, or the checkpoint is of another task.
+        ValueError: no picture can be read, the checkpoint is of another task, or a batch is empty.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     task, data = (found := opened(ckpt)).task, found.data
     if not isinstance(data, ImageData):
         raise ValueError(f"{ckpt} is of {type(data).__name__}, not of images")

@@ -1,4 +1,5 @@
 import gzip
+import io
 import pickle
 from pathlib import Path
 
@@ -183,6 +184,15 @@ def test_unreadable_pictures_are_named_skipped_and_counted(tmp_path, capsys):
         capsys.readouterr().out
     )
     assert len(data.train_set) + len(data.validation_set) == 7
+    (cat / "film.jpg").write_bytes((cat / "whole.jpg").read_bytes() + b"mp4" * 4000)
+    preview = io.BytesIO()
+    Image.fromarray(noise[:8, :8]).save(preview, "JPEG")
+    Image.fromarray(noise).save(cat / "preview.jpg", exif=b"Exif\0\0" + preview.getvalue())
+    (cat / "preview.jpg").write_bytes((cat / "preview.jpg").read_bytes()[:1500])
+    assert b"\xff\xd9" in (cat / "preview.jpg").read_bytes()
+    data = opened(ImageFolder(str(root), 8, validation=0.5, num_workers=0))
+    assert "3 of 11 images" in (said := capsys.readouterr().out) and "preview.jpg" in said
+    assert len(data.train_set) + len(data.validation_set) == 8
     (root / "train" / "empty").mkdir()
     with pytest.raises(ValueError, match="class folder .*empty holds no picture"):
         opened(ImageFolder(str(root), 8, num_workers=0))
@@ -224,6 +234,8 @@ BAD = {
     ),
     "flip": (lambda: Augmentation(flip=2), r"flip must be in \[0, 1\], got 2"),
     "repeats": (lambda: Augmentation(repeats=0), "repeats must be at least 1, got 0"),
+    "jitter": (lambda: Augmentation(color_jitter=-1), "color_jitter must be at least 0, got -1"),
+    "policy": (lambda: Augmentation(rand_augment="random"), "a policy of timm, as .* 'random'"),
     "labels": (lambda: ImageArrays([1], [1, 2], str), "images are 1, labels 2; they must agree"),
 }
 

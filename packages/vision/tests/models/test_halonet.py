@@ -15,7 +15,10 @@ SMALL = HaloNetConfig(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["halonet_h1", "halonet26t", "eca_halonext26ts", "sehalonet33ts"])
+@pytest.mark.parametrize("name", [
+    "halonet_h1", "halonet26t", "halonet50ts", "eca_halonext26ts", "sehalonet33ts",
+    "halo2botnet50ts_256", "haloregnetz_b",
+])  # fmt: skip
 def test_weights_of_timm_convert_and_agree(name):
     torch.manual_seed(0)
     peer = timm.create_model(name, num_classes=7)
@@ -23,7 +26,7 @@ def test_weights_of_timm_convert_and_agree(name):
         if isinstance(part, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(part.weight, 0.5, 1.0)
             part.momentum = 1.0
-    images = torch.randn(1, 3, 256, 256)
+    images = torch.randn(1, 3, *peer.default_cfg["input_size"][1:])
     with torch.no_grad():  # statistics that keep the features' size
         peer.train()(images)
         for part in peer.modules():
@@ -32,10 +35,32 @@ def test_weights_of_timm_convert_and_agree(name):
     config = replace(VARIANTS[name], classes=7)
     model = config.build().eval()
     model.load_state_dict(halonet.from_official(peer.state_dict(), config))
+    again = halonet.to_official(model.state_dict(), config)
+    assert again.keys() == peer.state_dict().keys()
+    assert all(x.equal(peer.state_dict()[key]) for key, x in again.items())
     with torch.no_grad():
         expected = peer.eval()(images)
         error = (model(images) - expected).abs().max()
     assert error < 1e-3 * expected.std()
+
+
+@pytest.mark.parametrize("ratio", [0.33, 0.5, 2.0])
+def test_queries_are_as_wide_as_timms_at_any_ratio(ratio):
+    row = {"type": "self_attn", "d": 2, "c": 36, "s": 2, "br": 1.0}
+    attention = {"block_size": 4, "halo_size": 1, "num_heads": 2, "qk_ratio": ratio}
+    peer = timm.models.byobnet.ByobNet(
+        timm.models.byobnet.ByoModelCfg(
+            blocks=(timm.models.byobnet.ByoBlockCfg(**row),) * 2, stem_chs=8, stem_type="3x3",
+            self_attn_layer="halo", self_attn_kwargs=attention, downsample="conv1x1",
+        ),
+        num_classes=3,
+    ).eval()  # fmt: skip
+    options = {"img_size": 64, "stem": "3x3, maxpool", "blocks": [list(row.values())[:4]] * 2}
+    config = halonet.config_from(options | attention, peer.state_dict())
+    model = config.build().eval()
+    model.load_state_dict(halonet.from_official(peer.state_dict(), config))
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(model(images), peer(images), rtol=1e-4, atol=1e-5)
 
 
 def test_foreign_weights_are_refused_by_name():
@@ -116,8 +141,13 @@ def test_rectangles_work_and_other_sizes_say_which_fit():
 BAD = {
     "letters": (
         lambda: replace(SMALL, kinds=("h", "hx")),
-        "kinds must be 2 letters of 'h' and 'c'",
+        "kinds must be 2 letters of 'h', 'b' and 'c'",
     ),
+    "whole map": (
+        lambda: replace(SMALL, kinds=("h", "bb")),
+        "whole map was built for images of 32x64 pixels, which must be square",
+    ),
+    "expansion": (lambda: replace(SMALL, expansion=-1.0), "expansion must be at least 0"),
     "stem": (lambda: replace(SMALL, stem="5x5"), "stem must be one of '7x7', 'tiered', '3x3'"),
     "heads": (lambda: HaloAttention(10, heads=4), "out_dim 10 is not divisible by heads 4"),
     "stride": (lambda: HaloAttention(8, heads=2, stride=3), "stride must be 1 or 2, got 3"),

@@ -22,10 +22,18 @@ def timms(**options):
 MODELS = {
     "ours": SMALL.build,
     "ours, mean": lambda: VisionTransformerConfig(**vars(SMALL) | {"pool": "mean"}).build(),
+    "a class token that enters late": lambda: create(
+        "convit_tiny", image_size=16, patch_size=4, channels=1, classes=5, dim=24, depth=3, heads=3,
+        local_layers=2,
+    ),
+    "patches left out": lambda: create(
+        "sparsifiner_tiny", image_size=16, patch_size=4, channels=1, classes=5, dim=24, depth=2,
+        top_coefficients=2, prunes_tokens=(True,), token_keep_rates=(0.7, 0.5),
+    ),
     "timm": timms,
     "timm, registers and mean": lambda: timms(reg_tokens=2, global_pool="avg"),
     "timm, layer scale": lambda: timms(init_values=0.1),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -78,6 +86,22 @@ BAD = {
         lambda: PathEnsemble(create("tic_tiny", dims=(8, 8), depths=(1, 1), heads=(1, 1),
                                     dilations=(1, 1), mlp_ratios=(1, 1))),
         "Tic has no patch_embed",
+    ),
+    "one residual": (
+        TypeError,
+        lambda: PathEnsemble(create("spectformer_tiny", image_size=16, dim=16, depth=1,
+                                    spectral=1)),
+        "SpectFormer has blocks of SpectralBlock",
+    ),
+    "a third branch": (
+        TypeError,
+        lambda: PathEnsemble(timm.create_model("xcit_nano_12_p16_224", img_size=32, depth=1))(
+            torch.randn(1, 3, 32, 32)
+        ),
+        "Xcit does more with its tokens than to add two branches per block",
+    ),
+    "no block": (
+        TypeError, lambda: PathEnsemble(create("deit_tiny", depth=0)), "has no block",
     ),
     "shrinking": (
         TypeError,

@@ -22,6 +22,7 @@ SHRUNK = {
         "image_size": 32, "channels": 1, "classes": 3, "dims": (8, 16), "depths": (1, 1),
         "widths": (8, 16), "strides": (1, 2), "kinds": ("c", "h"), "heads": 2, "block": 4,
         "halo": 1, "head_dim": None, "stem_dim": 8, "group_width": 0, "final_dim": 0,
+        "expansion": 0.0,
     },
     "MoHViTConfig": {
         "image_size": 32, "channels": 1, "classes": 3, "dims": (8, 16), "depths": (1, 2),
@@ -67,6 +68,7 @@ PARAMETERS = {
     "halonet_h3": 11_841_304, "halonet_h4": 19_101_976, "halonet_h5": 30_717_272,
     "halonet_h6": 43_456_792, "halonet_h7": 67_433_240, "halonet26t": 12_480_288,
     "halonet50ts": 22_733_280, "sehalonet33ts": 13_691_712, "eca_halonext26ts": 10_756_885,
+    "halo2botnet50ts_256": 22_635_360, "haloregnetz_b": 11_680_072,
     "spectformer_tiny": 9_158_376, "spectformer_xsmall": 20_028_520,
     "spectformer_small": 32_449_768, "spectformer_base": 57_159_656,
     "spectformer_h_small": 21_777_928, "spectformer_h_base": 32_539_880,
@@ -86,6 +88,16 @@ EVERY = pytest.mark.parametrize("config", SMALL, ids=SMALL.get)
 # Compilers are slow: one small model of each class.
 ONE_OF_EACH = {type(config): config for config in reversed(SMALL)}
 EACH = pytest.mark.parametrize("config", ONE_OF_EACH.values(), ids=SMALL.get)
+NAMED = {config: type(config).__name__ for config in ONE_OF_EACH.values()}
+_OF = {name: config for config, name in NAMED.items()}
+EXPORTED = NAMED | {
+    replace(
+        _OF["VisionTransformerConfig"], pool="map", class_token=False, distilled=False
+    ): "a query that pools",
+    replace(
+        _OF["SparsifinerConfig"], prunes_tokens=(True,), token_keep_rates=(0.7, 0.5)
+    ): "patches left out",
+}
 
 
 def built(config, **changes):
@@ -155,6 +167,18 @@ def test_half_precision_stays_near(config, dtype):
 
 
 @EVERY
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=["f64", "bf16"])
+def test_all_of_it_in_another_dtype_stays_near(config, dtype):
+    model = built(config).eval()
+    inputs = model.example_inputs(2)
+    exact = model(*inputs)
+    other = model.to(dtype)(*(x.to(dtype) if x.is_floating_point() else x for x in inputs))
+    assert other.dtype == dtype
+    near = 1e-4 if dtype == torch.float64 else 0.1 * exact.abs().max() + 0.05
+    assert (other - exact).abs().max() <= near
+
+
+@EVERY
 def test_it_is_saved_and_loaded_with_its_settings(config, tmp_path):
     model = built(config).eval()
     model.save_pretrained(tmp_path)
@@ -184,13 +208,16 @@ def test_the_compiled_model_equals_eager(config):
         torch.testing.assert_close(compiled(*inputs), model(*inputs), rtol=1e-4, atol=1e-5)
 
 
-@EACH
+@pytest.mark.parametrize("config", EXPORTED, ids=EXPORTED.get)
 def test_the_exported_program_and_onnx_serve_any_batch(config, tmp_path):
     model, path = built(config).eval(), tmp_path / "model.onnx"
     inputs, batch = model.example_inputs(3), torch.export.Dim("batch", min=1)
     shapes = tuple({0: batch} for _ in inputs)
     with torch.no_grad():
-        program = torch.export.export(model, inputs, dynamic_shapes=shapes).module()
+        torch.export.save(
+            torch.export.export(model, inputs, dynamic_shapes=shapes), path.with_suffix(".pt2")
+        )
+        program = torch.export.load(path.with_suffix(".pt2")).module()
         for size in (1, 2, 5):
             given = model.example_inputs(size)
             torch.testing.assert_close(program(*given), model(*given), rtol=1e-4, atol=1e-5)

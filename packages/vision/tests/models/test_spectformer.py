@@ -45,6 +45,11 @@ def test_only_the_hermitian_part_of_self_conjugate_columns_counts(grid):
     """The official gate on a CPU, which ignores the rest, with and without it."""
     weight = torch.randn(grid[0], grid[1] // 2 + 1, 3, 2, dtype=torch.float64)
     x = torch.randn(2, *grid, 3, dtype=torch.float64)
+    gate = SpectralGate(3, grid)
+    assert gate(TokenState(x.flatten(1, 2)[:0].float(), grid)).shape == (
+        0,
+        *x[0].flatten(0, 1).shape,
+    )
 
     def official(w):
         spectrum = torch.fft.rfft2(x, dim=(1, 2), norm="ortho") * torch.view_as_complex(w)

@@ -115,6 +115,25 @@ def test_the_compiled_model_trains_like_the_plain_one():
         torch.testing.assert_close(p.grad, plain[name])
 
 
+@pytest.mark.parametrize("name,options", [
+    ("deit_tiny", {}), ("convit_tiny", {"local_layers": 1}), ("dhvt_tiny", {}),
+    ("evit_tiny", {"keep_rates": (1.0,)}),
+    ("evit_tiny", {"keep_rates": (0.5,)}), ("sparsifiner_tiny", {"top_coefficients": 2}),
+    ("spectformer_tiny", {"spectral": 1}),
+])  # fmt: skip
+def test_what_an_attention_layer_gives_is_dropped_too(name, options):
+    model = create(name, image_size=16, patch_size=4, dim=24, depth=2, dropout=0.5, **options)
+    seen = {}
+    for index, block in enumerate(model.blocks):
+        block.drop_path1.register_forward_hook(lambda m, a, y, i=index: seen.update({i: y}))
+    model.train()(torch.randn(4, 3, 16, 16))
+    shares = [float((change == 0).float().mean()) for change in seen.values()]
+    assert shares == pytest.approx([0.5, 0.5], abs=0.1)
+    seen.clear()
+    model.eval()(torch.randn(4, 3, 16, 16))
+    assert all((change != 0).all() for change in seen.values())
+
+
 def test_mean_pooling_ignores_the_class_token():
     model = VisionTransformer(replace(SMALL, pool="mean", depth=0)).eval()
     x = torch.randn(1, 1, 16, 16)

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from attn_vision import VisionTransformerConfig
+from attn_vision import VisionTransformerConfig, create
+from attn_vision.converting import convert_file
 from attn_vision.models.cosine_attention import AggregatedAttention, LogOffsetBias
 from attn_vision.models.tokens import TokenState
-from attn_vision.official import convit, evit, moh, sparsifiner, spectformer, tic
+from attn_vision.official import adapted, convit, evit, moh, sparsifiner, spectformer, tic
 
 SMALL = {"img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2}
 STAGES = {"depths": [1, 1, 1, 1]}
@@ -64,6 +65,49 @@ def test_drop_path_of_a_spectformer_can_be_uniform():
     }
     model = spectformer.config_from(options, {}).build()
     assert [model.drop_path_rate(i) for i in range(3)] == [0.2] * 3 and model.head_drop.p == 0.1
+
+
+GATED = {
+    "spectformer_tiny": {"patch_size": 4, "dim": 16, "depth": 2, "spectral": 1},
+    "spectformer_h_small": {
+        "dims": (8, 12), "depths": (1, 1), "stem_dim": 4, "heads": (2, 3), "mlp_ratios": (2, 2),
+        "spectral": (True, False),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_gates_of_official_weights_are_found_and_resized(name, capsys):
+    model = create(name, image_size=32, classes=4, **GATED[name])
+    official = spectformer.to_official(model.state_dict(), model.config)
+    same, larger = (create(name, image_size=s, classes=4, **GATED[name]) for s in (32, 48))
+    same.load_state_dict(adapted(official, same))
+    larger.load_state_dict(adapted(official, larger))
+    assert "complex_weight resized from 8x8 to 12x12 tokens" in capsys.readouterr().out
+    for ours, x in ((model, same), (model.resized(48), larger)):
+        assert all(x.equal(ours.state_dict()[key]) for key, x in x.state_dict().items())
+
+
+def test_dropout_of_a_spectformer_is_that_of_its_attention_weights_too():
+    config = spectformer.config_from(SMALL | {"alpha": 1, "drop_rate": 0.1}, {})
+    assert (config.dropout, config.attention_dropout) == (0.1, 0.1)
+
+
+def test_tables_that_timms_convit_keeps_are_no_weights():
+    options = {"image_size": 8, "patch_size": 4, "dim": 8, "depth": 2, "heads": 2, "classes": 3}
+    ours = create("convit_tiny", local_layers=1, **options)
+    table = {"blocks.0.attn.rel_indices": torch.zeros(1, 4, 4, 3)}
+    assert adapted(ours.state_dict() | table, ours).keys() == ours.state_dict().keys()
+
+
+def test_a_dits_classes_are_read_off_its_table_of_labels(tmp_path):
+    settings = {"image_size": 4, "dim": 16, "head_dim": 4, "heads": [4], "shared": [2],
+                "routed": [1]}  # fmt: skip
+    model = create("moh_dit_s_2_90", **settings, classes=6)
+    file = tmp_path / "dit.pt"
+    torch.save({"ema": moh.to_official(model.state_dict(), model.config)}, file)
+    convert_file(str(file), str(tmp_path / "ours"), "moh_dit_s_2_90", settings, False)
+    assert type(model).from_pretrained(tmp_path / "ours").config == model.config
 
 
 def test_a_dit_has_one_number_of_heads_or_one_per_block():

@@ -72,10 +72,11 @@ def test_positions_are_resized_as_timm_does():
         torch.testing.assert_close(ours(x), timms(x), rtol=1e-4, atol=1e-5)
 
 
-def test_timms_convit_gives_the_same_scores():
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_timms_convit_gives_the_same_scores(pool):
     torch.manual_seed(0)
     options = {"img_size": 32, "patch_size": 8, "depth": 3, "num_heads": 4, "num_classes": 5,
-               "local_up_to_layer": 2}  # fmt: skip
+               "local_up_to_layer": 2, "global_pool": pool}  # fmt: skip
     timms = timm.models.ConVit(**options, embed_dim=6).eval()
     config = convit.config_from(options | {"embed_dim": 6}, timms.state_dict())
     ours = config.build().eval()
@@ -85,6 +86,8 @@ def test_timms_convit_gives_the_same_scores():
 
 
 def test_other_checkpoints_are_refused():
+    with pytest.raises(ValueError, match="no counterpart for global_pool=''"):
+        convit.config_from({"global_pool": ""}, {})
     config = vit.config_from({"img_size": 8, "patch_size": 4, "embed_dim": 8, "num_heads": 2}, {})
     with pytest.raises(ValueError, match="not the weights of this ViT: missing: cls_token, pos_em"):
         vit.from_official({"conv1.weight": torch.zeros(1)}, config)

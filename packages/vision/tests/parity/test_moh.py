@@ -28,6 +28,7 @@ def layer(c):
         return made, lambda made, x: made(x)
     grid = tuple(c["input_resolution"])
     if "sr_ratio" in c:
+        gates["window"] = c.get("window_size", 3)
         made = AggregatedAttention(c["dim"], c["num_heads"], grid, c["sr_ratio"], **gates)
     else:
         made = GlobalCosineAttention(c["dim"], c["num_heads"], grid, **gates)

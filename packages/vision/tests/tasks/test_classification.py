@@ -2,8 +2,9 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
+from attn_vision import create
 from attn_vision.data import Augmentation, Digits
-from attn_vision.tasks import ImageClassification, Sparsification
+from attn_vision.tasks import ImageClassification, Sparsification, TokenReduction
 from attn_vision.tasks.token_reduction import keep_rate_at
 
 
@@ -105,6 +106,42 @@ def test_the_keep_rate_falls_as_half_a_cosine():
         keep_rate_at(step, 0.5, steps_per_epoch=10, start=1, length=2) for step in (0, 9, 20, 30)
     ]
     assert rates == pytest.approx([1.0, 1.0, 0.75, 0.5])
+
+
+def test_an_evit_is_evaluated_at_the_rate_that_it_is_trained_for():
+    task = TokenReduction(0.5, settings={"patch_size": 4, "depth": 3, "keep_rates": [1, 0.7, 0.9]})
+    assert task.check_settings().keep_rates == (1.0, 0.5, 0.5)
+    with pytest.raises(ValueError, match="variant must be an EViT, got 'deit_tiny'"):
+        TokenReduction(variant="deit_tiny")
+
+
+@pytest.mark.parametrize("other", [{"depth": 2}, {"classes": 7}])
+def test_a_dense_model_of_another_shape_or_for_other_classes_is_refused(other, tmp_path):
+    settings = {"dim": 12, "heads": 3, "patch_size": 1, "depth": 1}
+    sizes = {"classes": 10, "channels": 1, "image_size": 8}
+    dense = create("deit_tiny", **settings | sizes | other)
+    torch.save(dense.state_dict(), tmp_path / "dense.pth")
+    task = built(Sparsification(str(tmp_path / "dense.pth"), settings=settings))
+    with pytest.raises(ValueError, match="not the weights of this dense model: "):
+        task.start_from(str(tmp_path / "dense.pth"))
+
+
+def test_both_phases_of_a_sparsification_warm_up_and_fall():
+    settings = {"dim": 12, "heads": 3, "patch_size": 1, "depth": 1}
+    task = Sparsification("none", 3, settings=settings, lr=1e-3, final_lr=1e-4, warmup=1)
+    trainer = fit(task, epochs=7, batch_size=8)
+    schedule = trainer.lr_scheduler_configs[0].scheduler
+    groups = trainer.optimizers[0].param_groups
+    predictor, backbone = (
+        [group["initial_lr"] * rate(step) for step in range(29)]
+        for group, rate in (
+            (groups[0], schedule.lr_lambdas[0]), (groups[-1], schedule.lr_lambdas[-1]),
+        )
+    )  # fmt: skip
+    # 4 steps an epoch: the first phase ends at step 12, the second at 28
+    assert predictor[3] == pytest.approx(3e-4) and predictor[12] == pytest.approx(2e-4)
+    assert backbone[12] == pytest.approx(2.5e-4) and backbone[15] == pytest.approx(1e-3)
+    assert max(backbone) == pytest.approx(1e-3) and backbone[28] == pytest.approx(1e-4)
 
 
 def test_the_first_phase_of_a_sparsification_moves_predictors_only(tmp_path):

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,10 +49,15 @@ def export(
             f"--format onnx needs {', '.join(missing)}: install the package with its extra [export]"
         )
     task = trained(ckpt).task
+    known = signature(task.example_inputs).parameters
+    for name in inputs or {}:
+        if name not in known:
+            raise TypeError(f"inputs has {name!r}; the task has {', '.join(known) or 'no choice'}")
     model, examples = task.exported().eval(), task.example_inputs(**(inputs or {}))
     axes = [{0: "batch", **names} for names in task.open_sizes() or [{}] * len(examples)]
     path = Path(out or Path(ckpt).with_suffix({"onnx": ".onnx", "torch": ".pt2"}[format]))
     with torch.no_grad():
+        model(*examples)  # what it refuses is told before the exporter wraps it
         if format == "onnx":
             run = _to_onnx(model, examples, axes, path, task.output_names)
         else:

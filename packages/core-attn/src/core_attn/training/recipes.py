@@ -42,11 +42,13 @@ def find_recipe(package: str, name: str) -> Path:
 def resolve_configs(package: str, argv: Sequence[str]) -> tuple[list[str], str | None]:
     """Replaces the recipes in `argv` by their files; also returns the first one's name.
 
+    They come right after the command: flags, wherever they stand, change what recipes say.
+
     Raises:
         FileNotFoundError: as in `find_recipe`.
         ValueError: a file is not YAML; the message says where.
     """
-    resolved, first = [], None
+    recipes, rest, first = [], [], None
     follows = False
     for word in argv:
         flag, equals, value = word.partition("=")
@@ -54,12 +56,12 @@ def resolve_configs(package: str, argv: Sequence[str]) -> tuple[list[str], str |
             path = find_recipe(package, word if follows else value)
             _check_syntax(path)
             first = first or path.stem
-            word = str(path) if follows else f"{flag}={path}"
+            recipes.append(str(path) if follows else f"{flag}={path}")
             follows = False
-        else:
-            follows = word in ("--config", "-c")
-        resolved.append(word)
-    return resolved, first
+            continue
+        follows = word in ("--config", "-c")
+        (recipes if follows else rest).append(word)
+    return [*rest[:1], *recipes, *rest[1:]], first
 
 
 def _check_syntax(path: Path) -> None:

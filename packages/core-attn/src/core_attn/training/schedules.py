@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
@@ -28,15 +28,49 @@ def warmup_cosine(
     Source: Loshchilov and Hutter, 2017, "SGDR", arXiv 1608.03983, eq. (5); linear warm-up of Goyal
     et al., 2017, arXiv 1706.02677, section 2.2.
     """
+    run = run_length(trainer)
+    factor = rate_factor(run.steps, warmup * run.epoch, floor, run.elapsed)
+    return stepwise(optimizer, factor)
+
+
+def stepwise(
+    optimizer: Optimizer, factors: Callable[[int], float] | list[Callable[[int], float]]
+) -> dict[str, Any]:
+    """What `configure_optimizers` returns for shares of the peak rates at each step.
+
+    Args:
+        optimizer: with the peak rates.
+        factors: from a step, counted from 0, to the share; one for all groups or one for each.
+    """
+    scheduler = LambdaLR(optimizer, factors)
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+    }
+
+
+class RunLength(NamedTuple):
+    """What ends a run.
+
+    Attributes:
+        steps: of the whole run; infinity if time alone ends it.
+        epoch: steps of an epoch.
+        elapsed: the share of the run's time that is over, 0 if it has no end in time.
+    """
+
+    steps: float
+    epoch: float
+    elapsed: Callable[[], float]
+
+
+def run_length(trainer: Trainer) -> RunLength:
+    """How long a run takes; sets its data up where that is not done."""
     if trainer.train_dataloader is None:
         trainer.fit_loop.setup_data()  # where time ends the run, the trainer estimates nothing
-    steps = trainer.estimated_stepping_batches
     epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
-    epoch = epoch if math.isinf(epoch) else math.ceil(epoch)
     timers = [x for x in trainer.callbacks if isinstance(x, Timer)]  # type: ignore[attr-defined]
 
     def elapsed() -> float:
-        """Share of the time that the run may take."""
         shares = [
             timer.time_elapsed() / max(timer.time_elapsed() + left, 1e-9)
             for timer in timers
@@ -44,11 +78,8 @@ def warmup_cosine(
         ]
         return max(shares, default=0.0)
 
-    factor = rate_factor(steps, warmup * epoch, floor, elapsed)
-    return {
-        "optimizer": optimizer,
-        "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
-    }
+    steps = trainer.estimated_stepping_batches
+    return RunLength(steps, epoch if math.isinf(epoch) else math.ceil(epoch), elapsed)
 
 
 def rate_factor(

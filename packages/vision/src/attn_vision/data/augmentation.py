@@ -51,6 +51,16 @@ class Augmentation:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
+        if self.color_jitter < 0:
+            raise ValueError(f"color_jitter must be at least 0, got {self.color_jitter}")
+        if self.rand_augment:
+            try:
+                rand_augment_transform(self.rand_augment, {})
+            except (AssertionError, ValueError) as error:
+                raise ValueError(
+                    "rand_augment must be a policy of timm, as 'rand-m9-mstd0.5-inc1', got "
+                    f"{self.rand_augment!r}"
+                ) from error
 
     @classmethod
     def deit(cls) -> "Augmentation":

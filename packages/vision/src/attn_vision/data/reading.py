@@ -112,17 +112,23 @@ def _bytes(values: np.ndarray, path: str | Path) -> np.ndarray:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a picture can be read, without decoding all of a JPEG or PNG file."""
+    """Whether a picture can be read, mostly without decoding all of a JPEG or PNG file.
+
+    A JPEG file that does not end where its picture does is decoded: it is cut, perhaps behind the
+    preview that it also holds, or a phone has put a film behind the picture.
+    """
     try:
         with Image.open(path) as image:
-            if image.format == "JPEG":
-                with path.open("rb") as file:
-                    file.seek(max(path.stat().st_size - 4096, 0))
-                    return b"\xff\xd9" in file.read()
             if image.format == "PNG":
                 image.verify()
-            else:
+            elif image.format != "JPEG" or not _ends_as_jpeg(path):
                 image.load()
     except _ERRORS:
         return False
     return True
+
+
+def _ends_as_jpeg(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 64, 0))
+        return file.read().rstrip(b"\0\r\n ").endswith(b"\xff\xd9")

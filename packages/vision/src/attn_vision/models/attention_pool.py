@@ -46,7 +46,7 @@ class AttentionPool(AttentionLayer):
 
     def forward(self, patches: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch dim"]:
         """One vector for all patches."""
-        asking = self.q(self.latent).expand(len(patches), -1, -1)
+        asking = self.q(self.latent).expand(patches.shape[0], -1, -1)
         q, k, v = (
             x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x in (asking, *self.kv(patches).chunk(2, -1))

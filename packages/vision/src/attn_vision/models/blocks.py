@@ -114,6 +114,7 @@ class Block(nn.Module):
         mlp: what acts on each token, with the same protocol.
         norm_eps: epsilon of the layer norms.
         layer_scale: initial per-feature scale of both branches; None for no scale.
+        dropout: probability of dropping a feature that the mixer gives, in training.
         drop_path: probability of skipping a branch for a sample, in training.
     """
 
@@ -125,11 +126,12 @@ class Block(nn.Module):
         *,
         norm_eps: float = 1e-6,
         layer_scale: float | None = None,
+        dropout: float = 0.0,
         drop_path: float = 0.0,
     ):
         super().__init__()
         self.norm1, self.norm2 = (nn.LayerNorm(dim, eps=norm_eps) for _ in range(2))
-        self.attn, self.mlp = mixer, mlp
+        self.attn, self.mlp, self.drop = mixer, mlp, Dropout(dropout)
         self.ls1, self.ls2 = (
             nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale) for _ in range(2)
         )
@@ -137,7 +139,11 @@ class Block(nn.Module):
 
     def mix(self, state: TokenState) -> TokenState:
         """Adds the first branch: tokens see each other."""
-        change = self.ls1(self.attn(state.with_tokens(self.norm1(state.tokens))))
+        return self.mixed(state, self.attn(state.with_tokens(self.norm1(state.tokens))))
+
+    def mixed(self, state: TokenState, new: Tensor) -> TokenState:
+        """Adds what the mixer gave."""
+        change = self.ls1(self.drop(new))
         return state.with_tokens(state.tokens + self.drop_path1(change))
 
     def feed(self, state: TokenState) -> TokenState:

@@ -94,7 +94,7 @@ class ShrinkingBlock(Block):
                 None drops them.
         """
         new, weights = self.attn.ranked(self.norm1(state.tokens))
-        state = state.with_tokens(state.tokens + self.drop_path1(self.ls1(new)))
+        state = self.mixed(state, new)
         return self.feed(select(state, weights[:, state.prefix :], keep, fused_as))
 
 
@@ -160,6 +160,7 @@ class EViT(VisionTransformer):
             self.make_mlp(index),
             norm_eps=c.norm_eps,
             layer_scale=c.layer_scale,
+            dropout=c.dropout,
             drop_path=self.drop_path_rate(index),
         )
 

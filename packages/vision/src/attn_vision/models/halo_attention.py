@@ -73,7 +73,7 @@ class HaloAttention(AttentionLayer):
         if stride not in (1, 2):
             raise ValueError(f"stride must be 1 or 2, got {stride}")
         self.num_heads, self.v_dim = heads, out_dim // heads
-        self.head_dim = head_dim or _multiple_of_8(out_dim * qk_ratio) // heads
+        self.head_dim = head_dim or multiple_of_8(out_dim * qk_ratio) // heads
         if self.head_dim < 1:
             raise ValueError(f"{out_dim} channels leave no features for each of {heads} heads")
         self.block, self.halo, self.any_size = block, halo, any_size
@@ -127,7 +127,7 @@ def _tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-def _multiple_of_8(channels: float) -> int:
+def multiple_of_8(channels: float) -> int:
     """The nearest multiple of 8, not more than a tenth below."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded

@@ -1,5 +1,6 @@
 """HaloNet: residual nets whose 3x3 convolutions are, in part or all, halo attention."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,12 +9,12 @@ from timm.layers import BatchNormAct2d, ConvNormAct, EcaModule, SEModule
 from torch import Tensor, nn
 
 from .blocks import DropPath
-from .halo_attention import HaloAttention
+from .halo_attention import HaloAttention, multiple_of_8
 from .staged_transformer import StagedConfig, StagedTransformer
 
 STEMS = ("7x7", "tiered", "3x3")
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
-CHANNEL_ATTENTION = {"": None, "se": SEModule, "eca": EcaModule}
+CHANNEL_ATTENTION = ("", "se", "eca")
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,11 @@ class HaloNetConfig(StagedConfig):
     Attributes:
         dims: channels out of each stage.
         depths: blocks of each stage.
-        widths: channels within the blocks of each stage.
+        widths: channels within the blocks of each stage, unless there is an `expansion`.
+        expansion: channels within a block per channel that enters it; 0 for `widths`.
         strides: of the first block of each stage.
-        kinds: for each stage a letter per block, "h" for halo attention and "c" for a 3x3
-            convolution; empty for attention everywhere.
+        kinds: for each stage a letter per block, "h" for halo attention, "b" for attention over
+            the whole, square map, and "c" for a 3x3 convolution; empty for "h" everywhere.
         heads: attention heads, one number or one per stage.
         block: side of a block of queries.
         halo: how far a window reaches beyond its block.
@@ -44,6 +46,9 @@ class HaloNetConfig(StagedConfig):
         activation: "relu" or "silu".
         group_width: channels of a group in the 3x3 convolutions; 0 for one group.
         channel_attention: of convolution blocks: "" for none, "se" or "eca".
+        reduction: channels that "se" squeezes to, per channel.
+        shortcuts: whether a block that changes the shape has a shortcut; else nothing goes by it.
+        linear_out: whether blocks end without an activation.
         final_dim: channels of a last 1x1 convolution; 0 for none.
     """
 
@@ -51,6 +56,7 @@ class HaloNetConfig(StagedConfig):
     dims: tuple[int, ...] = (32, 64, 128, 256)
     depths: tuple[int, ...] = (3, 3, 7, 3)
     widths: tuple[int, ...] = (64, 128, 256, 512)
+    expansion: float = 0.0
     strides: tuple[int, ...] = (1, 2, 2, 2)
     kinds: tuple[str, ...] = ()
     heads: int | tuple[int, ...] = 8
@@ -70,6 +76,9 @@ class HaloNetConfig(StagedConfig):
     activation: Literal["relu", "silu"] = "relu"
     group_width: int = 0
     channel_attention: Literal["", "se", "eca"] = ""
+    reduction: float = 1 / 16
+    shortcuts: bool = True
+    linear_out: bool = False
     final_dim: int = 0
 
     def __post_init__(self):
@@ -79,8 +88,15 @@ class HaloNetConfig(StagedConfig):
         if not isinstance(self.heads, int):
             self.require_per_stage("heads")
         for kinds, depth in zip(self.kinds, self.depths, strict=False):
-            if len(kinds) != depth or set(kinds) - set("hc"):
-                raise ValueError(f"kinds must be {depth} letters of 'h' and 'c', got {kinds!r}")
+            if len(kinds) != depth or set(kinds) - set("hbc"):
+                raise ValueError(
+                    f"kinds must be {depth} letters of 'h', 'b' and 'c', got {kinds!r}"
+                )
+        if self.expansion < 0 or self.reduction <= 0:
+            raise ValueError(
+                "expansion must be at least 0 and reduction above 0, got "
+                f"{self.expansion} and {self.reduction}"
+            )
         for name, allowed in (
             ("stem", STEMS), ("activation", ACTIVATIONS), ("channel_attention", CHANNEL_ATTENTION),
         ):  # fmt: skip
@@ -95,17 +111,21 @@ class HaloNetConfig(StagedConfig):
         Raises:
             ValueError: they do not; the message says which sizes fit.
         """
-        if self.any_size:
-            return
-        scale, multiple, bad = self.stem_stride, 1, None
-        for stage, stride in enumerate(self.strides):
+        multiple, bad = 1, None
+        for stage in range(len(self.strides)):
             for index, kind in enumerate(self.kinds_of(stage)):
-                if kind == "h":
+                scale = self.scale(stage, index)
+                grid = tuple(-(-side // scale) for side in sides)
+                if kind == "b" and grid != (self.map_side(stage, index),) * 2:
+                    raise ValueError(
+                        f"attention over the whole map was built for images of "
+                        f"{self.image_sides[0]}x{self.image_sides[1]} pixels, which must be "
+                        f"square, got {sides[0]}x{sides[1]}"
+                    )
+                if kind == "h" and not self.any_size:
                     multiple = scale * self.block
-                    grid = tuple(-(-side // scale) for side in sides)
                     if any(side % self.block for side in grid) and bad is None:
                         bad = grid
-                scale *= stride if index == 0 else 1
         if bad is not None:
             raise ValueError(
                 f"images of {sides[0]}x{sides[1]} pixels give a map of {bad[0]}x{bad[1]}, which "
@@ -117,6 +137,15 @@ class HaloNetConfig(StagedConfig):
     def stem_stride(self) -> int:
         """Pixels per position after the stem; three convolutions stride twice where none pools."""
         return 4 if self.stem_pool or self.stem == "tiered" else 2
+
+    def scale(self, stage: int, index: int) -> int:
+        """Pixels per position of the map that enters a block."""
+        strides = self.strides[: stage + (index > 0)]
+        return self.stem_stride * math.prod(strides)
+
+    def map_side(self, stage: int, index: int) -> int:
+        """Rows of the map that enters a block."""
+        return -(-self.image_sides[0] // self.scale(stage, index))
 
     def kinds_of(self, stage: int) -> str:
         """The letters of the blocks of a stage."""
@@ -142,33 +171,41 @@ class HaloBlock(nn.Module):
         self, config: HaloNetConfig, stage: int, index: int, dim: int, drop_path: float = 0.0
     ):
         super().__init__()
-        c, width, out = config, config.widths[stage], config.dims[stage]
+        c, out, kind = config, config.dims[stage], config.kinds_of(stage)[index]
+        width = multiple_of_8(c.expansion * dim) if c.expansion else c.widths[stage]
         stride = c.strides[stage] if index == 0 else 1
         act = ACTIVATIONS[c.activation]
-        if dim == out and stride == 1:
-            self.shortcut: nn.Module = nn.Identity()
-        else:
-            self.shortcut = ConvNormAct(dim, out, 1, stride, apply_act=False)
+        self.shortcut: nn.Module | None = nn.Identity()
+        if dim != out or stride != 1:
+            self.shortcut = None
+            if c.shortcuts:
+                self.shortcut = ConvNormAct(dim, out, 1, stride, apply_act=False)
         self.conv1_1x1 = ConvNormAct(dim, width, 1, act_layer=act)
         mixed = width
-        if c.kinds_of(stage)[index] == "h":
+        if kind != "c":
+            whole = kind == "b"
             mixed = round(width * c.value_ratio)
             heads = c.heads if isinstance(c.heads, int) else c.heads[stage]
             self.self_attn = HaloAttention(
-                width, heads, block=c.block, halo=c.halo, stride=stride, out_dim=mixed,
-                head_dim=c.head_dim or _query_dim(c, width, heads), qkv_bias=c.qkv_bias,
-                avg_down=c.avg_down, scale_positions=c.scale_positions,
+                width, heads, block=c.map_side(stage, index) if whole else c.block,
+                halo=0 if whole else c.halo, stride=stride, out_dim=mixed,
+                head_dim=c.head_dim or multiple_of_8(c.qk_ratio * width) // heads,
+                qkv_bias=c.qkv_bias, avg_down=c.avg_down or whole,
+                scale_positions=c.scale_positions,
                 mask_padding=c.mask_padding, any_size=c.any_size,
             )  # fmt: skip
             self.post_attn = BatchNormAct2d(mixed, act_layer=act)
         else:
             groups = width // c.group_width if c.group_width else 1
             self.conv2_kxk = ConvNormAct(width, width, 3, stride, groups=groups, act_layer=act)
-            attention = CHANNEL_ATTENTION[c.channel_attention]
-            self.attn = nn.Identity() if attention is None else attention(width)
+            self.attn = {
+                "": nn.Identity,
+                "se": lambda: SEModule(width, rd_ratio=c.reduction),
+                "eca": lambda: EcaModule(width),
+            }[c.channel_attention]()
         self.conv3_1x1 = ConvNormAct(mixed, out, 1, apply_act=False)
         self.drop_path = DropPath(drop_path)
-        self.act = act()
+        self.act = nn.Identity() if c.linear_out else act()
 
     def forward(
         self, x: Float[Tensor, "batch dim rows columns"]
@@ -179,7 +216,8 @@ class HaloBlock(nn.Module):
             y = self.post_attn(self.self_attn(y))
         else:
             y = self.attn(self.conv2_kxk(y))
-        return self.act(self.shortcut(x) + self.drop_path(self.conv3_1x1(y)))
+        y = self.drop_path(self.conv3_1x1(y))
+        return self.act(y if self.shortcut is None else self.shortcut(x) + y)
 
 
 class HaloNet(StagedTransformer):
@@ -267,11 +305,6 @@ def _stem(c: HaloNetConfig) -> nn.Sequential:
     return stem
 
 
-def _query_dim(c: HaloNetConfig, width: int, heads: int) -> int:
-    """Queries are as wide as the block, whatever the values are."""
-    return max(8, round(width * c.qk_ratio / 8) * 8) // heads
-
-
 _H0 = HaloNetConfig()
 
 
@@ -310,5 +343,15 @@ VARIANTS = {
     "eca_halonext26ts": HaloNetConfig(
         **_WIDE, depths=(2, 2, 2, 2), kinds=("cc", "cc", "ch", "hh"), halo=2, head_dim=16,
         activation="silu", group_width=16, channel_attention="eca",
+    ),
+    "halo2botnet50ts_256": HaloNetConfig(
+        **_WIDE, depths=(3, 4, 6, 3), kinds=("ccc", "chch", "chchch", "cbc"), heads=(8, 8, 8, 4),
+        stem_pool=False, strides=(1, 2, 2, 2), activation="silu",
+    ),
+    "haloregnetz_b": HaloNetConfig(
+        224, dims=(48, 96, 192, 288), depths=(2, 6, 12, 2), expansion=3, strides=(2, 2, 2, 2),
+        kinds=("cc", "c" * 6, "ccch" * 3, "hh"), block=7, halo=2, qk_ratio=0.33, stem="3x3",
+        stem_dim=32, stem_pool=False, activation="silu", group_width=16, channel_attention="se",
+        reduction=0.25, shortcuts=False, linear_out=True, final_dim=1536,
     ),
 }  # fmt: skip

@@ -115,7 +115,7 @@ class StepEmbed(nn.Module):
         place = torch.arange(half, dtype=torch.float32, device=steps.device)
         angle = steps[:, None].float() * torch.exp(-math.log(10_000) * place / half)
         waves = torch.cat([angle.cos(), angle.sin()], -1)
-        return self.mlp(waves)
+        return self.mlp(waves.to(self.mlp[0].get_parameter("weight")))
 
 
 class LabelEmbed(nn.Module):

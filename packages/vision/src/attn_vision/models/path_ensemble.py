@@ -27,6 +27,8 @@ class PathEnsemble(nn.Module):
 
     The last tokens are x_0 + sum_l (a_l + f_l): the embedded input and the outputs of all
     attention layers and MLPs, 2 depth + 1 paths. The classifier gets sum_k m_k s_k p_k of them.
+    A token that enters later, as a ConViT's class token, is part of x_0; paths before it have
+    zeros in its place.
 
     Args:
         model: one of this package, or of timm, with pre-normed blocks that add two branches.
@@ -99,38 +101,48 @@ class PathEnsemble(nn.Module):
         """The terms of the last sum, in the order of `names`.
 
         Raises:
+            TypeError: their sum is not what the classifier reads; the model is named.
             ValueError: one of them is not finite.
         """
-        blocks, found = self.model.blocks, {}
+        blocks, found, last = self.model.blocks, {}, []
 
         def enters(module: nn.Module, args: tuple) -> None:
-            found["embed"] = _tokens(args[0])
+            tokens = _tokens(args[0])
+            first = found.get("embed", tokens)
+            new = tokens.shape[1] - first.shape[1]
+            found["embed"] = torch.cat([tokens[:, :new], first], 1) if new else first
 
         def leaves(name: str) -> Callable:
             return lambda module, args, y: found.update({name: y})
 
         with ExitStack() as hooks:
-            hooks.callback(blocks[0].register_forward_pre_hook(enters).remove)
+            end = blocks[-1].register_forward_hook(lambda m, a, y: last.append(_tokens(y)))
+            hooks.callback(end.remove)
             for i, block in enumerate(blocks, 1):
+                hooks.callback(block.register_forward_pre_hook(enters).remove)
                 for kind, branch in zip(("attn", "ffn"), _BRANCHES, strict=True):
                     hook = getattr(block, branch).register_forward_hook(leaves(f"{kind}.{i}"))
                     hooks.callback(hook.remove)
             self.model(images)
-        for name in self.names:
-            if not found[name].isfinite().all():
+        for name, path in found.items():
+            if not path.isfinite().all():
                 raise ValueError(f"path {name} holds values that are not finite")
-        return [found[name] for name in self.names]
+        tokens = last[0].shape[1]
+        paths = [F.pad(found[n], (0, 0, tokens - found[n].shape[1], 0)) for n in self.names]
+        read = self._read()
+        apart = (sum(paths[1:], paths[0]) - last[0])[:, :read].abs().max()
+        if apart > torch.finfo(apart.dtype).eps ** 0.5 * max(path.abs().max() for path in paths):
+            raise TypeError(
+                f"{type(self.model).__name__} does more with its tokens than to add two branches "
+                "per block: its classifier does not read a sum of paths"
+            )
+        return paths
 
     def read_paths(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> list[Float[Tensor, "batch read dim"]]:
         """`paths`, of the tokens that the classifier reads: those before the patches, or all."""
-        model = self.model
-        if hasattr(model, "forward_head"):  # timm
-            read = model.num_prefix_tokens if model.global_pool == "token" else None
-        else:
-            read = model.prefix if model.config.pool == "class" else None
-        return [path[:, :read] for path in self.paths(images)]
+        return [path[:, : self._read()] for path in self.paths(images)]
 
     def idle(self) -> tuple[str, ...]:
         """The paths at the end that are pruned: nothing needs them computed.
@@ -179,6 +191,13 @@ class PathEnsemble(nn.Module):
             if self.ensemble_scale is None or not torch.is_grad_enabled():
                 return self.model(images)
         return self.classified(self.combined(self.paths(images)))
+
+    def _read(self) -> int | None:
+        """How many tokens the classifier reads, from the first; None for all."""
+        model = self.model
+        if hasattr(model, "forward_head"):  # timm
+            return model.num_prefix_tokens if model.global_pool == "token" else None
+        return model.prefix if model.config.pool == "class" else None
 
     @torch.no_grad()
     def leave_one_out(
@@ -295,6 +314,8 @@ def _check(model: Any) -> None:
     missing = [part for part in _NEEDED if not hasattr(model, part)]
     if missing:
         raise TypeError(f"{name} has no {missing[0]}: its classifier does not read a sum of paths")
+    if not len(model.blocks):
+        raise TypeError(f"{name} has no block: there is one path")
     for block in model.blocks:
         parts = ("norm1", "norm2", *_BRANCHES)
         if not all(hasattr(block, part) for part in parts) or hasattr(block, "shrink"):

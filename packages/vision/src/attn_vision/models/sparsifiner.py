@@ -75,6 +75,14 @@ class SparsifinerConfig(VisionTransformerConfig):
                 "Sparsifiner needs one class token and no other token before the patches"
             )
 
+    def entering(self, block: int) -> int:
+        """How many patches are not left out when they enter a block."""
+        patches = left = self.grid[0] * self.grid[1]
+        rates, prunes = self.per_block("token_keep_rates"), self.per_block("prunes_tokens")
+        for rate, leaves_out in zip(rates[:block], prunes[:block], strict=True):
+            left = math.ceil(rate * patches) if leaves_out else left
+        return left
+
     def build(self) -> "Sparsifiner":
         """The model of this configuration, untrained."""
         return Sparsifiner(self)
@@ -95,6 +103,7 @@ class SparseAttention(SelfAttention):
         )
         tokens = 1 + c.grid[0] * c.grid[1]
         self.keep_rate, self.prune_rows = c.per_block("keep_rates")[block], c.prune_rows
+        self.live = 1 + c.entering(block)
         self.score_threshold, self.scale = c.score_threshold, c.qk_scale
         self.mask_predictor = ConnectivityPredictor(
             self.head_dim, c.heads, tokens=tokens, width=self.head_dim // c.reduce_c,
@@ -105,27 +114,37 @@ class SparseAttention(SelfAttention):
 
     def forward(self, state: TokenState) -> Float[Tensor, "batch tokens dim"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Attends to the predicted keys."""
-        return self.attended(state)[0]
+        return self.attended(*self.queries(state), state.alive)
 
     def attended(
-        self, state: TokenState
-    ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch patches"]]:
-        """The new features, and what the class token gives to each patch, the mean of the heads."""
-        q, k, v = self.queries(state)
-        prediction = self.mask_predictor(q, k, state.alive)
+        self,
+        q: Float[Tensor, "batch heads tokens head_dim"],
+        k: Float[Tensor, "batch heads tokens head_dim"],
+        v: Float[Tensor, "batch heads tokens head_dim"],
+        alive: Bool[Tensor, "batch patches"] | None,
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """The new features."""
+        prediction = self.mask_predictor(q, k, alive)
         if self.gathers(q.shape[-2]):
-            index = self.chosen(prediction, state.alive)
+            index = self.chosen(prediction, alive)
             patches = gather_attention(q[:, :, 1:], k, v, index, scale=self.scale)
             first = attention(q[:, :, :1], k, v, scale=self.scale)
             heads = torch.cat([first, patches], 2).transpose(1, 2)
             heads = self.heads(heads)
         else:
-            mask = self.mask(prediction, state.alive)
+            mask = self.mask(prediction, alive)
             heads = self.attend(q, k, v, mask=mask, scale=self.scale)
+        return self.proj(heads.flatten(2))
+
+    def ranks(
+        self,
+        q: Float[Tensor, "batch heads tokens head_dim"],
+        k: Float[Tensor, "batch heads tokens head_dim"],
+    ) -> Float[Tensor, "batch patches"]:
+        """What the class token gives to each patch, the mean of the heads, in float32."""
         with torch.autocast(q.device.type, enabled=False):
-            first = q[:, :, :1].float()
-            ranks = attention_row(first, k.float(), 0, scale=self.scale).mean(1)[:, 1:]
-        return self.proj(heads.flatten(2)), ranks
+            row = attention_row(q[:, :, :1].float(), k.float(), 0, scale=self.scale)
+            return row.mean(1)[:, 1:]
 
     def queries(self, state: TokenState) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, those of patches left out set to zero."""
@@ -144,17 +163,16 @@ class SparseAttention(SelfAttention):
             and not self.pattern.listening
         )
 
-    def budget(self, tokens: int, alive: Bool[Tensor, "batch patches"] | None) -> int:
+    def budget(self, tokens: int) -> int:
         """How many keys a query attends to; never more than are left."""
-        budget = math.ceil(self.keep_rate * tokens)
-        return budget if alive is None else min(budget, 1 + int(alive[0].sum()))
+        return min(math.ceil(self.keep_rate * tokens), self.live)
 
     def chosen(
         self, prediction: Prediction, alive: Bool[Tensor, "batch patches"] | None
     ) -> Int[Tensor, "batch heads patches budget"]:
         """The keys of largest score; of equal ones the first."""
         scores = _without(prediction.scores, alive)
-        return top_positions(scores, self.budget(scores.shape[-1], alive), ascending=True)
+        return top_positions(scores, self.budget(scores.shape[-1]), ascending=True)
 
     def mask(
         self, prediction: Prediction, alive: Bool[Tensor, "batch patches"] | None
@@ -186,10 +204,10 @@ class SparseBlock(Block):
 
     def forward(self, state: TokenState) -> TokenState:
         """The new tokens."""
-        new, ranks = self.attn.attended(state.with_tokens(self.norm1(state.tokens)))
-        state = state.with_tokens(state.tokens + self.drop_path1(self.ls1(new)))
+        q, k, v = self.attn.queries(state.with_tokens(self.norm1(state.tokens)))
+        state = self.mixed(state, self.attn.attended(q, k, v, state.alive))
         if self.keeps is not None:
-            state = replace(state, alive=_best(ranks, state.alive, self.keeps))
+            state = replace(state, alive=_best(self.attn.ranks(q, k), state.alive, self.keeps))
         state = self.feed(state)
         if state.alive is None:
             return state
@@ -202,7 +220,7 @@ class SparseBlock(Block):
         scores = self.attn.mask_predictor(q, k, state.alive, dense=True).scores
         scale = self.attn.scale
         new = self.attn.proj(self.attn.attend(q, k, v, scale=scale).flatten(2))
-        state = state.with_tokens(state.tokens + self.drop_path1(self.ls1(new)))
+        state = self.mixed(state, new)
         return self.feed(state), attention_weights(q, k, scale=scale), scores
 
 
@@ -226,12 +244,11 @@ class Sparsifiner(VisionTransformer):
     def make_block(self, index: int) -> SparseBlock:
         """A block with a predictor."""
         c = self.config
-        patches = c.grid[0] * c.grid[1]
-        rate, prunes = (c.per_block(name)[index] for name in ("token_keep_rates", "prunes_tokens"))
-        keeps = math.ceil(rate * patches) if prunes else None
+        keeps = c.entering(index + 1) if c.per_block("prunes_tokens")[index] else None
         return SparseBlock(
             c.dim, SparseAttention(c, index), self.make_mlp(index), norm_eps=c.norm_eps,
-            layer_scale=c.layer_scale, drop_path=self.drop_path_rate(index), keeps=keeps,
+            layer_scale=c.layer_scale, dropout=c.dropout, drop_path=self.drop_path_rate(index),
+            keeps=keeps,
         )  # fmt: skip
 
     def embed(self, images: Float[Tensor, "batch channels height width"]) -> TokenState:

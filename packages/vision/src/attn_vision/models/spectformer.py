@@ -49,6 +49,10 @@ class SpectFormerConfig(VisionTransformerConfig):
 class SpectralBlock(Block):
     """x += mlp(norm2(gate(norm1(x)))): one residual around both."""
 
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        del self.drop_path2
+
     def forward(self, state: TokenState) -> TokenState:
         """Updates the tokens; their layout stays."""
         gated = self.attn(state.with_tokens(self.norm1(state.tokens)))

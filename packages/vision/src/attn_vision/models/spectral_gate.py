@@ -109,6 +109,8 @@ def filter_by_fft(
     The last transform takes the real part of the self-conjugate columns: of the weight, the
     Hermitian part. One axis at a time spares the copy that a transform of two axes makes.
     """
+    if not x.numel():  # MKL takes no empty batch
+        return x
     spectrum = torch.fft.fft(torch.fft.rfft(x, dim=2), dim=1)
     factor = torch.view_as_complex(weight.contiguous())
     if torch.is_grad_enabled():

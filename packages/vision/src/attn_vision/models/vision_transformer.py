@@ -39,7 +39,8 @@ class VisionTransformerConfig(ImageConfig):
         pre_norm: whether a layer norm stands before the first block; the stem then has no bias.
         head_norm: whether the norm stands after pooling instead of before.
         layer_scale: initial scale of the residual branches; None for no scale.
-        dropout: probability of dropping a feature after the positions and in the MLP, in training.
+        dropout: probability of dropping a feature after the positions, after an attention layer and
+            in the MLP, in training.
         attention_dropout: probability of dropping an attention weight, in training.
         norm_eps: epsilon of the layer norms.
         pool: what the head reads: the "class" token; "mean" or "max" of the patches, or
@@ -200,6 +201,7 @@ class VisionTransformer(ImageModel):
             self.make_mlp(index),
             norm_eps=c.norm_eps,
             layer_scale=c.layer_scale,
+            dropout=c.dropout,
             drop_path=self.drop_path_rate(index),
         )
 

@@ -13,8 +13,10 @@ _FIELDS = FIELDS | {
     "local_up_to_layer": "local_layers",
     "locality_strength": "locality_strength",
     "use_pos_embed": "positions",
+    "global_pool": "pool",
 }
-_ONLY = {"global_pool": (None, "token"), "hybrid_backbone": (None,), "qk_scale": (None,)}
+_POOLS = {None: "class", "token": "class", "avg": "mean"}
+_ONLY = {"hybrid_backbone": (None,), "qk_scale": (None,)}
 
 
 def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ConViTConfig:
@@ -31,6 +33,9 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ConVi
         3
     """
     ours = renamed(config, _FIELDS, _ONLY)
+    if ours.get("pool") not in _POOLS:
+        raise ValueError(f"no counterpart for global_pool={ours['pool']!r}; only 'token' and 'avg'")
+    ours["pool"] = _POOLS[ours.get("pool")]
     if "cls_token" in state:
         ours["dim"] = state["cls_token"].shape[-1]
     return ConViTConfig(**ours)
@@ -44,8 +49,12 @@ def from_official(state: Mapping[str, Tensor], config: ConViTConfig) -> dict[str
     Raises:
         ValueError: it is not of this model; the first names that differ are listed.
     """
-    kept = {name: x for name, x in state.items() if not name.endswith("attn.rel_indices")}
-    return fitting(kept, config, "ConViT")
+    return fitting(under_our_names(state, config), config, "ConViT")
+
+
+def under_our_names(state: Mapping[str, Tensor], config: ConViTConfig) -> dict[str, Tensor]:
+    """The weights of an official state dict of any size."""
+    return {name: x for name, x in state.items() if not name.endswith("attn.rel_indices")}
 
 
 def to_official(state: Mapping[str, Tensor], config: ConViTConfig) -> dict[str, Tensor]:

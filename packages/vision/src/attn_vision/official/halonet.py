@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -24,7 +25,7 @@ _NET = {
     "halo_size": "halo", "num_heads": "heads", "act": "activation", "stem_chs": "stem_dim",
     "qkv_bias": "qkv_bias", "avg_down": "avg_down", "scale_pos_embed": "scale_positions",
     "dim_head": "head_dim", "qk_ratio": "qk_ratio", "drop_path_rate": "drop_path",
-    "in_chans": "channels",
+    "in_chans": "channels", "rd_ratio": "reduction", "linear_out": "linear_out",
 }  # fmt: skip
 
 
@@ -100,31 +101,44 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> HaloN
             raise ValueError(f"not a HaloNet in timm's layout: it has no {name!r}")
         return state[name].shape[0]
 
-    kinds = tuple(
-        "".join("h" if f"stages.{s}.{b}.self_attn.q.weight" in state else "c" for b in range(depth))
-        for s, depth in enumerate(depths)
-    )
+    def kind(stage: int, block: int) -> str:
+        name = f"stages.{stage}.{block}.self_attn."
+        return "h" if f"{name}q.weight" in state else "b" if f"{name}qkv.weight" in state else "c"
+
+    kinds = tuple("".join(kind(s, b) for b in range(depth)) for s, depth in enumerate(depths))
+    entering = [
+        state[f"stages.{s}.{b}.conv1_1x1.conv.weight"].shape[:2]
+        for s, depth in enumerate(depths) for b in range(depth)
+        if f"stages.{s}.{b}.conv1_1x1.conv.weight" in state
+    ]  # fmt: skip
+    expansions = {within / channels for within, channels in entering}
     widths = tuple(rows_of(s, 0, "conv1_1x1") for s in range(len(depths)))
     convolution = [(name, x) for name, x in state.items() if name.endswith("conv2_kxk.conv.weight")]
     narrow = [x.shape[1] for _, x in convolution if x.shape[1] != x.shape[0]]
-    first = next(x for name, x in state.items() if name.startswith("stem") and x.dim() == 4)
+    convolutions = [x for name, x in state.items() if name.startswith("stem") and x.dim() == 4]
+    if not convolutions:
+        raise ValueError("not a HaloNet in timm's layout: it has no stem")
+    first = convolutions[0]
     stem = (
         "7x7" if first.shape[-1] == 7 else "tiered" if "stem.conv2.conv.weight" in state else "3x3"
     )
-    kind = "se" if any(".attn.fc1." in name for name in state) else ""
+    se = "se" if any(".attn.fc1." in name for name in state) else ""
     if any(name.endswith(".attn.conv.weight") for name in state):
-        kind = "eca"
+        se = "eca"
     ours: dict[str, Any] = {
         "dims": tuple(rows_of(s, 0, "conv3_1x1") for s in range(len(depths))),
         "widths": widths,
+        "expansion": expansions.pop() if len(expansions) == 1 and len(set(entering)) > 1 else 0.0,
+        "shortcuts": any(".shortcut." in name for name in state),
         "depths": depths,
         "kinds": kinds,
         "strides": tuple(int(row[3]) for row in rows),
         "stem": stem,
         "stem_pool": "maxpool" in str(config.get("stem", "")),
         "channels": first.shape[1],
+        "stem_dim": convolutions[-1].shape[0],
         "group_width": narrow[0] if narrow else 0,
-        "channel_attention": kind,
+        "channel_attention": se,
         "final_dim": _rows(state, "final_conv.conv.weight"),
         "classes": _rows(state, "head.fc.weight"),
     }
@@ -137,6 +151,11 @@ def from_official(state: Mapping[str, Tensor], config: HaloNetConfig) -> dict[st
     Raises:
         ValueError: it is not of this model; the first names that differ are listed.
     """
+    return fitting(under_our_names(state, config), config, "HaloNet")
+
+
+def under_our_names(state: Mapping[str, Tensor], config: HaloNetConfig) -> dict[str, Tensor]:
+    """The weights of a state dict in timm's layout, of any size."""
     ours = {}
     for name, x in state.items():
         head, _, rest = name.partition(".")
@@ -158,19 +177,23 @@ def from_official(state: Mapping[str, Tensor], config: HaloNetConfig) -> dict[st
         weights = _under(state, f"stages.{stage}.{block}.self_attn.")
         heads = config.heads if isinstance(config.heads, int) else config.heads[stage]
         ours |= {prefix + name: x for name, x in _layer_weights(weights, heads).items()}
-    return fitting(ours, config, "HaloNet")
+    return ours
 
 
 def to_official(state: Mapping[str, Tensor], config: HaloNetConfig) -> dict[str, Tensor]:
     """The state dict in timm's layout from ours; the inverse of `from_official`."""
     theirs, last = {}, f"stages.{len(config.depths) - 1}.norm."
+    alone = config.stem != "tiered" and not config.stem_pool  # timm then has no container
     for name, x in state.items():
         if ".self_attn." in name:
             continue
         name = name.replace("stages.0.embed.", "stem.").replace(last, "final_conv.")
+        name = name.replace("stem.conv1.", "stem.") if alone else name
         theirs[name.replace(".blocks.", ".").replace("head.", "head.fc.")] = x
     for stage, block, prefix in _attentions(config):
-        weights = _official_layer(_under(state, prefix), 1)
+        whole = config.kinds_of(stage)[block] == "b"
+        heads = config.heads if isinstance(config.heads, int) else config.heads[stage]
+        weights = _official_layer(_under(state, prefix), heads, whole)
         theirs |= {f"stages.{stage}.{block}.self_attn.{name}": x for name, x in weights.items()}
     return theirs
 
@@ -178,7 +201,7 @@ def to_official(state: Mapping[str, Tensor], config: HaloNetConfig) -> dict[str,
 def _attentions(config: HaloNetConfig):
     for stage in range(len(config.depths)):
         for block, kind in enumerate(config.kinds_of(stage)):
-            if kind == "h":
+            if kind != "c":
                 yield stage, block, f"stages.{stage}.blocks.{block}.self_attn."
 
 
@@ -189,9 +212,16 @@ def _layer_weights(state: Mapping[str, Tensor], heads: int) -> dict[str, Tensor]
         "rel_pos_emb.rel_height": "height", "rel_pos_emb.rel_width": "width",
         "to_out.weight": "proj.weight", "to_out.bias": "proj.bias",
     }  # fmt: skip
-    ours = {}
+    ours, keys = {}, heads * next((x.shape[1] for n, x in state.items() if "height_rel" in n), 0)
     for name, x in state.items():
-        if name == "to_kv.weight":  # all keys, then all values
+        if name in ("qkv.weight", "qkv.bias"):  # all queries, all keys, all values
+            x = x.flatten(1) if x.dim() == 4 else x
+            ours[name.replace("qkv", "q")] = x[:keys]
+            by_head = [
+                part.unflatten(0, (heads, -1)) for part in (x[keys : 2 * keys], x[2 * keys :])
+            ]
+            ours[name.replace("qkv", "kv")] = torch.cat(by_head, 1).flatten(0, 1)
+        elif name == "to_kv.weight":  # all keys, then all values
             x = rearrange(x, "(n h d) c -> (h n d) c", n=2, h=heads)
             ours["kv.weight"] = x
         else:
@@ -199,7 +229,9 @@ def _layer_weights(state: Mapping[str, Tensor], heads: int) -> dict[str, Tensor]
     return ours
 
 
-def _official_layer(state: Mapping[str, Tensor], heads: int) -> dict[str, Tensor]:
+def _official_layer(
+    state: Mapping[str, Tensor], heads: int, whole: bool = False
+) -> dict[str, Tensor]:
     if "proj.weight" in state:
         names = {
             "height": "rel_pos_emb.rel_height", "width": "rel_pos_emb.rel_width",
@@ -209,6 +241,16 @@ def _official_layer(state: Mapping[str, Tensor], heads: int) -> dict[str, Tensor
         rest = {names[name]: x for name, x in state.items() if name in names}
         return rest | {"to_kv.weight": kv}
     names = {"height": "pos_embed.height_rel", "width": "pos_embed.width_rel"}
+    if whole:  # timm's BottleneckAttn has one projection
+        state, dim = dict(state), state["height"].shape[1]
+        for kind in ("weight", "bias"):
+            if f"q.{kind}" in state:
+                kv = state.pop(f"kv.{kind}").unflatten(0, (heads, -1))
+                parts = (
+                    state.pop(f"q.{kind}"),
+                    *(x.flatten(0, 1) for x in (kv[:, :dim], kv[:, dim:])),
+                )
+                state[f"qkv.{kind}"] = torch.cat(parts)
     return {
         names.get(name, name): x[:, :, None, None] if name.endswith("weight") else x
         for name, x in state.items()

@@ -112,7 +112,14 @@ def from_official(
     Raises:
         ValueError: it is not of this model; the first names that differ are listed.
     """
-    return fitting({_ours(name, config): x for name, x in state.items()}, config, "MoH model")
+    return fitting(under_our_names(state, config), config, "MoH model")
+
+
+def under_our_names(
+    state: Mapping[str, Tensor], config: MoHViTConfig | MoHDiTConfig
+) -> dict[str, Tensor]:
+    """The weights of an official state dict of any size."""
+    return {_ours(name, config): x for name, x in state.items()}
 
 
 def to_official(

@@ -42,6 +42,8 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Confi
         ours: dict[str, Any] = {"heads": 6} | renamed(
             config, _VANILLA, {"representation_size": (None,)}
         )
+        if "drop_rate" in config:  # of attention's weights and projection, too
+            ours["attention_dropout"] = config["drop_rate"]
         gates = {name for name in state if name.endswith(".filter.complex_weight")}
         if gates:
             ours["spectral"] = len(gates)
@@ -67,6 +69,11 @@ def from_official(state: Mapping[str, Tensor], config: Config) -> dict[str, Tens
     Raises:
         ValueError: it is not of this model; the first names that differ are listed.
     """
+    return fitting(under_our_names(state, config), config, "SpectFormer")
+
+
+def under_our_names(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """The weights of an official state dict of any size."""
     ours = {}
     for name, x in state.items():
         for theirs, mine in _names(config):
@@ -74,7 +81,7 @@ def from_official(state: Mapping[str, Tensor], config: Config) -> dict[str, Tens
                 name = mine + name.removeprefix(theirs)
                 break
         ours[name.replace(".filter.", ".attn.").replace(".dwconv.dwconv.", ".dwconv.")] = x
-    return fitting(ours, config, "SpectFormer")
+    return ours
 
 
 def to_official(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:

@@ -258,11 +258,17 @@ class ImageClassification(Task):
         Args:
             image_size: rows and columns in pixels, or one number for both; those of the data if
                 None.
+
+        Raises:
+            ValueError: it is no such size.
         """
+        network = self.network
         if image_size is None:
-            return self.network.example_inputs(2)
-        rows, columns = [image_size] * 2 if isinstance(image_size, int) else image_size
-        return (torch.randn(2, self.network.config.channels, rows, columns),)
+            return network.example_inputs(2)
+        sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+            raise ValueError(f"image_size must be one or two numbers above 0, got {image_size!r}")
+        return (torch.randn(2, network.config.channels, *sides),)
 
     @torch.no_grad()
     def figures(self, data: LightningDataModule) -> Iterable[Exhibit]:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core_attn.training.schedules import warmup_cosine
+from core_attn.training.schedules import rate_factor, run_length, stepwise
 
 from ..models import VisionTransformer, VisionTransformerConfig
 from ..models.sparsifiner import Sparsifiner, reconstruction_loss
 from ..official import adapted
+from ..official._fields import fitting
 from .classification import ImageClassification
 
 
@@ -27,6 +28,7 @@ class Sparsification(ImageClassification):
             needed once; checkpoints hold the teacher.
         predictor_epochs: epochs of the first phase.
         predictor_lr: learning rate of the predictors; not scaled with the batch.
+        predictor_final_lr: in the end of the first phase.
         lr: that of the backbone; not scaled.
         final_lr: in the end of the second phase.
         class_distillation: weight of the divergence from the teacher's classes.
@@ -49,6 +51,7 @@ class Sparsification(ImageClassification):
         dense: str,
         predictor_epochs: int = 5,
         predictor_lr: float = 3e-4,
+        predictor_final_lr: float = 2e-4,
         lr: float = 8e-5,
         final_lr: float = 2e-6,
         class_distillation: float = 0.5,
@@ -67,12 +70,13 @@ class Sparsification(ImageClassification):
             variant, settings, dense, classes, lr, 0, final_lr, weight_decay, warmup, smoothing,
             mixup, cutmix,
         )  # fmt: skip
-        if predictor_epochs < 0 or predictor_lr <= 0:
+        if predictor_epochs < 0 or predictor_lr <= 0 or predictor_final_lr < 0:
             raise ValueError(
-                "predictor_epochs must be at least 0 and predictor_lr positive, got "
-                f"{predictor_epochs} and {predictor_lr}"
+                "predictor_epochs and predictor_final_lr must be at least 0 and predictor_lr "
+                f"positive, got {predictor_epochs}, {predictor_final_lr} and {predictor_lr}"
             )
         self.predictor_epochs, self.predictor_lr = predictor_epochs, predictor_lr
+        self.predictor_final_lr = predictor_final_lr
         self.class_distillation = class_distillation
         self.token_distillation = token_distillation
         self.reconstruction = reconstruction
@@ -89,9 +93,13 @@ class Sparsification(ImageClassification):
         self.teacher.requires_grad_(False)
 
     def adapted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The dense weights, which the teacher must get whole."""
+        """The dense weights, which the teacher must get whole, its head for the same classes too.
+
+        Raises:
+            ValueError: they are of another model or for other classes; what differs is named.
+        """
         assert isinstance(self.teacher, VisionTransformer)
-        ours = adapted(state, self.teacher)
+        ours = fitting(adapted(state, self.teacher), self.teacher.config, "dense model")
         self.teacher.load_state_dict(ours)
         return ours
 
@@ -132,7 +140,7 @@ class Sparsification(ImageClassification):
         return loss
 
     def configure_optimizers(self):
-        """AdamW; each part has its rate while it learns."""
+        """AdamW; the rate of each part rises and falls in the phase in which it learns."""
         parts: dict[bool, list] = {True: [], False: []}
         for name, parameter in self.network.named_parameters():
             decay = self.weight_decay if parameter.dim() > 1 else 0.0
@@ -140,6 +148,15 @@ class Sparsification(ImageClassification):
             predicts = "mask_predictor" in name
             parts[predicts].append(group | {"lr": self.predictor_lr if predicts else self.lr})
         optimizer = torch.optim.AdamW([*parts[True], *parts[False]])
-        return warmup_cosine(
-            optimizer, self.trainer, warmup=self.warmup, floor=self.final_lr / self.lr
+        run = run_length(self.trainer)
+        first, rising = self.predictor_epochs * run.epoch, self.warmup * run.epoch
+        floors = (self.predictor_final_lr / self.predictor_lr, self.final_lr / self.lr)
+        predictors = rate_factor(min(first, run.steps), rising, floors[0])
+        backbone = rate_factor(max(run.steps - first, 1), rising, floors[1], run.elapsed)
+        return stepwise(
+            optimizer,
+            [
+                *[predictors] * len(parts[True]),
+                *[lambda step: backbone(max(step - first, 0))] * len(parts[False]),
+            ],
         )

@@ -37,7 +37,7 @@ class TokenReduction(ImageClassification):
     """Image classification with an EViT whose keep rate falls while it trains.
 
     Args:
-        keep_rate: share of the tokens kept in the end, at the blocks that shrink.
+        keep_rate: share of the tokens kept in the end and in evaluation, at the blocks that shrink.
         start: epochs that keep all.
         length: epochs of the fall.
         still: whether the network is trained in evaluation mode, as for fine-tuning.
@@ -77,8 +77,10 @@ class TokenReduction(ImageClassification):
             raise ValueError(f"keep_rate must be in (0, 1], got {keep_rate}")
         if start < 0 or length < 0:
             raise ValueError(f"start and length must be at least 0, got {start} and {length}")
-        if "keep_rates" not in {*vars(self.check_settings())}:
+        rates = getattr(self.check_settings(), "keep_rates", None)
+        if rates is None:
             raise ValueError(f"variant must be an EViT, got {variant!r}")
+        self.settings["keep_rates"] = tuple(keep_rate if rate < 1 else 1.0 for rate in rates)
         self.keep_rate, self.start, self.length, self.still = keep_rate, start, length, still
 
     def on_train_epoch_start(self) -> None:
