@@ -117,7 +117,7 @@ def _tokens(
         raise ValueError(f"max_tokens must be at least 0, got {max_tokens}")
     if not prompts or not all(len(prompt) for prompt in prompts):
         raise ValueError("a prompt must have at least one token")
-    limit = model.config.limit
+    limit = model.config.reach
     longest = max(map(len, prompts))
     if limit is not None and longest > limit:
         raise ValueError(f"prompt of {longest} tokens exceeds the context of {limit}")
