@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import is_readable
+from .._checks import check_values, is_readable
 
 
 def top_positions(
@@ -44,8 +44,9 @@ def _quick(scores: Tensor, count: int, any_order: bool) -> Tensor | None:
     if not is_readable(scores) or not scores.numel() or not 0 < count < scores.shape[-1]:
         return None
     values, chosen = scores.topk(count, dim=-1, sorted=not any_order)
-    # Every row has at least `count` scores as large as its least chosen one, more if some equal it.
-    if int((scores >= values.amin(-1, keepdim=True)).count_nonzero()) != values.numel():
+    # A row has at least `count` scores as large as its least chosen one, more if some equal it;
+    # none if that is NaN.
+    if bool(((scores >= values.amin(-1, keepdim=True)).sum(-1) != count).any()):
         return None
     if not any_order and bool((values[..., 1:] == values[..., :-1]).any()):
         return None
@@ -65,7 +66,7 @@ def scatter_sum(
         tokens: how many tokens there are; those of no cluster get 0.
 
     Raises:
-        ValueError: the shapes do not agree.
+        ValueError: the shapes do not agree, or a position is none of the tokens'.
 
     Source: Yang et al., 2025, "Union of Experts: Adapting Hierarchical Routing to Equivalently
     Decomposed Transformer", arXiv 2503.02495, section 3.
@@ -79,6 +80,7 @@ def scatter_sum(
         raise ValueError(
             f"outputs {tuple(outputs.shape)} must be members {tuple(members.shape)} and features"
         )
+    check_values("members", members, 0, tokens - 1)
     lead, dim = members.shape[:-2], outputs.shape[-1]
     rows_of = math.prod(lead)  # not numel(), which would fix the sizes of a program
     first = tokens * torch.arange(rows_of, device=members.device)
@@ -103,7 +105,7 @@ def scatter_mean(
         eps: added to the count that divides.
 
     Raises:
-        ValueError: the shapes do not agree.
+        ValueError: the shapes do not agree, or a position is none of the tokens'.
 
     Source: Roy et al., 2020, "Efficient Content-Based Sparse Attention with Routing Transformers",
     arXiv 2003.05997, section 4.1.
