@@ -52,9 +52,12 @@ class Characters:
         self._ids = {symbol: i for i, symbol in enumerate(symbols)}
 
     @classmethod
-    def of(cls, *texts: str) -> "Characters":
-        """For the characters that occur in texts."""
-        return cls("".join(sorted(set().union(*texts))))
+    def of(cls, texts: Iterable[str]) -> "Characters":
+        """For the characters that occur in texts, or in one."""
+        symbols: set[str] = set()
+        for text in texts:
+            symbols.update(text)
+        return cls("".join(sorted(symbols)))
 
     @property
     def vocab(self) -> int:
