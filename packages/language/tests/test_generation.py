@@ -58,8 +58,11 @@ def test_a_stop_token_ends_its_text_only():
     assert list(stream(model, PROMPTS[0], 8, stop=[stop])) == cut[0]
 
 
-def test_text_longer_than_the_context_goes_on_from_its_last_half():
-    model = small("transformer", context=8)
+@pytest.mark.parametrize(
+    "name, sizes", [("transformer", {"context": 8}), ("rcmha", {"max_distance": 7})]
+)
+def test_text_longer_than_the_context_goes_on_from_its_last_half(name, sizes):
+    model = small(name, **sizes)
     new = generate(model, [[1, 2, 3], [4, 5, 6, 7]], 20)
     assert [len(x) for x in new] == [20, 20]
     assert new[1] == generate(model, [[4, 5, 6, 7]], 20)[0]

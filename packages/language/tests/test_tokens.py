@@ -51,6 +51,17 @@ def test_a_token_inside_a_character_waits():
     assert parts == ["a", "🙂", "b"]
 
 
+def test_words_keep_their_distance_to_the_prompt():
+    words = Learned.words(["one two three"], 9)
+    before, after = words.encode("one two"), words.encode("three one")
+    assert list(streamed(words, after, before)) == [" three", " one"]
+    for tokenizer in kinds():
+        ids = tokenizer.encode(TEXT)
+        for cut in (1, 2, 4):
+            text = "".join(streamed(tokenizer, ids[cut:], ids[:cut]))
+            assert tokenizer.decode(ids[:cut]) + text == TEXT
+
+
 def test_unknown_characters_and_kinds_are_told():
     with pytest.raises(ValueError, match="character '日' is not among the 2"):
         Characters("ab").encode("a日")

@@ -254,6 +254,13 @@ def test_the_kernels_compile_into_a_graph():
         (lambda k, v, w, u: wkv(k, v, log_decay=-w, bonus=u), "log_decay must be at most 0"),
         (lambda k, v, w, u: wkv(k, v, log_decay=w[:2], bonus=u), r"log_decay must be \(6,\)"),
         (lambda k, v, w, u: wkv(k, v, log_decay=w, bonus=u, state=k[:, :2]), "state must be"),
+        (
+            lambda k, v, w, u: wkv(
+                k, v, log_decay=w, bonus=u, state=torch.full((len(k), 3, 6), torch.nan)
+            ),
+            "state holds NaN",
+        ),
+        (lambda k, v, w, u: lif(k, state=k[:, 0] * torch.nan), "state holds NaN"),
         (lambda k, v, w, u: lif(k, tau=0.5), "tau must be at least 1"),
         (lambda k, v, w, u: lif(k, threshold=0.0), "threshold must be above 0"),
         (lambda k, v, w, u: lif(k, state=w), "state must be"),

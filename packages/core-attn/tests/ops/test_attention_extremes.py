@@ -48,6 +48,15 @@ def test_a_wide_bias_stays_wide_beside_narrow_tensors():
         torch.testing.assert_close(out.float(), expected.float(), rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("tokens", [7, 17])
+def test_a_bias_of_float32_beside_float64(tokens):
+    q, k, v = torch.randn(3, 1, 2, tokens, 8, dtype=torch.float64).unbind(0)
+    bias = torch.randn(tokens, tokens)
+    expected = attention(q, k, v, bias=bias.double())
+    torch.testing.assert_close(attention(q, k, v, bias=bias), expected)
+    torch.testing.assert_close(attention(q, k, v, bias=bias.requires_grad_()), expected)
+
+
 @pytest.mark.parametrize("backend", ["reference", "sdpa", "short"])
 @pytest.mark.parametrize("junk", [torch.nan, INF, -INF, 1e38])
 def test_what_padding_holds_reaches_nothing(backend, junk):

@@ -264,6 +264,11 @@ class TestSelection:
         expected = chosen.sort(-1).values if ascending else chosen
         assert top_positions(scores, 200, ascending=ascending).equal(expected)
 
+    def test_nan_in_one_row_leaves_equal_scores_of_others_alone(self):
+        scores = torch.zeros(2, 32)
+        scores[0, 3] = torch.nan
+        assert top_positions(scores, 1).tolist() == [[3], [0]]
+
     def test_sums_and_means_over_clusters(self):
         members = torch.tensor([[0, 1, 3], [1, 3, 4], [1, 2, 4]]).expand(2, 3, 3)
         outputs = torch.randn(2, 3, 3, 5, dtype=torch.float64)
@@ -311,6 +316,11 @@ BAD = {
     ),
     "count": (lambda: top_positions(Q, 8), ValueError, r"count must be in \[0, 5\], got 8"),
     "scatter": (lambda: scatter_sum(Q, M, 7), ValueError, "must be members"),
+    "scattered": (
+        lambda: scatter_mean(M[..., None].float(), M + 7, 7),
+        ValueError,
+        r"members must be in \[0, 6\], got values from 7 to 7",
+    ),
 }
 
 

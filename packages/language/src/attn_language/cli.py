@@ -52,7 +52,7 @@ def generate(
         model, ids, max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
         stop=tokenizer.ends, seed=seed,
     )  # fmt: skip
-    texts = streamed(tokenizer, new)
+    texts = streamed(tokenizer, new, ids[-4:])
     print(prompt, end="", flush=True)
     for text in texts if stop is None else until(stop, texts):
         print(text, end="", flush=True)

@@ -67,8 +67,7 @@ def stream(
 ) -> Iterator[int]:
     """The tokens that follow one prompt, as they come; arguments and errors as in `generate`."""
     settings = Sampling(temperature, top_k, top_p, frozenset(stop))
-    for _, token in _tokens(model, [prompt], max_tokens, settings, seed):
-        yield token
+    return (token for _, token in _tokens(model, [prompt], max_tokens, settings, seed))
 
 
 class Sampling(NamedTuple):
@@ -103,7 +102,6 @@ class Sampling(NamedTuple):
         return int(ids[torch.multinomial(p.cpu(), 1, generator=generator)])
 
 
-@torch.no_grad()
 def _tokens(
     model: Decoder,
     prompts: Sequence[Sequence[int]],
@@ -111,23 +109,38 @@ def _tokens(
     settings: Sampling,
     seed: int | Sequence[int],
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of a prompt's number and its next token, until all texts have ended."""
+    """Pairs of a prompt's number and its next token, until all texts have ended.
+
+    What is out of range is told at once, not with the first token.
+    """
     settings.check()
     if max_tokens < 0:
         raise ValueError(f"max_tokens must be at least 0, got {max_tokens}")
     if not prompts or not all(len(prompt) for prompt in prompts):
         raise ValueError("a prompt must have at least one token")
-    limit = model.config.limit
+    limit = model.config.reach
     longest = max(map(len, prompts))
     if limit is not None and longest > limit:
         raise ValueError(f"prompt of {longest} tokens exceeds the context of {limit}")
-    device = next(model.parameters()).device
     seeds = [seed + row for row in range(len(prompts))] if isinstance(seed, int) else list(seed)
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
     for number in seeds:
         if not 0 <= number < 2**63:
             raise ValueError(f"seed must be in [0, 2^63), got {number}")
+    return _drawn(model, prompts, max_tokens, settings, seeds)
+
+
+@torch.no_grad()
+def _drawn(
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    settings: Sampling,
+    seeds: Sequence[int],
+) -> Iterator[tuple[int, int]]:
+    """What `_tokens` promises, its arguments checked."""
+    limit, device = model.config.reach, next(model.parameters()).device
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     texts = [list(prompt) for prompt in prompts]
     ends = [len(prompt) + max_tokens for prompt in prompts]

@@ -38,7 +38,7 @@ def load(path: str | Path) -> tuple[Decoder, Tokenizer | None]:
         config = spikegpt.config_from({}, state)
         with torch.device("meta"):
             model = config.build()
-        huggingface.fill(model, spikegpt.from_official(state, config), path)
+        huggingface.fill(model, lambda: spikegpt.from_official(state, config), path)
         return model.eval(), None
     from core_attn.training import opened
 

@@ -52,9 +52,12 @@ class Characters:
         self._ids = {symbol: i for i, symbol in enumerate(symbols)}
 
     @classmethod
-    def of(cls, *texts: str) -> "Characters":
-        """For the characters that occur in texts."""
-        return cls("".join(sorted(set().union(*texts))))
+    def of(cls, texts: Iterable[str]) -> "Characters":
+        """For the characters that occur in texts, or in one."""
+        symbols: set[str] = set()
+        for text in texts:
+            symbols.update(text)
+        return cls("".join(sorted(symbols)))
 
     @property
     def vocab(self) -> int:
@@ -219,16 +222,22 @@ def read_tokenizer(path: str | Path, ends: Sequence[int] = ()) -> Tokenizer:
         raise ValueError(f"tokenizer {path} cannot be read: {error}") from None
 
 
-def streamed(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+def streamed(tokenizer: Tokenizer, ids: Iterable[int], before: Sequence[int] = ()) -> Iterator[str]:
     """Text as its tokens come; what ends inside a character waits for the rest of it.
 
     The parts together are the decoded whole.
+
+    Args:
+        tokenizer: of the ids.
+        ids: of the text.
+        before: ids that it follows, a few, which decide whether a space stands between.
 
     Example:
         >>> list(streamed(Bytes(), [104, 195, 169, 33]))
         ['h', 'é', '!']
     """
-    seen, told = [], ""
+    seen = list(before)
+    told = tokenizer.decode(seen)
     for i in ids:
         seen.append(i)
         text = tokenizer.decode(seen)

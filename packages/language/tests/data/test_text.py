@@ -43,6 +43,23 @@ def test_a_file_is_read_in_pieces_and_mapped(tmp_path):
     assert np.array_equal(again.part("train").ids, parts[0].ids)
 
 
+@pytest.mark.parametrize(
+    "text", ["日本 🙂é" * 300, "\ufeff" + "a long line, " * 99 + "\n", "é\n" * 200]
+)
+def test_parts_are_cut_between_characters_where_there_is_no_line_end(tmp_path, monkeypatch, text):
+    monkeypatch.setattr("attn_language.data.text.PIECE", 101)
+    (tmp_path / "a.txt").write_text(text)
+    data = TextFiles(str(tmp_path / "a.txt"), cache=str(tmp_path / "c"), tokenizer="characters")
+    pieces = {part: list(data.texts(part)) for part in ("train", "val", "test")}
+    assert "".join(piece for part in pieces.values() for piece in part) == text.removeprefix(
+        "\ufeff"
+    )
+    assert max(len(piece.encode()) for piece in pieces["train"]) <= 101 * 2
+    assert {part: round(len("".join(x)) / len(text), 1) for part, x in pieces.items()} == {
+        "train": 0.8, "val": 0.1, "test": 0.1,
+    }  # fmt: skip
+
+
 def test_documents_of_a_folder_are_kept_apart(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text(f"{name * 9}\n" * 40)
@@ -57,8 +74,7 @@ def test_documents_of_a_folder_are_kept_apart(tmp_path):
     [
         (b"", "is empty"),
         (b"\xff\xfe\x00abc" * 99, "no UTF-8 text"),
-        (b"ab\n", "3 tokens, a window of context 128 and the token after it 129: lower"),
-        (b"x" * 500, "the val text has 0 token\\(s\\); 2 are the least"),
+        (b"ab\n", "2 tokens, a window of context 128 and the token after it 129: lower"),
     ],
 )
 def test_files_that_are_no_text(tmp_path, content, message):

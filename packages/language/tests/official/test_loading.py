@@ -27,6 +27,7 @@ LLAMA = {
 }  # fmt: skip
 
 
+LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,
     "high_freq_factor": 4.0, "original_max_position_embeddings": 16,
@@ -54,7 +55,7 @@ def official_state(model):
         ("Llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
         ("Llama", {"head_dim": 6}),
         ("Llama", {"rope_parameters": LLAMA3, "tie_word_embeddings": True}),
-        ("Llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}}),
+        ("Llama", {"rope_parameters": LINEAR}),
         ("Mistral", {"sliding_window": None}),
         ("Qwen2", {"tie_word_embeddings": True}),
     ],
@@ -78,6 +79,7 @@ def test_a_folder_gives_the_logits_of_transformers(tmp_path, kind, changes):
     "kind, changes",
     [
         ("Llama", {"rope_parameters": LLAMA3, "attention_bias": True}),
+        ("Llama", {"rope_parameters": LINEAR}),
         ("Qwen2", {"tie_word_embeddings": True}),
     ],
 )
@@ -100,7 +102,9 @@ def test_a_gguf_file_gives_the_logits_of_transformers(tmp_path, kind, changes):
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(["a", "b", "ab", *(f"<{i}>" for i in range(37))])
     writer.add_token_merges(["a b"])
-    if ours.rope_factors:
+    if changes.get("rope_parameters") is LINEAR:
+        writer.add_rope_scaling_factor(4.0)  # "linear" is what is meant without a type
+    elif ours.rope_factors:
         writer.add_tensor("rope_freqs.weight", np.array(ours.rope_factors, np.float32))
     names = {theirs: ours for ours, theirs in (gguf_file._NAMES | gguf_file._ENDS).items()}
     for name, x in official_state(theirs).items():
@@ -130,6 +134,10 @@ def test_a_gguf_file_gives_the_logits_of_transformers(tmp_path, kind, changes):
     [
         ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
         ({"rope_scaling": {"rope_type": "yarn"}}, "rope scaling 'yarn'"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "'linear' has no number for factor"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 2}}, "no number for low_freq_factor"),
+        ({"rope_scaling": 3}, "no settings of positions, but 3"),
+        ({"num_attention_heads": 0}, "heads must be at least 1, got 0"),
         ({"sliding_window": 8}, "sliding_window 8"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
     ],
@@ -153,6 +161,10 @@ def test_folders_that_lack_something(tmp_path):
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="missing keys|do not fit"):
         load(tmp_path)
+    state["model.layers.0.self_attn.k_proj.weight"] = torch.zeros(16, 9)
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="do not fit its configuration: Sizes of tensors must"):
+        load(tmp_path)
 
 
 def test_files_that_are_no_gguf(tmp_path):
@@ -162,12 +174,35 @@ def test_files_that_are_no_gguf(tmp_path):
         (b"GGJT" + bytes(40), "is no GGUF file"),
         (b"GGUF" + struct.pack("<I", 3) + bytes(4), "is cut: it ends inside its header"),
         (b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "version 9 is not supported"),
+        (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**40), "is cut: it ends inside its header"),
+        (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**63), "is cut: it ends inside its header"),
     ):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             load(path)
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "none.gguf")
+
+
+def test_settings_of_a_gguf_file_that_we_do_not_have(tmp_path):
+    file = gguf_of(tmp_path / "x.gguf", 0, bytes(256))
+    file.tensors["token_embd.weight"] = file.tensors["w"]
+    file.settings |= {"general.architecture": "llama"} | {
+        f"llama.{name}": 4
+        for name in ("attention.head_count", "context_length", "block_count", "feed_forward_length")
+    }
+    file.settings |= {
+        "llama.embedding_length": 32, "llama.attention.layer_norm_rms_epsilon": 1e-5
+    }  # fmt: skip
+    assert gguf_file.config_from(file).head_dim == 8
+    for name, value, message in (
+        ("rope.dimension_count", 4, "4 rotary features of 8 are not supported"),
+        ("rope.scaling.type", "yarn", "rope scaling 'yarn' is not supported"),
+    ):
+        file.settings[f"llama.{name}"] = value
+        with pytest.raises(ValueError, match=message):
+            gguf_file.config_from(file)
+        del file.settings[f"llama.{name}"]
 
 
 def gguf_of(path, kind, data, shape=(32, 2)):

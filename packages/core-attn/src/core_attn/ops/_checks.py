@@ -189,6 +189,16 @@ def check_values(name: str, x: Tensor, low: int, high: int) -> None:
             )
 
 
+def check_known(name: str, x: Tensor) -> None:
+    """Requires values that are not NaN, where they can be read.
+
+    Raises:
+        ValueError: one is NaN.
+    """
+    if is_readable(x) and bool(x.isnan().any()):
+        raise ValueError(f"{name} holds NaN")
+
+
 def is_readable(x: Tensor) -> bool:
     """Whether reading values neither stalls a GPU nor breaks a trace or a transform."""
     if torch.compiler.is_compiling() or x.device.type != "cpu":

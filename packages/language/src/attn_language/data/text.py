@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from pytorch_lightning import LightningDataModule
@@ -87,9 +87,7 @@ class TextData(LightningDataModule):
         if self.kind == "bytes":
             return Bytes()
         if self.kind == "characters":
-            return Characters.of(
-                *(text for p in ("train", "val", "test") for text in self.texts(p))
-            )
+            return Characters.of(text for p in ("train", "val", "test") for text in self.texts(p))
         if self.kind == "bpe":
             return Learned.bpe(self.texts("train"), self.wanted_vocab)
         return Learned.words(self.texts("train"), self.wanted_vocab, lower=False)
@@ -223,7 +221,8 @@ class WikiText2(TextData):
 class TextFiles(TextData):
     """A text file, or a folder of them, read in pieces; its ids are kept in a file and mapped.
 
-    The last tenths of each document validate and test, by bytes, cut at line ends.
+    The last tenths of each document validate and test, by bytes, cut at line ends, or between
+    characters where lines are long.
 
     Args:
         path: the file, or a folder of files *.txt, each a document.
@@ -273,33 +272,27 @@ class TextFiles(TextData):
         return found
 
     def texts(self, part: Part) -> Iterator[str]:
-        """Pieces of the part, of about a million characters, cut at line ends."""
+        """Pieces of the part, of about a million bytes."""
         for file in self.files():
             yield from self._pieces(file, part)
 
     def _pieces(self, file: Path, part: Part) -> Iterator[str]:
         size = file.stat().st_size
         cuts = {"train": (0.0, 0.8), "val": (0.8, 0.9), "test": (0.9, 1.0)}
-        first, last = (int(size * share) for share in cuts[part])
-        with file.open("rb") as lines:
-            if first:
-                lines.seek(first - 1)
-                lines.readline()
-            held: list[bytes] = []
-            while lines.tell() < last:
-                held.append(lines.readline())
-                if len(held) >= 20000:
-                    yield _decoded(held, file)
-                    held = []
-            if held:
-                yield _decoded(held, file)
+        with file.open("rb") as raw:
+            at, last = (_cut(raw, size, int(size * share)) for share in cuts[part])
+            while at < last:
+                stop = min(_cut(raw, size, at + PIECE), last)
+                raw.seek(at)
+                yield _decoded(raw.read(stop - at), file)
+                at = stop
 
     def _encode(self, part: Part) -> Encoded:
         assert self.tokenizer is not None
         files = self.files()
         key = json.dumps([
             [str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files
-        ]) + part + json.dumps(self.tokenizer.to_dict(), sort_keys=True)  # fmt: skip
+        ]) + f"{part} {PIECE}" + json.dumps(self.tokenizer.to_dict(), sort_keys=True)  # fmt: skip
         stem = self.cache / hashlib.sha256(key.encode()).hexdigest()[:24]
         ids, about = stem.with_suffix(".ids"), stem.with_suffix(".json")
         if not about.is_file():
@@ -335,12 +328,28 @@ def read_text(path: str | Path) -> str:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"text {path}: no such file")
-    return _decoded([path.read_bytes()], path)
+    return _decoded(path.read_bytes(), path)
 
 
-def _decoded(pieces: list[bytes], file: Path) -> str:
+PIECE = 1 << 20
+
+
+def _cut(raw: BinaryIO, size: int, at: int) -> int:
+    """Where to cut a file near a byte: after the next line end, or before the next character."""
+    if not 0 < at < size:
+        return max(0, min(at, size))
+    raw.seek(at - 1)
+    near = raw.read(min(PIECE, max(size // 20, 5)))
+    line = near.find(b"\n") + 1
+    if line and at - 1 + line < size:
+        return at - 1 + line
+    inside = (i for i, byte in enumerate(near[1:]) if byte & 0xC0 != 0x80)  # begins a character
+    return at + next(inside, 0)
+
+
+def _decoded(raw: bytes, file: Path) -> str:
     try:
-        text = b"".join(pieces).decode()
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"text {file} is no UTF-8 text") from None
     if not text:

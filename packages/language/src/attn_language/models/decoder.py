@@ -81,6 +81,11 @@ class DecoderConfig:
         return None
 
     @property
+    def reach(self) -> int | None:
+        """The most tokens that a state goes on from; None for any number."""
+        return self.limit
+
+    @property
     def exact_steps(self) -> bool:
         """Whether reading a text token by token gives what reading it at once gives."""
         return True

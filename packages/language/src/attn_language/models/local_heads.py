@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,9 +67,17 @@ class LocalHeads(AttentionLayer):
         self.relative = None if farthest is None else RelativeTerms(head_dim, farthest)
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, state: LocalState | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        state: LocalState | None = None,
+        valid: Bool[Tensor, "batch tokens"] | None = None,
     ) -> tuple[Float[Tensor, "batch tokens heads dim"], LocalState]:
-        """The heads' outputs, and the state. Texts of any length: the last block may be short."""
+        """The heads' outputs, and the state. Texts of any length: the last block may be short.
+
+        What padding gets decides in the port which clusters it joins, and so what they hold.
+        """
         start = 0 if state is None else state.k.x.shape[2]
         if self.relative is None:  # rotary scores depend on distances only
             positions = torch.arange(start, start + q.shape[2], device=q.device)
@@ -77,9 +85,9 @@ class LocalHeads(AttentionLayer):
         if state is not None:
             state = LocalState(state.k.extend(k), state.v.extend(v))
             return self._step(q, state, start), state
-        return self._blocks(q, k, v), LocalState(Growing(k), Growing(v))
+        return self._blocks(q, k, v, valid), LocalState(Growing(k), Growing(v))
 
-    def _blocks(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _blocks(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
         w, tokens = self.window, q.shape[2]
         blocks = -(-tokens // w)
         q, k, v = (F.pad(x, (0, 0, 0, blocks * w - tokens)) for x in (q, k, v))
@@ -89,7 +97,13 @@ class LocalHeads(AttentionLayer):
         place = torch.arange(2 * w, device=q.device) - w
         exists = place + w * torch.arange(blocks, device=q.device)[:, None] >= 0
         distance = torch.arange(w, device=q.device)[:, None] - place
-        heads = self._attend(q, k, v, exists[:, None, None] & (distance >= 0), distance)
+        mask = exists[:, None, None] & (distance >= 0)
+        if valid is not None:
+            known = F.pad(valid, (w, blocks * w - tokens)).unfold(1, 2 * w, w)
+            mask = mask & known[:, :, None, None]
+            far = ~mask.any(-1, keepdim=True)  # padding a block from the text: the plain mean
+            q, mask = q.masked_fill(far, 0.0), mask | far
+        heads = self._attend(q, k, v, mask, distance)
         return heads.flatten(1, 2)[:, :tokens]
 
     def _step(self, q: Tensor, state: LocalState, start: int) -> Tensor:

@@ -51,6 +51,11 @@ class RCMHAConfig(DecoderConfig):
         """The number of learned positions, where there are such."""
         return None if self.relative else self.context
 
+    @property
+    def reach(self) -> int:
+        """What the tables of distances hold, where there are such."""
+        return self.max_distance + 1 if self.relative else self.context
+
     def make_embedding(self) -> nn.Module:
         """Tokens, and learned positions where they are not relative."""
         return Embedding(self.vocab, self.dim, None if self.relative else self.context)

@@ -198,7 +198,7 @@ class MixedHeads(nn.Module):
         out = []
         if hasattr(self, "local"):
             q, k, v = split_heads(self.local_qkv(x), self.head_dim).chunk(3, 1)
-            y, local_state = self.local(q, k, v, local_state)
+            y, local_state = self.local(q, k, v, local_state, valid)
             out.append(y)
         if hasattr(self, "routed"):
             q = split_heads(self.query(x), self.head_dim)
@@ -317,14 +317,16 @@ class RoutedHeads(AttentionLayer):
         slots = (self.slots_k, self.slots_v) if self.slots_k.shape[2] else (None, None)
         alone = is_shared and self.style == "lucidrains"
         bias = None
-        if valid is not None:  # padding sees the memory only
-            known = valid[:, None, None].expand(*members.shape[:3], -1).gather(3, members)
-            unseen = torch.zeros_like(known, dtype=q.dtype).masked_fill(~known, -torch.inf)
-            unseen = unseen[..., None].expand(*members.shape, members.shape[-1])
-            bias = F.pad(unseen, (self.slots_k.shape[2], 0))
+        if valid is not None:  # padding sees the memory, and itself where there is nothing else
+            known = valid[:, None, None].expand(*members.shape[:3], -1)
+            seen = known.gather(3, members)[..., None] & known.gather(3, key_members)[..., None, :]
+            if alone:
+                seen = seen | (members[..., None] == key_members[..., None, :])
+            bias = torch.zeros_like(seen, dtype=q.dtype).masked_fill(~seen, -torch.inf)
+            bias = F.pad(bias, (self.slots_k.shape[2], 0))
         return self.attend_clusters(
             q, k, v, members, mean_eps=self.eps, memory_v=slots[1], dropout=self.dropout,
-            key_members=key_members, key_mask=valid, causal=self.causal, scale=scale,
+            key_members=key_members, causal=self.causal, scale=scale,
             memory_k=slots[0], self_bias=_ALONE if alone else 0.0, bias=bias,
         )  # fmt: skip
 

@@ -109,19 +109,18 @@ class GGUF:
             raise ValueError(f"{self.path} is cut: it ends inside tensor {name}")
         return _dequantized(data, quantization, self.path, name).view(shape)
 
-    def _one(self, letter: str) -> Any:
-        size = struct.calcsize("<" + letter)
-        data = self._file.read(size)
+    def _read(self, size: int) -> bytes:
+        assert self.bytes is not None
+        data = self._file.read(size) if size <= len(self.bytes) else b""
         if len(data) < size:
             raise ValueError(f"{self.path} is cut: it ends inside its header")
-        return struct.unpack("<" + letter, data)[0]
+        return data
+
+    def _one(self, letter: str) -> Any:
+        return struct.unpack("<" + letter, self._read(struct.calcsize("<" + letter)))[0]
 
     def _string(self) -> str:
-        size = self._one("Q")
-        data = self._file.read(size)
-        if len(data) < size:
-            raise ValueError(f"{self.path} is cut: it ends inside its header")
-        return data.decode(errors="replace")
+        return self._read(self._one("Q")).decode(errors="replace")
 
     def _value(self, kind: int) -> Any:
         if kind == _STRING:
@@ -178,8 +177,8 @@ def config_from(file: GGUF) -> TransformerConfig:
         raise ValueError(
             f"{file.path}: architecture {kind!r} is not supported; there is {', '.join(FAMILY)}"
         )
-    scaling = settings.get(f"{kind}.rope.scaling.type", "none")
-    if scaling != "none":
+    scaling = settings.get(f"{kind}.rope.scaling.type", "linear")
+    if scaling not in ("none", "linear"):
         raise ValueError(f"{file.path}: rope scaling {scaling!r} is not supported")
 
     def of(name: str) -> Any:
@@ -187,7 +186,13 @@ def config_from(file: GGUF) -> TransformerConfig:
 
     heads, dim = of("attention.head_count"), of("embedding_length")
     head_dim = settings.get(f"{kind}.attention.key_length", dim // heads)
-    stretched = "rope_freqs.weight" in file.tensors
+    turned = settings.get(f"{kind}.rope.dimension_count", head_dim)
+    if turned != head_dim:
+        raise ValueError(f"{file.path}: {turned} rotary features of {head_dim} are not supported")
+    linear = settings.get(f"{kind}.rope.scaling.factor", 1.0) if scaling == "linear" else 1.0
+    factors = [linear] * (head_dim // 2)
+    if "rope_freqs.weight" in file.tensors:
+        factors = [linear * x for x in file.tensor("rope_freqs.weight").tolist()]
     if "token_embd.weight" not in file.tensors:
         raise ValueError(f"{file.path}: tensor token_embd.weight is missing")
     return TransformerConfig(
@@ -201,7 +206,7 @@ def config_from(file: GGUF) -> TransformerConfig:
         hidden=of("feed_forward_length"),
         positions="rotary",
         rope_base=settings.get(f"{kind}.rope.freq_base", 10000.0),
-        rope_factors=tuple(file.tensor("rope_freqs.weight").tolist()) if stretched else None,
+        rope_factors=None if set(factors) == {1.0} else tuple(factors),
         norm="rms",
         norm_eps=of("attention.layer_norm_rms_epsilon"),
         activation="silu",
@@ -289,5 +294,5 @@ def read_gguf(path: str | Path) -> tuple[Decoder, Tokenizer]:
     config = config_from(file)
     with torch.device("meta"):
         model = config.build()
-    fill(model, from_official(official_state(file, config), config), path)
+    fill(model, lambda: from_official(official_state(file, config), config), path)
     return model.eval(), tokenizer_from(file)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,15 @@ def config_from(config: Mapping[str, Any]) -> TransformerConfig:
     if missing:
         raise ValueError(f"config.json has no number for {', '.join(missing)}")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise ValueError(f"config.json has no settings of positions, but {rope!r}")
     window, context = config.get("sliding_window"), config.get("max_position_embeddings", 2048)
     if config.get("use_sliding_window", True) and window is not None and window < context:
         raise ValueError(f"sliding_window {window} below the context of {context} is not supported")
     if config.get("hidden_act", "silu") != "silu":
         raise ValueError(f"hidden_act {config['hidden_act']!r} is not supported; silu is")
     heads, bias = config["num_attention_heads"], config.get("attention_bias", False)
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    head_dim = config.get("head_dim") or config["hidden_size"] // max(heads, 1)
     base = config.get("rope_theta") or rope.get("rope_theta", 10000.0)
     return TransformerConfig(
         vocab=config["vocab_size"],
@@ -89,7 +91,7 @@ def rope_factors(
         context: of the model.
 
     Raises:
-        ValueError: another kind of scaling.
+        ValueError: another kind of scaling, or a number is missing.
 
     Source: Meta, 2024, "The Llama 3 Herd of Models", arXiv 2407.21783, section 3.2: short
         wavelengths stay, long ones are stretched, those between in part.
@@ -103,6 +105,10 @@ def rope_factors(
         return None
     if kind not in ("linear", "llama3"):
         raise ValueError(f"rope scaling {kind!r} is not supported; linear and llama3 are")
+    needed = ("factor",) if kind == "linear" else ("factor", "low_freq_factor", "high_freq_factor")
+    missing = [name for name in needed if not isinstance(rope.get(name), int | float)]
+    if missing:
+        raise ValueError(f"rope scaling {kind!r} has no number for {', '.join(missing)}")
     factor = float(rope["factor"])
     if kind == "linear":
         return (factor,) * pairs
@@ -162,14 +168,19 @@ def to_official(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[
     return out
 
 
-def fill(model: Decoder, state: Mapping[str, Tensor], source: str | Path) -> None:
+def fill(model: Decoder, state: Callable[[], dict[str, Tensor]], source: str | Path) -> None:
     """Gives a model on "meta" its weights, in float32.
+
+    Args:
+        model: without weights.
+        state: makes them; shapes that do not fit each other are told as those of the model are.
+        source: the file, for messages.
 
     Raises:
         ValueError: they are not those of the configuration.
     """
     try:
-        model.load_state_dict({name: x.float() for name, x in state.items()}, assign=True)
+        model.load_state_dict({name: x.float() for name, x in state().items()}, assign=True)
     except RuntimeError as error:
         what = " ".join(str(error).split())
         raise ValueError(f"{source}: the weights do not fit its configuration: {what}") from None
@@ -203,7 +214,7 @@ def read_folder(path: str | Path) -> tuple[Decoder, Tokenizer | None]:
             raise ValueError(f"{file} cannot be read: {error}") from None
     with torch.device("meta"):
         model = config.build()
-    fill(model, from_official(state, config), path)
+    fill(model, lambda: from_official(state, config), path)
     ends = official.get("eos_token_id")
     ends = [] if ends is None else [ends] if isinstance(ends, int) else ends
     file = path / "tokenizer.json"

@@ -79,6 +79,8 @@ def from_official(state: Mapping[str, Tensor], config: RCMHAConfig) -> dict[str,
 def to_official(state: Mapping[str, Tensor], config: RCMHAConfig) -> dict[str, Tensor]:
     """The official state dict."""
     table = reverse(MODEL if "embed.tokens.weight" in state else ATTENTION)
+    if not config.conv:  # the maps stand alone, not first in a row
+        table = [(ours, theirs.replace(".0.linear.", ".linear.")) for ours, theirs in table]
     return {
         name: x[:, None] if name.endswith("conv.weight") else x
         for name, x in renamed(state, table).items()

@@ -57,7 +57,8 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Routi
     """Our configuration.
 
     Args:
-        config: the arguments of the official constructor; those it leaves out are its defaults.
+        config: the arguments of the official constructor; those it leaves out are its defaults,
+            but `causal`, which the weights tell.
         state: the official state dict.
 
     Raises:
@@ -66,8 +67,8 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Routi
     for option in _UNSUPPORTED:
         if config.get(option):
             raise ValueError(f"option {option} = {config[option]!r} is not supported")
-    if not config.get("causal", True) or config.get("local_attn_radius_blocks", 1) != 1:
-        raise ValueError("only causal models whose local heads see one block back are supported")
+    if config.get("local_attn_radius_blocks", 1) != 1:
+        raise ValueError("only models whose local heads see one block back are supported")
     require(state, ("token_emb.weight", "out.weight"))
     vocab, narrow = state["token_emb.weight"].shape
     is_narrow = f"{_OUTER}project_in.weight" in state
@@ -84,7 +85,11 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Routi
         state[f"{inner}layers.layers.0.1.fn.fn.{name}.weight"].shape[axis]
         for name, axis in (("w1", 0), ("w2", 1))
     )
-    slots = state.get(f"{first}fn.global_attn.mem_key")
+    kept = state.get(f"{first}fn.global_attn.mem_key")
+    slots = 0 if kept is None else kept.shape[2]
+    shared_qk = f"{first}fn.to_k.weight" not in state
+    if not config.get("causal", shared_qk or slots):  # what the official constructor makes of it
+        raise ValueError("only causal models are supported")
     return RoutingConfig(
         vocab=vocab,
         context=context,
@@ -97,8 +102,8 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Routi
         window=window,
         local_window=config.get("local_attn_window_size") or window,
         style="lucidrains",
-        shared_qk=f"{first}fn.to_k.weight" not in state,
-        memory_slots=0 if slots is None else slots.shape[2],
+        shared_qk=shared_qk,
+        memory_slots=slots,
         embedding_dim=narrow,
         hidden=hidden,
         gated=wide != hidden,

@@ -41,7 +41,8 @@ def _attend(call: AttentionCall) -> Tensor:
     if call.bias is None:
         return _sdpa(call, allowed, False)
     bias = call.bias
-    if bias.dtype != torch.float32 or bias.requires_grad:  # SDPA takes no other, but without grads
+    # SDPA takes float32 beside narrower tensors, without grads; beside float64 it reads nonsense.
+    if bias.dtype != torch.float32 or bias.requires_grad or q.dtype == torch.float64:
         bias = narrowed(bias, q.dtype)
     if allowed is not None:
         bias = bias.masked_fill(~allowed, float("-inf"))

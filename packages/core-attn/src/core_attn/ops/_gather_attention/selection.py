@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._along_tokens import native
-from .._checks import is_readable
+from .._checks import check_values, is_readable
 
 
 def top_positions(
@@ -70,7 +70,7 @@ def scatter_sum(
         tokens: how many tokens there are; those of no cluster get 0.
 
     Raises:
-        ValueError: the shapes do not agree.
+        ValueError: the shapes do not agree, or a position is none of the tokens'.
 
     Source: Yang et al., 2025, "Union of Experts: Adapting Hierarchical Routing to Equivalently
     Decomposed Transformer", arXiv 2503.02495, section 3.
@@ -84,6 +84,7 @@ def scatter_sum(
         raise ValueError(
             f"outputs {tuple(outputs.shape)} must be members {tuple(members.shape)} and features"
         )
+    check_values("members", members, 0, tokens - 1)
     lead, dim = members.shape[:-2], outputs.shape[-1]
     rows_of = math.prod(lead)  # not numel(), which would fix the sizes of a program
     first = tokens * torch.arange(rows_of, device=members.device)
@@ -108,7 +109,7 @@ def scatter_mean(
         eps: added to the count that divides.
 
     Raises:
-        ValueError: the shapes do not agree.
+        ValueError: the shapes do not agree, or a position is none of the tokens'.
 
     Source: Roy et al., 2020, "Efficient Content-Based Sparse Attention with Routing Transformers",
     arXiv 2003.05997, section 4.1.

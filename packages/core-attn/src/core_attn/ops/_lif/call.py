@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_float, check_tensor
+from .._checks import check_float, check_known, check_tensor
 
 
 class LifCall(NamedTuple):
@@ -29,9 +29,12 @@ def check(x, tau, threshold, state) -> LifCall:
         raise ValueError(f"threshold must be above 0, got {threshold}")
     shape = (x.shape[0], x.shape[2])
     wide = torch.promote_types(x.dtype, torch.float32)
-    if state is None:
+    given = state is not None
+    if not given:
         state = x.new_zeros(shape, dtype=wide)
     check_float(state=state)
     if tuple(state.shape) != shape:
         raise ValueError(f"state must be (batch, channels) = {shape}, got {tuple(state.shape)}")
+    if given:
+        check_known("state", state)
     return LifCall(x, float(tau), float(threshold), state.to(wide))

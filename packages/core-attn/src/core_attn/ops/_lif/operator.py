@@ -42,7 +42,7 @@ def lif(
 
     Raises:
         TypeError: an argument is not a floating tensor.
-        ValueError: shapes, dtypes, devices or values that do not fit.
+        ValueError: shapes, dtypes, devices or values that do not fit, or a state that holds NaN.
 
     Source: Fang et al., 2021, "Incorporating Learnable Membrane Time Constant to Enhance Learning
         of Spiking Neural Networks", arXiv 2007.05785, eqs. (3), (8), (9) and (12).

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import cast_by_autocast, check_float, check_tensor, is_readable
+from .._checks import cast_by_autocast, check_float, check_known, check_tensor, is_readable
 
 EMPTY = -1e38  # the logarithm of the scale of sums over nothing
 
@@ -43,7 +43,8 @@ def check(k, v, log_decay, bonus, state) -> WkvCall:
         if channels and log_decay.detach().max() > 0:
             raise ValueError(f"log_decay must be at most 0, got {float(log_decay.detach().max())}")
     wide = torch.promote_types(torch.promote_types(k.dtype, log_decay.dtype), torch.float32)
-    if state is None:
+    given = state is not None
+    if not given:
         state = k.new_zeros(batch, 3, channels, dtype=wide)
         state[:, 2] = EMPTY
     check_float(state=state)
@@ -51,4 +52,6 @@ def check(k, v, log_decay, bonus, state) -> WkvCall:
         raise ValueError(
             f"state must be (batch, 3, channels) = {(batch, 3, channels)}, got {tuple(state.shape)}"
         )
+    if given:
+        check_known("state", state)
     return WkvCall(*(x.to(wide) for x in (k, v, log_decay, bonus, state)))

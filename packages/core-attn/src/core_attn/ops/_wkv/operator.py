@@ -46,7 +46,8 @@ def wkv(
 
     Raises:
         TypeError: an argument is not a floating tensor.
-        ValueError: shapes, dtypes or devices that do not fit, or a positive `log_decay`.
+        ValueError: shapes, dtypes or devices that do not fit, a positive `log_decay`, or a state
+            that holds NaN.
 
     Source: Peng et al., 2023, "RWKV: Reinventing RNNs for the Transformer Era", arXiv 2305.13048,
         eqs. (19)-(21) and appendix D.
