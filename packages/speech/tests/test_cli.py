@@ -1,7 +1,9 @@
+import csv
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import yaml
@@ -216,6 +218,15 @@ def test_wavenet_from_recordings_to_a_vocoder(run, trained, recordings, tmp_path
     code, out, err = run("test", "--ckpt", str(vocoder))
     for name in ("loss_of_other_mels", "mel_l1_wavenet", "mel_l1_griffin-lim"):
         assert f"test/{name}" in out, err
+    np.save(recordings / "mel.npy", np.full((5, 80), -4.0))
+    np.save(recordings / "other.npy", np.zeros((5, 70)))
+    words = ("predict", "--ckpt", str(vocoder), "--input", str(recordings), "--output", "drawn")
+    code, out, err = run(*words)
+    assert code == 0 and "drawn/: 7 of 8 files" in out and "other.npy: log mels must be" in err
+    assert soundfile.info("drawn/mel.wav").frames == 5 * 200
+    assert soundfile.info("drawn/c5.wav").samplerate == 16000
+    code, _, err = run(*words, "--vocoder", str(vocoder))
+    assert code == 2 and "is of Vocoding, which takes no vocoder" in err
     code, _, err = run("fit", "--config", "wn.yaml", "--data.segment_pad", "2")
     assert code == 2 and "data.segment_pad 1" in err
     qrnn = ("--model.config.conditioning", "qrnn", "--model.config.scales", "[200]")
@@ -240,7 +251,7 @@ def test_bench_compares_ways_of_decoding(run):
     assert code == 0 and "x uncached" in out and "x one by one" in out
 
 
-def test_classifier_of_digits_is_reported_with_its_importance(run, tmp_path):
+def test_classifier_of_digits_is_reported_with_its_importance(run, tmp_path, recordings):
     pytest.importorskip("py_nanotts", reason="needs py-nanotts, extra corpus")
     code, _, err = run("fit", "--config", "digits-gaam", "--trainer.max_epochs", "1")
     assert code == 0, err
@@ -250,5 +261,18 @@ def test_classifier_of_digits_is_reported_with_its_importance(run, tmp_path):
     assert run("report", "--ckpt", ckpt)[0] == 0
     assert (tmp_path / "runs/digits-gaam/version_0/report/importance-factor.csv").exists()
     assert run("export", "--ckpt", ckpt, "--format", "torch")[0] == 0
+    (recordings / "c0.wav").write_bytes(b"")
+    words = ("predict", "--ckpt", ckpt, "--output", "said", "--input")
+    code, out, err = run(*words, str(recordings))
+    assert code == 0 and "5 of 6 files; 5 resampled from 16000 Hz" in out, err
+    assert "c0.wav: the file is empty" in err
+    with Path("said/classes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    shares = [float(value) for key, value in rows[0].items() if key.startswith("p(")]
+    assert len(rows) == 5 and len(shares) == 10 and sum(shares) == pytest.approx(1, abs=1e-4)
+    assert rows[0]["class"] == max(rows[0], key=lambda key: float(rows[0][key])
+                                   if key.startswith("p(") else -1)[2:-1]  # fmt: skip
+    assert run(*words, str(recordings / "c0.wav"))[0] == 2
+    assert run(*words, "none")[0] == 2
     code, _, err = run("fit", "--config", "digits-gaam", "--model.config.heads", "7")
     assert code == 2 and "model.config: tokens 24 is not divisible by heads 7" in err

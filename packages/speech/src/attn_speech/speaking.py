@@ -85,19 +85,37 @@ def predict(
     seed: int = 0,
     speaker: str | None = None,
 ) -> int:
-    """Speak every line of a file into a folder of WAV files, with a table of what became of them.
+    """Speak every line of a file into a folder of WAV files; or vocode, or classify, sound files.
+
+    A synthesizer writes a table of what became of the lines too. A vocoder makes sound of the mels
+    of sound files, or of log mels; a classifier writes a table of classes.
 
     Args:
-        ckpt: the checkpoint of a synthesizer.
-        input: a text file, one text a line; or "name|text".
+        ckpt: the checkpoint of a synthesizer, a vocoder or a classifier.
+        input: a text file, one text a line, or "name|text"; of the others a sound file or a folder
+            of them, of a vocoder also .npy files of log mels, frames by bands.
         output: the folder to write.
         vocoder: the checkpoint of a WaveNet; Griffin-Lim without.
         seed: of what is random.
         speaker: a name, where the model has several.
 
     Returns:
-        0, or 2 where no line could be spoken.
+        0, or 2 where no line could be spoken and no file was of use.
     """
+    from core_attn.training import opened
+
+    from .tasks import SpeechSynthesis
+
+    found = opened(ckpt)
+    if not isinstance(found.task, SpeechSynthesis):
+        from .predicting import predict_sounds
+
+        if vocoder is not None:
+            raise ValueError(f"{ckpt} is of {type(found.task).__name__}, which takes no vocoder")
+        sounds = predict_sounds(found, input, output, seed, speaker)
+        changes = f"; {sounds.changes}" if sounds.changes else ""
+        print(f"{output}/: {sounds.used} of {sounds.files} files{changes}")
+        return 0 if sounds.used else 2
     from .text.files import read_text
     from .voice import load
 

@@ -33,6 +33,22 @@ class UtteranceBatch(NamedTuple):
     labels: Int[Tensor, " batch"]
 
 
+class Statistics(NamedTuple):
+    """Of each feature over the training part.
+
+    Attributes:
+        mean: of it.
+        std: its deviation.
+    """
+
+    mean: Float[Tensor, " dim"]
+    std: Float[Tensor, " dim"]
+
+    def scaled(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Features as a classifier sees them."""
+        return (x - self.mean) / self.std.clamp(min=1e-3)
+
+
 class LayeredEncoder(nn.Module):
     """A frozen WavLM or wav2vec 2.0 of torchaudio, with weights from a file.
 
@@ -138,6 +154,7 @@ class UtteranceData(LightningDataModule):
         self.class_names: list[str] = []
         self.groups: dict[str, list[str]] = {}
         self.parts: dict[str, TensorDataset] = {}
+        self.statistics: Statistics | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -213,10 +230,11 @@ class UtteranceData(LightningDataModule):
                     f"classes: {', '.join(sorted(there)) or 'none'}"
                 )
             self.parts[part] = TensorDataset(x[chosen], y[chosen])
-        mean, std = (f(self.parts["train"].tensors[0].flatten(0, 1), 0) for f in _STATISTICS)
+        train = self.parts["train"].tensors[0].flatten(0, 1)
+        self.statistics = Statistics(train.mean(0), train.std(0))
         for part, data in self.parts.items():
-            scaled, labels = data.tensors
-            self.parts[part] = TensorDataset((scaled - mean) / std.clamp(min=1e-3), labels)
+            stacked, labels = data.tensors
+            self.parts[part] = TensorDataset(self.statistics.scaled(stacked), labels)
 
     @property
     def rate(self) -> int:
@@ -255,9 +273,6 @@ class UtteranceData(LightningDataModule):
             self.parts[part], self.batch_size, shuffle=shuffle, seed=self.seed,
             collate_fn=_collated,
         )  # fmt: skip
-
-
-_STATISTICS = (torch.mean, torch.std)
 
 
 def _collated(samples: list[tuple[Tensor, Tensor]]) -> UtteranceBatch:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from core_attn import Mean, importance_factor, record
 from core_attn.training import Exhibit
 
-from ..data.utterances import UtteranceBatch, UtteranceData
+from ..data.utterances import Statistics, UtteranceBatch, UtteranceData
 from ..models import GaamClassifier, GaamConfig, focal_loss
 from ..official import gaam as daam
 from . import pictures
@@ -52,6 +52,7 @@ class UtteranceClassification(SizedByData):
         self.config, self.loss, self.lr, self.weight_decay = config, loss, lr, weight_decay
         self.patience, self.weights = patience, weights
         self.class_names: list[str] = []
+        self.statistics: Statistics | None = None
         self.counts = torch.zeros(0, 0, dtype=torch.long)
 
     def build_for(self, data: LightningDataModule) -> None:
@@ -61,6 +62,7 @@ class UtteranceClassification(SizedByData):
                 f"UtteranceClassification needs UtteranceData, got {type(data).__name__}"
             )
         self._build(*data.shape, data.class_names)
+        self.statistics = data.statistics
 
     def _build(self, layers: int, dim: int, class_names: list[str]) -> None:
         self.class_names = class_names
@@ -71,6 +73,7 @@ class UtteranceClassification(SizedByData):
         """Keeps what the numbers mean."""
         checkpoint["utterances"] = {
             "layers": self.config.layers, "dim": self.config.dim, "class_names": self.class_names,
+            "statistics": None if self.statistics is None else self.statistics._asdict(),
         }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -84,6 +87,8 @@ class UtteranceClassification(SizedByData):
             raise ValueError("the checkpoint is not one of a classifier of utterances")
         if not hasattr(self, "model"):
             self._build(kept["layers"], kept["dim"], kept["class_names"])
+            if kept.get("statistics"):
+                self.statistics = Statistics(**kept["statistics"])
         elif kept["class_names"] != self.class_names:
             raise ValueError(
                 f"the checkpoint knows the classes {', '.join(kept['class_names'])}, "
