@@ -45,11 +45,17 @@ class BatchNorm2d(_Once, nn.BatchNorm2d):
         self, x: Float[Tensor, "batch channels rows columns"]
     ) -> Float[Tensor, "batch channels rows columns"]:
         """The normalized map."""
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
-            raise ValueError(
-                "batch norm needs more than 1 value per channel in training: take larger batches "
-                "or images"
-            )
+        if self.training and x.shape[0] == 1:
+            if x.shape[2] * x.shape[3] == 1:
+                raise ValueError(
+                    "batch norm needs more than 1 value per channel in training: take larger "
+                    "batches or images"
+                )
+            # Of one image, torch 2.14 misreads maps and gradients on a CPU that lie channels last.
+            y = super().forward(x.contiguous())
+            if y.requires_grad:
+                y.register_hook(lambda grad: None if grad is None else grad.contiguous())
+            return y
         return super().forward(x)
 
 

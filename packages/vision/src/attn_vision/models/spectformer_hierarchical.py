@@ -317,9 +317,10 @@ class SpectFormerH(StagedTransformer):
     def resized(self, image_size: int | tuple[int, int]) -> "SpectFormerH":
         """A model for images of another size, with its gates interpolated."""
         model = SpectFormerH(replace(self.config, image_size=image_size))
+        model.to(next(self.parameters()))
         state = resized_gates(self, model)
         model.load_state_dict(state)
-        return model.train(self.training).to(next(iter(state.values())).device)
+        return model.train(self.training)
 
 
 VARIANTS = {
