@@ -67,6 +67,8 @@ def test_foreign_weights_are_refused_by_name():
     state = timm.create_model("halonet26t", num_classes=7).state_dict()
     with pytest.raises(ValueError, match="not the weights of this HaloNet: missing: .*height"):
         halonet.from_official(state, replace(VARIANTS["halonet_h1"], classes=7))
+    with pytest.raises(ValueError, match="config needs 'blocks', a row for each stage"):
+        halonet.config_from({}, {})
     with pytest.raises(ValueError, match="not a HaloNet in timm's layout"):
         halonet.config_from({"blocks": [["self_attn", 1, 16, 1, 1.0]]}, {})
 

@@ -46,6 +46,7 @@ BAD = {
     "shared": (lambda: replace(SMALL, shared=(3, 1)).build(), r"shared heads must be in \[0, 2\]"),
     "none": (lambda: replace(SMALL, routed=(0, 0)).build(), "routed=0 needs all 4 heads"),
     "stages": (lambda: replace(SMALL, heads=(2,)), "heads must have one entry per stage"),
+    "keys": (lambda: MoHLlamaAttention(32, 8, 0), "kv_heads 0 heads"),
     "llama": (lambda: MoHLlamaAttention(32, 8, 2, routed=5), "routed=5 but only 4 routed heads"),
 }
 

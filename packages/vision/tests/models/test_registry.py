@@ -131,6 +131,27 @@ def test_it_trains(config):
 
 
 @EVERY
+def test_one_image_trains_as_two_of_it(config):
+    one, two = (built(config, drop_path=0.0).train() for _ in range(2))
+    inputs = one.example_inputs(1)
+    try:
+        for model, times in ((one, 1), (two, 2)):
+            y = model(*(x.expand(times, *x.shape[1:]) for x in inputs))
+            ((y - 1).square().mean() + sum(losses(model).values())).backward()
+    except ValueError as error:
+        assert "more than 1 value per channel" in str(error)
+        return
+    grads = [
+        (name, p.grad, q.grad)
+        for (name, p), q in zip(one.named_parameters(), two.parameters(), strict=True)
+        if p.grad is not None
+    ]
+    near = 1e-4 * max(float(grad.abs().max()) for _, grad, _ in grads)
+    for name, grad, of_two in grads:
+        torch.testing.assert_close(of_two, grad, rtol=1e-3, atol=near, msg=name)
+
+
+@EVERY
 def test_branches_are_dropped_at_rates_that_rise_from_zero(config):
     rates = [m.rate for m in built(config, drop_path=0.3).modules() if isinstance(m, DropPath)]
     if not rates:
@@ -176,6 +197,17 @@ def test_all_of_it_in_another_dtype_stays_near(config, dtype):
     assert other.dtype == dtype
     near = 1e-4 if dtype == torch.float64 else 0.1 * exact.abs().max() + 0.05
     assert (other - exact).abs().max() <= near
+    try:
+        larger = (config.image_size, 2 * config.image_size)
+        assert (
+            model(
+                torch.randn(1, config.channels, *larger, dtype=dtype),
+                *(x[:1].to(dtype) if x.is_floating_point() else x[:1] for x in inputs[1:]),
+            ).dtype
+            == dtype
+        )
+    except ValueError as error:
+        assert str(config.image_size) in str(error)
 
 
 @EVERY

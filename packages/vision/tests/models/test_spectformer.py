@@ -77,11 +77,14 @@ def test_a_resized_gate_of_equal_size_is_itself_and_other_sizes_run():
     assert resize_spectral(weight, (4, 6), (4, 7)).shape == (4, 4, 3, 2)
     corners = resize_spectral(weight, (4, 6), (7, 12))[[0, 0, -1, -1], [0, -1, 0, -1]]
     torch.testing.assert_close(corners, weight[[0, 0, -1, -1], [0, -1, 0, -1]])
-    for config, sides in ((SMALL, (24, 16)), (STAGES, (64, 32))):
+    late = replace(SMALL, head_norm=True)
+    for config, sides in ((SMALL, (24, 16)), (late, (24, 16)), (STAGES, (64, 32))):
         model = config.build().eval()
         other = model.resized(sides)
         assert not other.training
         assert other(torch.randn(2, 1, *sides)).shape == (2, 5)
+        wide = config.build().eval().double().resized(sides)
+        assert wide(torch.randn(2, 1, *sides, dtype=torch.float64)).dtype == torch.float64
         x = torch.randn(1, 1, *config.image_sides)
         torch.testing.assert_close(other.resized(config.image_size).config, config)
         torch.testing.assert_close(model.resized(config.image_size)(x), model(x))

@@ -46,6 +46,11 @@ def test_sparsifiners_official_settings_are_read(topk):
     assert attn.mask_predictor.proj_n.shape == (5, 2)
 
 
+def test_a_part_of_sparsifiners_settings_is_refused_by_name():
+    with pytest.raises(ValueError, match="cfg has no 'BASIS_COEF' where the official settings"):
+        sparsifiner.config_from(SMALL | {"cfg": {"SPAR": {}}}, {})
+
+
 def test_attention_of_a_sparsifiner_with_all_keys_is_scaled_as_asked():
     options = SMALL | {"qk_scale": 0.2, "attn_keep_rate_list": [1.0], "reduce_n_factor": 2}
     attn = sparsifiner.config_from(options | {"spar": {"topk": 1}}, {}).build().blocks[0].attn

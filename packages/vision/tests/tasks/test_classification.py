@@ -65,6 +65,19 @@ def test_the_distillation_head_follows_the_teacher():
     assert not [name for name in task.state_dict() if "teacher" in name]
 
 
+def test_a_teacher_teaches_an_evit():
+    class Sure(torch.nn.Module):
+        def forward(self, images):
+            return torch.eye(10)[torch.full((len(images),), 3)]
+
+    settings = {"patch_size": 4, "depth": 2, "distilled": True, "keep_rates": [0.5, 1.0]}
+    task = TokenReduction(settings=settings, teacher=Sure(), start=0, length=0, lr=2e-2, warmup=0)
+    fit(task, epochs=8)
+    images = next(iter(task.trainer.datamodule.test_dataloader()))[0]
+    _, teacher_head = task.model.eval().head_scores(images)
+    assert (teacher_head.argmax(-1) == 3).all()
+
+
 def test_a_report_has_pictures_of_predictions_confusion_and_heads():
     task, data = built(small(settings={"depth": 2})).eval(), Digits(augmentation=Augmentation())
     data.setup()

@@ -54,9 +54,9 @@ class HeadGate(nn.Module):
         self.balance = AuxiliaryLoss(balance_weight)
 
     def forward(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens heads"]:
-        """The factors, in float32; no gradient flows through the choice."""
+        """The factors, in float32 or wider; no gradient flows through the choice."""
         with torch.autocast(x.device.type, enabled=False):
-            x = x.float()
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
             parts = []
             if self.shared == 1:
                 parts.append(x.new_ones(*x.shape[:-1], 1))
@@ -151,4 +151,4 @@ def chosen_rows_attention(
 
 
 def _softmax(layer: nn.Linear, x: Tensor) -> Tensor:
-    return F.linear(x, layer.weight.float()).softmax(-1)
+    return F.linear(x, layer.weight.to(x.dtype)).softmax(-1)

@@ -61,7 +61,7 @@ class LogOffsetBias(nn.Module):
         table, index = self.table, self.index
         if (grid, pooled) != (self.grid, self.pooled):
             table, index = (x.to(self.table.device) for x in _offsets(grid, pooled, self.measure))
-        values = self.fc2(F.relu(self.fc1(table)))
+        values = self.fc2(F.relu(self.fc1(table.to(self.fc1.weight))))
         return values[index].unflatten(0, (math.prod(grid), math.prod(pooled))).permute(2, 0, 1)
 
 

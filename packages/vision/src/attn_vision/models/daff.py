@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .batch_norm import BatchNorm2d
 from .tokens import TokenState
 
 
@@ -38,8 +39,8 @@ class DynamicAggregationFeedForward(nn.Module):
         self.conv1 = nn.Conv2d(dim, hidden, 1)
         self.conv2 = nn.Conv2d(hidden, hidden, kernel_size, padding=kernel_size // 2, groups=hidden)
         self.conv3 = nn.Conv2d(hidden, dim, 1)
-        self.bn1, self.bn2 = nn.BatchNorm2d(hidden), nn.BatchNorm2d(hidden)
-        self.bn3 = nn.BatchNorm2d(dim)
+        self.bn1, self.bn2 = BatchNorm2d(hidden), BatchNorm2d(hidden)
+        self.bn3 = BatchNorm2d(dim)
         self.compress = nn.Linear(dim, dim // 4)
         self.excitation = nn.Linear(dim // 4, dim)
 

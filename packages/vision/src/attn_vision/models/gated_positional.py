@@ -82,11 +82,12 @@ class GatedPositionalAttention(AttentionLayer):
     def places(
         self, grid: tuple[int, int]
     ) -> tuple[Float[Tensor, "heads rows rows"], Float[Tensor, "heads columns columns"]]:
-        """The softmax over positions as its two factors, in float32."""
-        weight, bias = self.pos_proj.weight.float(), self.pos_proj.bias.float()
+        """The softmax over positions as its two factors, in float32 or wider."""
+        wide = torch.promote_types(self.pos_proj.weight.dtype, torch.float32)
+        weight, bias = self.pos_proj.weight.to(wide), self.pos_proj.bias.to(wide)
         axes = []
         for size, slope, offset in zip(grid, (1, 0), (bias, torch.zeros_like(bias)), strict=True):
-            place = torch.arange(size, dtype=torch.float32, device=weight.device)
+            place = torch.arange(size, dtype=wide, device=weight.device)
             apart = place - place[:, None]
             scores = (
                 weight[:, slope, None, None] * apart + weight[:, 2, None, None] * apart.square()

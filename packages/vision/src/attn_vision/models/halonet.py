@@ -1,13 +1,15 @@
 """HaloNet: residual nets whose 3x3 convolutions are, in part or all, halo attention."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from jaxtyping import Float
-from timm.layers import BatchNormAct2d, ConvNormAct, EcaModule, SEModule
+from timm.layers import EcaModule, SEModule
 from torch import Tensor, nn
 
+from .batch_norm import BatchNorm2d
 from .blocks import DropPath
 from .halo_attention import HaloAttention, multiple_of_8
 from .staged_transformer import StagedConfig, StagedTransformer
@@ -156,6 +158,40 @@ class HaloNetConfig(StagedConfig):
         return HaloNet(self)
 
 
+class ConvNormAct(nn.Module):
+    """A convolution without bias, a batch norm and an activation, named as in timm.
+
+    timm's own holds its activation in the norm, where it is lost when that is synchronized.
+
+    Args:
+        dim: channels in.
+        out: channels out.
+        kernel: side of the convolution, odd.
+        stride: its step.
+        groups: of its channels.
+        act: makes the activation; none by default.
+
+    Example:
+        >>> import torch
+        >>> ConvNormAct(3, 8, 3, 2, act=nn.ReLU)(torch.randn(2, 3, 9, 8)).shape
+        torch.Size([2, 8, 5, 4])
+    """
+
+    def __init__(
+        self, dim: int, out: int, kernel: int, stride: int = 1, *, groups: int = 1,
+        act: Callable[[], nn.Module] = nn.Identity,
+    ):  # fmt: skip
+        super().__init__()
+        self.conv = nn.Conv2d(dim, out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn, self.act = BatchNorm2d(out), act()
+
+    def forward(
+        self, x: Float[Tensor, "batch dim rows columns"]
+    ) -> Float[Tensor, "batch out out_rows out_columns"]:
+        """The new map."""
+        return self.act(self.bn(self.conv(x)))
+
+
 class HaloBlock(nn.Module):
     """x = act(shortcut(x) + conv(bn(mix(conv(x))))), with 1x1 convolutions around the mixing.
 
@@ -179,8 +215,8 @@ class HaloBlock(nn.Module):
         if dim != out or stride != 1:
             self.shortcut = None
             if c.shortcuts:
-                self.shortcut = ConvNormAct(dim, out, 1, stride, apply_act=False)
-        self.conv1_1x1 = ConvNormAct(dim, width, 1, act_layer=act)
+                self.shortcut = ConvNormAct(dim, out, 1, stride)
+        self.conv1_1x1 = ConvNormAct(dim, width, 1, act=act)
         mixed = width
         if kind != "c":
             whole = kind == "b"
@@ -194,16 +230,16 @@ class HaloBlock(nn.Module):
                 scale_positions=c.scale_positions,
                 mask_padding=c.mask_padding, any_size=c.any_size,
             )  # fmt: skip
-            self.post_attn = BatchNormAct2d(mixed, act_layer=act)
+            self.post_attn, self.post_act = BatchNorm2d(mixed), act()
         else:
             groups = width // c.group_width if c.group_width else 1
-            self.conv2_kxk = ConvNormAct(width, width, 3, stride, groups=groups, act_layer=act)
+            self.conv2_kxk = ConvNormAct(width, width, 3, stride, groups=groups, act=act)
             self.attn = {
                 "": nn.Identity,
                 "se": lambda: SEModule(width, rd_ratio=c.reduction),
                 "eca": lambda: EcaModule(width),
             }[c.channel_attention]()
-        self.conv3_1x1 = ConvNormAct(mixed, out, 1, apply_act=False)
+        self.conv3_1x1 = ConvNormAct(mixed, out, 1)
         self.drop_path = DropPath(drop_path)
         self.act = nn.Identity() if c.linear_out else act()
 
@@ -213,7 +249,7 @@ class HaloBlock(nn.Module):
         """The map after the block."""
         y = self.conv1_1x1(x)
         if hasattr(self, "self_attn"):
-            y = self.post_attn(self.self_attn(y))
+            y = self.post_act(self.post_attn(self.self_attn(y)))
         else:
             y = self.attn(self.conv2_kxk(y))
         y = self.drop_path(self.conv3_1x1(y))
@@ -254,7 +290,7 @@ class HaloNet(StagedTransformer):
         c = self.config
         if stage + 1 < len(c.depths) or not c.final_dim:
             return nn.Identity()
-        return ConvNormAct(c.dims[-1], c.final_dim, 1, act_layer=ACTIVATIONS[c.activation])
+        return ConvNormAct(c.dims[-1], c.final_dim, 1, act=ACTIVATIONS[c.activation])
 
     def make_head(self) -> nn.Module:
         """A linear map of the pooled features."""
@@ -268,7 +304,7 @@ class HaloNet(StagedTransformer):
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(part, HaloBlock):
-                nn.init.zeros_(part.conv3_1x1.bn.weight)  # pyright: ignore[reportArgumentType]
+                nn.init.zeros_(part.conv3_1x1.bn.weight)
 
     def features(
         self, images: Float[Tensor, "batch channels height width"]
@@ -295,11 +331,11 @@ def _stem(c: HaloNetConfig) -> nn.Sequential:
         dims = (c.channels, *widths)
         for i in range(3):
             stride = 2 if i == 0 or (i == 2 and not c.stem_pool) else 1
-            layer = ConvNormAct(dims[i], dims[i + 1], 3, stride, act_layer=act)
+            layer = ConvNormAct(dims[i], dims[i + 1], 3, stride, act=act)
             stem.add_module(f"conv{i + 1}", layer)
     else:
         kernel = 7 if c.stem == "7x7" else 3
-        stem.add_module("conv1", ConvNormAct(c.channels, c.stem_dim, kernel, 2, act_layer=act))
+        stem.add_module("conv1", ConvNormAct(c.channels, c.stem_dim, kernel, 2, act=act))
     if c.stem_pool:
         stem.add_module("pool", nn.MaxPool2d(3, 2, 1))
     return stem

@@ -42,7 +42,7 @@ class MoHLlamaAttention(AttentionLayer):
         rope_theta: float = 500_000.0,
     ):
         super().__init__()
-        if heads < 1 or dim % heads or heads % kv_heads:
+        if heads < 1 or kv_heads < 1 or dim % heads or heads % kv_heads:
             raise ValueError(f"heads {heads} must divide dim {dim}, and kv_heads {kv_heads} heads")
         self.shared = heads // 2 if shared is None else shared
         self.routed = heads // 4 if routed is None else routed

@@ -111,12 +111,13 @@ class SpectFormer(VisionTransformer):
             ValueError: the size is not a multiple of the patches.
         """
         model = SpectFormer(replace(self.config, image_size=image_size))
+        model.to(next(self.parameters()))
         state = resized_gates(self, model)
         old, new = self.config.grid, model.config.grid
         if "pos_embed" in state:
             state["pos_embed"] = resize_positions(state["pos_embed"], old, new, antialias=False)
         model.load_state_dict(state)
-        return model.train(self.training).to(state["norm.weight"].device)
+        return model.train(self.training)
 
 
 def other_size(images: Tensor, config: ImageConfig) -> str:

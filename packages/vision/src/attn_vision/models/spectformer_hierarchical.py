@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from core_attn import AttentionLayer
 
+from .batch_norm import BatchNorm2d
 from .blocks import Block, Mlp
 from .spectformer import other_size, resized_gates
 from .spectral_gate import SpectralGate
@@ -77,7 +78,7 @@ class ConvEmbed(nn.Module):
                 self.conv.append(
                     nn.Conv2d(channels, stem_dim, kernel, stride, kernel // 2, bias=False)
                 )
-                self.conv.extend([nn.BatchNorm2d(stem_dim), nn.ReLU()])
+                self.conv.extend([BatchNorm2d(stem_dim), nn.ReLU()])
                 channels = stem_dim
         self.proj = nn.Conv2d(channels, dim, 3, 2, 1)
         self.norm = nn.LayerNorm(dim, eps=1e-5)
@@ -316,9 +317,10 @@ class SpectFormerH(StagedTransformer):
     def resized(self, image_size: int | tuple[int, int]) -> "SpectFormerH":
         """A model for images of another size, with its gates interpolated."""
         model = SpectFormerH(replace(self.config, image_size=image_size))
+        model.to(next(self.parameters()))
         state = resized_gates(self, model)
         model.load_state_dict(state)
-        return model.train(self.training).to(next(iter(state.values())).device)
+        return model.train(self.training)
 
 
 VARIANTS = {

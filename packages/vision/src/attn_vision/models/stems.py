@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .batch_norm import BatchNorm2d
 from .tokens import TokenState
 
 
@@ -95,7 +96,7 @@ class SequentialOverlapEmbed(nn.Module):
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
             convolution = nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1, bias=False)
-            layers += [nn.Sequential(convolution, nn.BatchNorm2d(fan_out)), nn.GELU()]
+            layers += [nn.Sequential(convolution, BatchNorm2d(fan_out)), nn.GELU()]
         self.proj = nn.Sequential(*(layers if patch_size == 2 else layers[:-1]))
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> TokenState:

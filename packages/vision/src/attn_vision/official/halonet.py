@@ -86,6 +86,8 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> HaloN
         ValueError: an argument has no counterpart, or the net has parts that are not here.
     """
     rest = {name: x for name, x in config.items() if name not in ("blocks", "block_fields", "stem")}
+    if "blocks" not in config:
+        raise ValueError("config needs 'blocks', a row for each stage")
     rows = config["blocks"]
     depths = tuple(int(row[1]) for row in rows)
     foreign = sorted(

@@ -45,7 +45,10 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Spars
     # What `mode` and `spar.recon` say is not of the model but of a call: see `reconstructed`.
     spar = {key: x for key, x in config.get("spar", {}).items() if key != "recon"}
     if "cfg" in config:
-        spar |= _short(config["cfg"]["SPAR"])
+        try:
+            spar |= _short(config["cfg"]["SPAR"])
+        except KeyError as error:
+            raise ValueError(f"cfg has no {error} where the official settings have it") from error
     other = {key: x for key, x in config.items() if key not in {*_OWN, *_APART}}
     own = renamed({key: x for key, x in config.items() if key in _OWN}, _OWN)
     own |= renamed(spar, _SPAR)

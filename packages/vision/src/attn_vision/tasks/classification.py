@@ -19,6 +19,7 @@ from core_attn.variants import variant
 
 from ..data.image_data import ImageData
 from ..models import VARIANTS, ImageConfig, ImageModel
+from ..models.batch_norm import synchronized
 from ..official import adapted
 from . import model_pictures, pictures
 from .optimization import parameter_groups
@@ -32,8 +33,9 @@ class ImageClassification(Task):
     """Trains a named model on labelled images.
 
     The data decide how large images are, how many colors they have, and which classes there are.
-    AdamW with weight decay on matrices only; the rate rises linearly over `warmup` epochs, then
-    falls as a cosine to `final_lr`, step by step.
+    Over several GPUs batch norms take the statistics of all batches. AdamW with weight decay on
+    matrices only; the rate rises linearly over `warmup` epochs, then falls as a cosine to
+    `final_lr`, step by step.
 
     Args:
         variant: a name from `attn_vision.VARIANTS`.
@@ -131,6 +133,9 @@ class ImageClassification(Task):
                 super().start_from(self._start)
         elif self.sizes != sizes:
             raise ValueError(f"the network was built for {self.sizes}, the data have {sizes}")
+        trainer = self.trainer
+        if trainer.world_size > 1 and trainer.strategy.root_device.type == "cuda":
+            synchronized(self.network)
 
     def build(self, sizes: Mapping[str, Any]) -> None:
         """Makes the network.

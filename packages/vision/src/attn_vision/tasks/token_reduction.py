@@ -89,7 +89,7 @@ class TokenReduction(ImageClassification):
             self.network.eval()
 
     def scores(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Class scores at the present keep rate."""
+        """Scores at the present keep rate, of both heads where there is a teacher."""
         model = self.network
         if not isinstance(model, EViT):
             raise ValueError(f"variant must be an EViT, got {type(model).__name__}")
@@ -100,4 +100,5 @@ class TokenReduction(ImageClassification):
             length=self.length,
         )  # fmt: skip
         self.log("train/keep_rate", rate, on_step=False, on_epoch=True)
-        return (model(images, keep_rate=rate),)
+        last = model.features(images, keep_rate=rate)
+        return model.scores_of(last) if self._teacher else (model.classified(last),)
