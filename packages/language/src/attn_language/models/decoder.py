@@ -41,11 +41,25 @@ class State(NamedTuple):
 LEAST = dict.fromkeys((
     "vocab", "context", "dim", "depth", "heads", "kv_heads", "head_dim", "hidden", "max_distance",
     "window", "local_window", "clusters", "max_relative", "embedding_dim", "heads_per_token",
-    "experts", "experts_per_token", "tau",
+    "experts", "experts_per_token", "tau", "classes",
 ), 1) | dict.fromkeys((
     "memory", "memory_slots", "first_routing", "norm_eps", "commitment", "ema_count_init",
     "balance", "router_z", "logit_l2",
 ), 0)  # fmt: skip
+
+
+def check_sizes(config: Any) -> None:
+    """Requires what a configuration counts or weighs to be in range.
+
+    Raises:
+        ValueError: a value is not; the message names it.
+    """
+    for name, least in LEAST.items():
+        value = getattr(config, name, None)
+        if isinstance(value, int | float) and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {config.dropout}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +82,7 @@ class DecoderConfig:
 
     def __post_init__(self):
         """Refuses sizes that cannot be built."""
-        for name, least in LEAST.items():
-            value = getattr(self, name, None)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        check_sizes(self)
 
     @property
     def limit(self) -> int | None:
