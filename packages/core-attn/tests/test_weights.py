@@ -73,10 +73,12 @@ def test_a_file_that_is_cut_or_missing_is_refused(tmp_path):
     save_file(STATE, tmp_path / "x.safetensors")
     data = (tmp_path / "x.safetensors").read_bytes()
     (tmp_path / "x.safetensors").write_bytes(data[:-5])
-    (tmp_path / "x.pth").write_bytes(b"")
-    for name in ("x.safetensors", "x.pth"):
-        with pytest.raises(ValueError, match="cannot be read"):
-            read_weights(tmp_path / name)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_weights(tmp_path / "x.safetensors")
+    for content in (b"", b"abc", b"(", b"K", b"M", b"some text, long enough"):
+        (tmp_path / "x.pth").write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read: it is cut, no file of weights"):
+            read_weights(tmp_path / "x.pth")
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_weights(tmp_path / "y.pth")
     with pytest.raises(FileNotFoundError, match="a folder without model.safetensors"):

@@ -1,7 +1,6 @@
 """Weights of any file: opened whatever wraps them, copied where they fit, and said."""
 
 import argparse
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,8 +130,13 @@ def _read(path: Path) -> Mapping[Any, Any]:
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts keep theirs
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, SafetensorError) as error:
+    except SafetensorError as error:
         raise ValueError(f"weights {path} cannot be read: {error}".splitlines()[0]) from error
+    except OSError:
+        raise
+    except Exception as error:  # other bytes raise whatever the unpickler stumbles over
+        what = "it is cut, no file of weights, or holds code"
+        raise ValueError(f"weights {path} cannot be read: {what}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"weights {path}: it holds a {type(content).__name__}, no tensors by name")
     return content

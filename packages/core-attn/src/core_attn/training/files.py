@@ -1,7 +1,6 @@
 """Checkpoint files: self-describing, written atomically; read without the trainer."""
 
 import os
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint {path} cannot be read: it is empty, cut or no checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # damaged bytes raise whatever the unpickler stumbles over
         raise ValueError(f"checkpoint {path} cannot be read: {error}".splitlines()[0]) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "config"} <= checkpoint.keys():
         raise ValueError(f"checkpoint {path} was not written by this program: it has no config")
