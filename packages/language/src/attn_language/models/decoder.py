@@ -30,11 +30,13 @@ class State(NamedTuple):
         position: how many tokens were read.
         batch: of how many texts.
         blocks: what each block keeps.
+        config: of the model that read them.
     """
 
     position: int
     batch: int
     blocks: tuple[Any, ...]
+    config: "DecoderConfig"
 
 
 # The smallest value of what configurations count or weigh, of all mixers.
@@ -217,7 +219,7 @@ class Decoder(nn.Module):
             self._check(ids, state, state.position + ids.shape[-1])
             whole = torch.cat((state.blocks[0], ids), 1)
         x = self.features(whole)[:, whole.shape[1] - ids.shape[1] :]
-        return x, State(whole.shape[1], ids.shape[0], (whole,) * len(self.blocks))
+        return x, State(whole.shape[1], ids.shape[0], (whole,) * len(self.blocks), self.config)
 
     def _run(self, ids: Tensor, state: State | None, valid: Tensor | None) -> tuple[Tensor, State]:
         position = 0 if state is None else state.position
@@ -228,7 +230,7 @@ class Decoder(nn.Module):
         for block, before in zip(self.blocks, kept, strict=True):
             x, after = block(x, before, valid)
             following.append(after)
-        after = State(position + ids.shape[1], ids.shape[0], tuple(following))
+        after = State(position + ids.shape[1], ids.shape[0], tuple(following), self.config)
         return self.norm(x), after
 
     def _check(self, ids: Tensor, state: State | None, tokens: int) -> None:
@@ -252,11 +254,8 @@ class Decoder(nn.Module):
         if state is not None:
             if state.batch != ids.shape[0]:
                 raise ValueError(f"state has batch size {state.batch}, input has {ids.shape[0]}")
-            if len(state.blocks) != len(self.blocks):
-                raise ValueError(
-                    f"state is of a model of {len(state.blocks)} blocks, this one has "
-                    f"{len(self.blocks)}"
-                )
+            if state.config is not self.config and state.config != self.config:
+                raise ValueError(f"state is of another model: {state.config}")
 
 
 def valid_tokens(
