@@ -234,8 +234,7 @@ class Decoder(nn.Module):
         return self.norm(x), after
 
     def _check(self, ids: Tensor, state: State | None, tokens: int) -> None:
-        if ids.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"ids must be an integer tensor of token ids, got {ids.dtype}")
+        check_ids(ids, self.config.vocab)
         if ids.dim() != 2 or ids.shape[1] == 0:
             raise ValueError(
                 f"ids must be (batch, tokens) with one token or more, got {tuple(ids.shape)}"
@@ -243,19 +242,27 @@ class Decoder(nn.Module):
         limit = self.config.limit
         if limit is not None and tokens > limit:
             raise ValueError(f"{tokens} tokens exceed the context of {limit}")
-        # Reading values would stall a GPU and break a trace.
-        if ids.device.type == "cpu" and not torch.compiler.is_compiling() and ids.numel():
-            low, high = ids.aminmax()
-            if low < 0 or high >= self.config.vocab:
-                wrong = int(low) if low < 0 else int(high)
-                raise ValueError(
-                    f"token id {wrong} is outside the vocabulary of {self.config.vocab}"
-                )
         if state is not None:
             if state.batch != ids.shape[0]:
                 raise ValueError(f"state has batch size {state.batch}, input has {ids.shape[0]}")
             if state.config is not self.config and state.config != self.config:
                 raise ValueError(f"state is of another model: {state.config}")
+
+
+def check_ids(ids: Tensor, vocab: int) -> None:
+    """Requires token ids; their values only where reading them neither stalls a GPU nor a trace.
+
+    Raises:
+        TypeError: they are not integers.
+        ValueError: one is outside the vocabulary.
+    """
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"ids must be an integer tensor of token ids, got {ids.dtype}")
+    if ids.device.type == "cpu" and not torch.compiler.is_compiling() and ids.numel():
+        low, high = ids.aminmax()
+        if low < 0 or high >= vocab:
+            wrong = int(low) if low < 0 else int(high)
+            raise ValueError(f"token id {wrong} is outside the vocabulary of {vocab}")
 
 
 def valid_tokens(
