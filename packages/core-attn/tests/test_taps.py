@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -101,6 +104,15 @@ def test_losses_are_weighted_and_handed_out_once():
     taken = losses(model)
     taken["router"].backward()
     assert value.grad == 0.5 and losses(model) == {}
+
+
+def test_a_model_is_copied_without_its_losses():
+    model = Model()
+    model.router = AuxiliaryLoss(weight=0.5)
+    model.router(torch.tensor(3.0, requires_grad=True) * 2)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert losses(copied) == {} and copied.router.weight == 0.5
+    assert losses(model).keys() == {"router"}
 
 
 def test_hooks_reach_a_compiled_model_that_has_run():

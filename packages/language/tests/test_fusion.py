@@ -1,5 +1,7 @@
 """DHA: identity, duplicated heads, grouping, budgets, saving."""
 
+import copy
+
 import pytest
 import torch
 from models_under_test import ids_of, small
@@ -17,11 +19,13 @@ def dense(**changes):
 
 
 @torch.no_grad()
-def test_identity_reproduces_the_model_bit_for_bit():
-    model, ids = dense(), ids_of()
+@pytest.mark.parametrize("changes", [{}, {"causal": False}, {"dropout": 0.4}])
+def test_identity_reproduces_the_model_bit_for_bit(changes):
+    model, ids = dense(**changes), ids_of()
     before = model(ids)
     groups = fusion.planned(model, 1.0)
     assert groups.total == 2 * 2 * 4
+    torch.testing.assert_close(fusion.fusing(copy.deepcopy(model), groups)(ids), before)
     assert fusion.averaged(model, groups)(ids).equal(before)
 
 

@@ -116,3 +116,13 @@ def test_more_context_than_the_text_reads_it_at_once():
         perplexity(model, ids[:1])
     with pytest.raises(ValueError, match="stride must be in"):
         perplexity(model, ids, context=4, stride=5)
+
+
+def test_every_id_of_a_scored_text_is_checked():
+    model = small("transformer")
+    with pytest.raises(ValueError, match="token id 23 is outside the vocabulary of 23"):
+        perplexity(model, [1, 2, 23])
+    with pytest.raises(TypeError, match="ids must be an integer tensor"):
+        perplexity(model, torch.rand(5))
+    narrow = perplexity(model, torch.tensor([1, 2, 3], dtype=torch.int32))
+    assert narrow == perplexity(model, [1, 2, 3])

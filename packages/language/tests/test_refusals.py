@@ -9,13 +9,16 @@ from attn_language.conversion import convert
 from attn_language.data import TopicParagraphs
 from attn_language.generation import generate
 from attn_language.models.decoder import LEAST, DecoderConfig
+from attn_language.models.lama import LamaConfig
 from attn_language.official import huggingface
 from attn_language.speed import measure
 from attn_language.tasks import LanguageModel, TextClassification
 from attn_language.tokens import Learned
 
 
-@pytest.mark.parametrize("name", [n for n, c in VARIANTS.items() if isinstance(c, DecoderConfig)])
+@pytest.mark.parametrize(
+    "name", [n for n, c in VARIANTS.items() if isinstance(c, DecoderConfig | LamaConfig)]
+)
 def test_counts_and_weights_below_their_least_are_refused(name):
     for field in LEAST.keys() & vars(VARIANTS[name]).keys():
         with pytest.raises(ValueError, match=rf"{field} must be at least {LEAST[field]}, got -3"):
@@ -62,6 +65,9 @@ def test_settings_of_a_trunk(trunk, message):
         (lambda: Learned.words(["a b"], vocab=1), "vocab of words must be at least 2, got 1"),
         (lambda: measure(0), "threads must be at least 1, got 0"),
         (lambda: next(convert("dha", ["a.ckpt"], "o.ckpt", steps=-1)), "steps must be at least 0"),
+        (lambda: create("bam", causal=False), "a mixture's attention is causal"),
+        (lambda: create("lama", dropout=1.0), r"dropout must be in \[0, 1\), got 1"),
+        (lambda: create("lama", pool="max"), "pool must be 'lama' or 'mean', got 'max'"),
         (lambda: create("routing", decay=1.0), r"decay must be in \[0, 1\), got 1"),
         (lambda: generate(create("mha"), [[1]], 1, seed=2**63), r"seed must be in \[0, 2\^63\)"),
         (

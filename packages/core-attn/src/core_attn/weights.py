@@ -1,8 +1,6 @@
 """Weights of any file: opened whatever wraps them, copied where they fit, and said."""
 
 import argparse
-import pickle
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,6 @@ from torch import Tensor, nn
 # What holds the weights in a checkpoint, averaged ones first.
 WRAPPERS = ("model_ema", "state_dict_ema", "ema", "state_dict", "model", "module", "params", "net")
 IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")
-# What torch.load says of a file that is cut, or taken for a pickle because of its first byte.
-UNREADABLE = (
-    RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError,
-    AttributeError, AssertionError, struct.error,
-)  # fmt: skip
 
 
 class Weights(NamedTuple):
@@ -137,9 +130,13 @@ def _read(path: Path) -> Mapping[Any, Any]:
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts keep theirs
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (*UNREADABLE, SafetensorError) as error:
-        why = str(error).strip() or type(error).__name__
-        raise ValueError(f"weights {path} cannot be read: {why}".splitlines()[0]) from error
+    except SafetensorError as error:
+        raise ValueError(f"weights {path} cannot be read: {error}".splitlines()[0]) from error
+    except OSError:
+        raise
+    except Exception as error:  # other bytes raise whatever the unpickler stumbles over
+        what = "it is cut, no file of weights, or holds code"
+        raise ValueError(f"weights {path} cannot be read: {what}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"weights {path}: it holds a {type(content).__name__}, no tensors by name")
     return content

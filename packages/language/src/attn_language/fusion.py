@@ -206,7 +206,8 @@ def attentions_of(model: Decoder) -> list[SelfAttention]:
 def fusing(model: Decoder, groups: Groups) -> Decoder:
     """Puts a model into its fusion stage, in place; what it computes stays the same."""
     for block, keys, values in zip(model.blocks, groups.keys, groups.values, strict=True):
-        block.mixer = FusingAttention(block.mixer, keys, values)  # type: ignore[arg-type]
+        fusing = FusingAttention(block.mixer, keys, values)  # type: ignore[arg-type]
+        block.mixer = fusing.train(block.training)
     return model
 
 

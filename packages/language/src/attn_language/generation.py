@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .models import Decoder, State
+from .models.decoder import check_ids
 
 
 def generate(
@@ -214,7 +215,8 @@ def perplexity(
         batch_size: windows read side by side.
 
     Raises:
-        ValueError: the text is shorter than two tokens, or an argument is out of range.
+        TypeError: ids are not integers.
+        ValueError: the text is shorter than two tokens, or an argument or id is out of range.
 
     Example:
         >>> from attn_language import create
@@ -226,10 +228,11 @@ def perplexity(
     stride = context if stride is None else stride
     if context < 1 or not 1 <= stride <= context:
         raise ValueError(f"stride must be in [1, context], got {stride} of {context}")
-    ids = torch.as_tensor(ids, dtype=torch.long)
     tokens = len(ids) - 1
     if tokens < 1:
         raise ValueError(f"a text of {len(ids)} token(s) has nothing to score")
+    ids = torch.as_tensor(ids)
+    check_ids(ids, model.config.vocab)  # the last one, too, which no window reads
     context = min(context, tokens)
     stride = min(stride, context)
     starts, scored = [0], [context]
@@ -242,7 +245,7 @@ def perplexity(
         chosen = starts[first : first + batch_size]
         windows = torch.stack([ids[s : s + context + 1] for s in chosen]).to(device)
         losses = F.cross_entropy(
-            model(windows[:, :-1]).float().transpose(1, 2), windows[:, 1:], reduction="none"
+            model(windows[:, :-1]).float().transpose(1, 2), windows[:, 1:].long(), reduction="none"
         )
         for loss, count in zip(losses, scored[first : first + batch_size], strict=True):
             total += loss[context - count :].double().sum().item()

@@ -113,6 +113,9 @@ def test_a_table_of_ones_own(tmp_path):
         LabeledTable(str(tmp_path / "t.csv"), label="sentiment").setup("fit")
     with pytest.raises(FileNotFoundError, match="no such file"):
         LabeledTable(str(tmp_path / "none.csv")).setup("fit")
+    (tmp_path / "cut.csv").write_text(f"text,label\n{rows}late\n")
+    with pytest.raises(ValueError, match="row 121 has no label"):
+        LabeledTable(str(tmp_path / "cut.csv")).setup("fit")
     (tmp_path / "one.csv").write_text("text,label\nabc,x\n")
     with pytest.raises(ValueError, match="2 are the least"):
         LabeledTable(str(tmp_path / "one.csv")).setup("fit")

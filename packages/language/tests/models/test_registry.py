@@ -23,6 +23,16 @@ def test_reading_in_pieces_is_reading_at_once(name, pieces):
 
 @pytest.mark.parametrize("name", EXACT)
 @torch.no_grad()
+def test_in_float64_pieces_are_the_whole_as_they_are_in_float32(name):
+    model, ids, state, parts = small(name).double(), ids_of(), None, []
+    for piece in ids.split([16, 1, 2], 1):
+        logits, state = model.step(piece, state)
+        parts.append(logits)
+    torch.testing.assert_close(torch.cat(parts, 1), model(ids), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@torch.no_grad()
 def test_a_state_can_be_gone_on_from_twice(name):
     model, ids = small(name), ids_of(tokens=9)
     _, state = model.step(ids[:, :5])
@@ -121,6 +131,9 @@ def test_bad_input_is_refused_by_name():
     _, state = model.step(ids_of(batch=2))
     with pytest.raises(ValueError, match="state has batch size 2, input has 3"):
         model.step(ids_of(batch=3), state)
+    for other in (small("spikegpt"), small("transformer", depth=3), small("transformer", heads=2)):
+        with pytest.raises(ValueError, match="state is of another model: TransformerConfig"):
+            other.step(ids_of(batch=2), state)
     with pytest.raises(ValueError, match="lengths must be in"):
         model(ids_of(), torch.tensor([19, 20]))
 

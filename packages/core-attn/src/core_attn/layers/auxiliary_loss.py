@@ -1,5 +1,7 @@
 """Losses that layers add to the task's own, as router balance."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
 
@@ -33,6 +35,10 @@ class AuxiliaryLoss(nn.Module):
     def forward(self, value: Tensor) -> None:
         """Keeps the loss of this forward pass, in training and evaluation, but not in an export."""
         self.value = None if torch.compiler.is_exporting() else value
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has no loss; a tensor with gradients would forbid it."""
+        return self.__dict__ | {"value": None}
 
 
 def losses(model: nn.Module) -> dict[str, Tensor]:

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-from ..weights import UNREADABLE
-
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint, its tensors mapped from the file; no code in it is run.
@@ -23,7 +21,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint {path} cannot be read: it is empty, cut or no checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except UNREADABLE as error:
+    except OSError:
+        raise
+    except Exception as error:  # damaged bytes raise whatever the unpickler stumbles over
         raise ValueError(f"checkpoint {path} cannot be read: {error}".splitlines()[0]) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "config"} <= checkpoint.keys():
         raise ValueError(f"checkpoint {path} was not written by this program: it has no config")

@@ -232,6 +232,10 @@ class LabeledTable(LabeledText):
                     if name not in columns:
                         known = ", ".join(columns) or "none"
                         raise ValueError(f"table {path} has no column {name!r}; it has {known}")
-                return [(row[self.text] or "", row[self.label] or "") for row in table]
+                rows = [(row[self.text] or "", row[self.label]) for row in table]
         except UnicodeDecodeError:
             raise ValueError(f"table {path} is no UTF-8 text") from None
+        for number, (_, label) in enumerate(rows, 1):
+            if not label:
+                raise ValueError(f"table {path}: row {number} has no {self.label}")
+        return rows

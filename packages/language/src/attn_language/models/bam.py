@@ -49,6 +49,8 @@ class BAMConfig(TransformerConfig):
         super().__post_init__()
         if not self.gated or self.bias or self.qkv_bias or self.out_bias:
             raise ValueError("a mixture's feed-forward must be gated, and nothing have biases")
+        if not self.causal:
+            raise ValueError("a mixture's attention is causal")
         if self.kv not in ("expert", "shared", "single"):
             raise ValueError(f"kv must be 'expert', 'shared' or 'single', got {self.kv!r}")
         if not 1 <= self.top_k <= self.experts:

@@ -30,22 +30,38 @@ class State(NamedTuple):
         position: how many tokens were read.
         batch: of how many texts.
         blocks: what each block keeps.
+        config: of the model that read them.
     """
 
     position: int
     batch: int
     blocks: tuple[Any, ...]
+    config: "DecoderConfig"
 
 
 # The smallest value of what configurations count or weigh, of all mixers.
 LEAST = dict.fromkeys((
     "vocab", "context", "dim", "depth", "heads", "kv_heads", "head_dim", "hidden", "max_distance",
     "window", "local_window", "clusters", "max_relative", "embedding_dim", "heads_per_token",
-    "experts", "experts_per_token", "tau",
+    "experts", "experts_per_token", "tau", "classes",
 ), 1) | dict.fromkeys((
     "memory", "memory_slots", "first_routing", "norm_eps", "commitment", "ema_count_init",
     "balance", "router_z", "logit_l2",
 ), 0)  # fmt: skip
+
+
+def check_sizes(config: Any) -> None:
+    """Requires what a configuration counts or weighs to be in range.
+
+    Raises:
+        ValueError: a value is not; the message names it.
+    """
+    for name, least in LEAST.items():
+        value = getattr(config, name, None)
+        if isinstance(value, int | float) and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {config.dropout}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +84,7 @@ class DecoderConfig:
 
     def __post_init__(self):
         """Refuses sizes that cannot be built."""
-        for name, least in LEAST.items():
-            value = getattr(self, name, None)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        check_sizes(self)
 
     @property
     def limit(self) -> int | None:
@@ -208,7 +219,7 @@ class Decoder(nn.Module):
             self._check(ids, state, state.position + ids.shape[-1])
             whole = torch.cat((state.blocks[0], ids), 1)
         x = self.features(whole)[:, whole.shape[1] - ids.shape[1] :]
-        return x, State(whole.shape[1], ids.shape[0], (whole,) * len(self.blocks))
+        return x, State(whole.shape[1], ids.shape[0], (whole,) * len(self.blocks), self.config)
 
     def _run(self, ids: Tensor, state: State | None, valid: Tensor | None) -> tuple[Tensor, State]:
         position = 0 if state is None else state.position
@@ -219,12 +230,11 @@ class Decoder(nn.Module):
         for block, before in zip(self.blocks, kept, strict=True):
             x, after = block(x, before, valid)
             following.append(after)
-        after = State(position + ids.shape[1], ids.shape[0], tuple(following))
+        after = State(position + ids.shape[1], ids.shape[0], tuple(following), self.config)
         return self.norm(x), after
 
     def _check(self, ids: Tensor, state: State | None, tokens: int) -> None:
-        if ids.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"ids must be an integer tensor of token ids, got {ids.dtype}")
+        check_ids(ids, self.config.vocab)
         if ids.dim() != 2 or ids.shape[1] == 0:
             raise ValueError(
                 f"ids must be (batch, tokens) with one token or more, got {tuple(ids.shape)}"
@@ -232,22 +242,27 @@ class Decoder(nn.Module):
         limit = self.config.limit
         if limit is not None and tokens > limit:
             raise ValueError(f"{tokens} tokens exceed the context of {limit}")
-        # Reading values would stall a GPU and break a trace.
-        if ids.device.type == "cpu" and not torch.compiler.is_compiling() and ids.numel():
-            low, high = ids.aminmax()
-            if low < 0 or high >= self.config.vocab:
-                wrong = int(low) if low < 0 else int(high)
-                raise ValueError(
-                    f"token id {wrong} is outside the vocabulary of {self.config.vocab}"
-                )
         if state is not None:
             if state.batch != ids.shape[0]:
                 raise ValueError(f"state has batch size {state.batch}, input has {ids.shape[0]}")
-            if len(state.blocks) != len(self.blocks):
-                raise ValueError(
-                    f"state is of a model of {len(state.blocks)} blocks, this one has "
-                    f"{len(self.blocks)}"
-                )
+            if state.config is not self.config and state.config != self.config:
+                raise ValueError(f"state is of another model: {state.config}")
+
+
+def check_ids(ids: Tensor, vocab: int) -> None:
+    """Requires token ids; their values only where reading them neither stalls a GPU nor a trace.
+
+    Raises:
+        TypeError: they are not integers.
+        ValueError: one is outside the vocabulary.
+    """
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"ids must be an integer tensor of token ids, got {ids.dtype}")
+    if ids.device.type == "cpu" and not torch.compiler.is_compiling() and ids.numel():
+        low, high = ids.aminmax()
+        if low < 0 or high >= vocab:
+            wrong = int(low) if low < 0 else int(high)
+            raise ValueError(f"token id {wrong} is outside the vocabulary of {vocab}")
 
 
 def valid_tokens(

@@ -135,6 +135,7 @@ class FusingAttention(SelfAttention):
             attention.qkv.in_features, attention.head_dim, attention.k_map, attention.v_map,
             rope=attention.rope, qkv_bias=attention.qkv.bias is not None,
             out_bias=attention.out.bias is not None, dropout=attention.dropout,
+            causal=attention.causal,
         )  # fmt: skip
         self.out = attention.out
         q, k, v = stored_heads(attention)
@@ -166,6 +167,7 @@ class FusingAttention(SelfAttention):
         merged = SelfAttention(
             self.out.out_features, self.head_dim, k_map, v_map, rope=self.rope,
             qkv_bias=self.has_bias, out_bias=self.out.bias is not None, dropout=self.dropout,
+            causal=self.causal,
         )  # fmt: skip
         merged.out = self.out
         heads = torch.cat((self.q, self.fuse_k.shared(), self.fuse_v.shared())).flatten(0, 1)

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from core_attn import Dropout, Tap
 
-from .decoder import valid_tokens
+from .decoder import check_sizes, valid_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,12 @@ class LamaConfig:
     context: Literal["mean", "learned"] = "mean"
     pool: Literal["lama", "mean"] = "lama"
     dropout: float = 0.3
+
+    def __post_init__(self):
+        """Refuses sizes that cannot be built."""
+        check_sizes(self)
+        if self.pool not in ("lama", "mean"):
+            raise ValueError(f"pool must be 'lama' or 'mean', got {self.pool!r}")
 
     def build(self) -> "Lama":
         """The model, untrained."""
