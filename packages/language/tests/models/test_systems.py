@@ -248,6 +248,17 @@ def test_only_the_official_gate_depends_on_the_batch():
         assert torch.allclose(together, alone, atol=1e-5) is not depends
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@torch.no_grad()
+def test_what_padding_holds_is_nothing_to_the_official_gate(causal):
+    model, ids = small("uoe", routing="official", gate_scale=False, causal=causal), ids_of()
+    other = ids.clone()
+    other[1, 13:] = (other[1, 13:] + 5) % 23
+    lengths = torch.tensor([19, 13])
+    assert model(ids, lengths)[0].equal(model(other, lengths)[0])
+    assert model(ids, lengths)[1, :13].equal(model(other, lengths)[1, :13])
+
+
 def test_experts_process_their_share_of_the_tokens():
     router = ExpertRouter(16, 4, 2)
     chosen = router(torch.randn(3, 20, 16))
