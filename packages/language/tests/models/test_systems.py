@@ -130,6 +130,8 @@ def test_a_lama_classifier_reads_no_padding():
     both = model(padded, torch.tensor([7, 0]))
     torch.testing.assert_close(both[:1], model(ids[:1]))
     assert both.isfinite().all()
+    with pytest.raises(ValueError, match="token id 20 is outside the vocabulary of 20"):
+        model(ids.fill_(20))
 
 
 # ---- Grassmann ----
