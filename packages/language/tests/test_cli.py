@@ -120,6 +120,18 @@ def test_conversions_of_a_run(trained, monkeypatch, capsys, tmp_path):
         (["fit", "--config", "topics-bam", "--model.settings", "{dpth: 3}"], "no setting 'dpth'"),
         (["fit", "--config", "topics-bam", "--model.settings", "{depth: two}"], "settings of bam"),
         (["fit", "--config", "text-transformer", "--data.path", "none.txt"], "no such file"),
+        (
+            ["fit", "--config", "topics-bam", "--data", "attn_language.data.TextData"],
+            "data: TextData is abstract; there are Topics, ",
+        ),
+        (
+            ["fit", "--config", "topics-bam", "--data", "TopicParagraphs"],
+            "LanguageModel reads TextData, not TopicParagraphs",
+        ),
+        (
+            ["fit", "--config", "topics-lama", "--data", "Topics"],
+            "TextClassification reads LabeledText, not Topics",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(trained, monkeypatch, capsys, tmp_path, words, message):

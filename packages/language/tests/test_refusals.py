@@ -66,6 +66,7 @@ def test_settings_of_a_trunk(trunk, message):
         (lambda: measure(0), "threads must be at least 1, got 0"),
         (lambda: next(convert("dha", ["a.ckpt"], "o.ckpt", steps=-1)), "steps must be at least 0"),
         (lambda: create("bam", causal=False), "a mixture's attention is causal"),
+        (lambda: create("spikegpt", threshold=0.0), "threshold must be above 0, got 0"),
         (lambda: create("lama", dropout=1.0), r"dropout must be in \[0, 1\), got 1"),
         (lambda: create("lama", pool="max"), "pool must be 'lama' or 'mean', got 'max'"),
         (lambda: create("routing", decay=1.0), r"decay must be in \[0, 1\), got 1"),

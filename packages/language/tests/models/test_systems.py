@@ -130,6 +130,8 @@ def test_a_lama_classifier_reads_no_padding():
     both = model(padded, torch.tensor([7, 0]))
     torch.testing.assert_close(both[:1], model(ids[:1]))
     assert both.isfinite().all()
+    with pytest.raises(ValueError, match="token id 20 is outside the vocabulary of 20"):
+        model(ids.fill_(20))
 
 
 # ---- Grassmann ----
@@ -246,6 +248,17 @@ def test_only_the_official_gate_depends_on_the_batch():
         model = small("uoe", routing=routing)
         together, alone = model(ids)[:1], model(ids[:1])
         assert torch.allclose(together, alone, atol=1e-5) is not depends
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@torch.no_grad()
+def test_what_padding_holds_is_nothing_to_the_official_gate(causal):
+    model, ids = small("uoe", routing="official", gate_scale=False, causal=causal), ids_of()
+    other = ids.clone()
+    other[1, 13:] = (other[1, 13:] + 5) % 23
+    lengths = torch.tensor([19, 13])
+    assert model(ids, lengths)[0].equal(model(other, lengths)[0])
+    assert model(ids, lengths)[1, :13].equal(model(other, lengths)[1, :13])
 
 
 def test_experts_process_their_share_of_the_tokens():

@@ -26,7 +26,7 @@ def with_hint(message: str, flags: Iterable[str], classes: Mapping[str, Iterable
     if found := re.search(r"(\S+)\.(\w+): option '(\w+)' is not accepted", message):
         accepted = inspect.signature(getattr(import_module(found[1]), found[2])).parameters
         return message + _nearest(found[3], accepted)
-    if found := re.search(r"^(\S+):.*is abstract, got (\w+)", message):
+    if found := re.search(r"^(\S+):.*is abstract, got (?:\w+\.)*(\w+)", message):
         key, wrong = found.groups()
         names = [kind.__name__ for kind in classes.get(key, ()) if not inspect.isabstract(kind)]
         return f"{key}: {wrong} is abstract; there are {', '.join(names)}"

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class LabeledBatch(NamedTuple):
     labels: Tensor
 
 
-class LabeledText(LightningDataModule):
+class LabeledText(LightningDataModule, ABC):
     """Base of labeled texts: lower-case words, split by a hash of each text.
 
     Args:

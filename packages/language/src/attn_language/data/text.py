@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ Kind = Literal["characters", "bytes", "bpe", "words"]
 Part = Literal["train", "val", "test"]
 
 
-class TextData(LightningDataModule):
+class TextData(LightningDataModule, ABC):
     """Base of the texts that a language model reads.
 
     Args:

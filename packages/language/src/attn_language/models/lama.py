@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from core_attn import Dropout, Tap
 
-from .decoder import check_sizes, valid_tokens
+from .decoder import check_ids, check_sizes, valid_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +148,10 @@ class Lama(nn.Module):
         """Class scores.
 
         Raises:
-            ValueError: lengths do not fit the ids.
+            TypeError: ids are not integers.
+            ValueError: an id is outside the vocabulary, or lengths do not fit the ids.
         """
+        check_ids(ids, self.config.vocab)
         valid = valid_tokens(ids, lengths)
         h = self.drop(self.states(ids, lengths))
         if self.pool is not None:

@@ -180,7 +180,11 @@ class OfficialRouter(Router):
         """Chooses each expert's tokens."""
         scores = self.probabilities(x)
         kept = scores * self.taken(scores)
+        if valid is not None:
+            kept = kept.masked_fill(~valid[..., None], 0.0)
         scores = self.scores(kept / (kept.sum(0) + 1e-8) * x.shape[0])
         many = x.shape[1] // 2 if self.takes_half else int((kept > 0).sum(1).max())
         index = top_positions(scores.transpose(1, 2), max(many, 1), ascending=True)
-        return Selection(index, None, None)
+        if valid is not None:  # padding may fill up what nobody wants
+            valid = valid[:, None].expand(*index.shape[:2], -1).gather(2, index)
+        return Selection(index, valid, None)

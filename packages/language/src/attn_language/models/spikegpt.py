@@ -34,6 +34,12 @@ class SpikeGPTConfig(DecoderConfig):
     tau: float = 2.0
     threshold: float = 1.0
 
+    def __post_init__(self):
+        """Refuses sizes that cannot be built."""
+        super().__post_init__()
+        if not self.threshold > 0:
+            raise ValueError(f"threshold must be above 0, got {self.threshold}")
+
     def make_embedding(self) -> nn.Module:
         """Binary features, normed."""
         return SpikeEmbedding(self.vocab, self.dim)

@@ -44,6 +44,7 @@ class TextTask(Task):
     """
 
     tokenizer: Tokenizer | None = None
+    reads: type[Any]
 
     def __init__(
         self,
@@ -88,9 +89,12 @@ class TextTask(Task):
         """Builds the network for the data's tokenizer, or checks that it is the same.
 
         Raises:
-            ValueError: the data have another tokenizer than the network.
+            ValueError: the data are of another kind, or have another tokenizer than the network.
         """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, self.reads):
+            kinds = type(self).__name__, self.reads.__name__, type(data).__name__
+            raise ValueError("{} reads {}, not {}".format(*kinds))
         if self.tokenizer is None:
             self._build(data.tokenizer, self.sizes(data))
         elif data.tokenizer.to_dict() != self.tokenizer.to_dict():

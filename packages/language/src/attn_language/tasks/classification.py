@@ -34,6 +34,7 @@ class TextClassification(TextTask):
         ValueError: the variant or a setting does not exist or fit.
     """
 
+    reads = LabeledText
     monitor = "val/accuracy"
     mode: Literal["min", "max"] = "max"
 

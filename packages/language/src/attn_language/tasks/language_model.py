@@ -40,6 +40,8 @@ class LanguageModel(TextTask):
         ValueError: the variant or a setting does not exist or fit.
     """
 
+    reads = TextData
+
     def __init__(
         self,
         variant: str = "transformer",
