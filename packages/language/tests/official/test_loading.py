@@ -236,6 +236,14 @@ def test_cut_and_unknown_tensors(tmp_path):
         file.tensor("w")
     with pytest.raises(ValueError, match="tensor v is missing"):
         file.tensor("v")
+    file = gguf_of(tmp_path / "c.gguf", 0, bytes(400), (2**40, 2**40))
+    with pytest.raises(ValueError, match="is cut: it ends inside tensor w"):
+        file.tensor("w")
+    file = gguf_of(tmp_path / "d.gguf", 8, bytes(400), (33, 2))
+    with pytest.raises(ValueError, match="tensor w of 66 numbers is no blocks of 32"):
+        file.tensor("w")
+    with pytest.raises(ValueError, match="tensor w has 5 axes, more than 4"):
+        gguf_of(tmp_path / "e.gguf", 0, bytes(400), (1, 1, 1, 2, 2))
 
 
 def smollm2():

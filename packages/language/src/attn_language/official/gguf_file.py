@@ -1,5 +1,6 @@
 """LLaMA-family models and their tokenizers in GGUF files."""
 
+import math
 import struct
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from .huggingface import fill, from_official
 FAMILY = ("llama", "qwen2")
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q",
             12: "d"}  # fmt: skip
+_MOST_AXES = 4  # of the format
 _STRING, _ARRAY = 8, 9
 _NAMES = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
@@ -102,7 +104,12 @@ class GGUF:
             raise ValueError(
                 f"{self.path}: tensor {name} has the unknown quantization {kind}"
             ) from None
-        count = int(np.prod(shape)) // block * size
+        numbers = math.prod(shape)  # of any length: a damaged file may say anything
+        if numbers % block:
+            raise ValueError(
+                f"{self.path}: tensor {name} of {numbers} numbers is no blocks of {block}"
+            )
+        count = numbers // block * size
         assert self.bytes is not None
         data = self.bytes[start : start + count]
         if len(data) < count:
@@ -134,7 +141,9 @@ class GGUF:
 
     def _tensor(self) -> tuple[str, Stored]:
         name = self._string()
-        shape = tuple(self._one("Q") for _ in range(self._one("I")))
+        if (axes := self._one("I")) > _MOST_AXES:
+            raise ValueError(f"{self.path}: tensor {name} has {axes} axes, more than {_MOST_AXES}")
+        shape = tuple(self._one("Q") for _ in range(axes))
         return name, Stored(shape[::-1], self._one("I"), self._one("Q"))
 
 
