@@ -53,7 +53,7 @@ class BatchNorm2d(_Once, nn.BatchNorm2d):
                 )
             # Of one image, torch 2.14 misreads maps and gradients on a CPU that lie channels last.
             y = super().forward(x.contiguous())
-            if y.requires_grad:
+            if y.requires_grad and not torch.compiler.is_compiling():
                 y.register_hook(lambda grad: None if grad is None else grad.contiguous())
             return y
         return super().forward(x)
@@ -67,11 +67,9 @@ def synchronized(model: nn.Module) -> nn.Module:
     """The model with statistics over the batches of all processes; its weights stay the same ones.
 
     Example:
-        >>> from torch import nn
-        >>> synchronized(nn.Sequential(BatchNorm2d(3)))
-        Sequential(
-          (0): SyncBatchNorm(3, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
-        )
+        >>> net = synchronized(nn.Sequential(nn.ReLU(), BatchNorm2d(3)))
+        >>> [type(part).__name__ for part in net]
+        ['ReLU', 'SyncBatchNorm']
     """
     if isinstance(model, BatchNorm2d):
         norm = SyncBatchNorm(model.num_features, model.eps, model.momentum)
