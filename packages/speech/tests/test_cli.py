@@ -123,6 +123,17 @@ def test_from_recordings_to_sound_and_a_report(run, trained, tmp_path):
     assert code == 0 and "at batch sizes 1, 2, 5" in out, err
 
 
+@pytest.mark.filterwarnings("ignore:Precision bf16-mixed is not supported by the model summary")
+def test_mixed_precision_trains_draws_its_alignment_and_is_judged(run, trained):
+    pytest.importorskip("pocketsphinx", reason="needs pocketsphinx, extra asr")
+    bf16 = ("--trainer.precision", "bf16-mixed")
+    code, _, err = run("fit", "--config", "tiny.yaml", *bf16)
+    assert code == 0, err
+    assert any(Path("runs/tiny/version_1/alignments").glob("*.png"))
+    code, out, err = run("test", "--ckpt", str(trained), *bf16, "--model.listen", "true")
+    assert code == 0 and "test/word_error_rate" in out, err
+
+
 def test_a_checkpoint_knows_its_symbols_and_features(trained):
     task = opened(trained).task
     assert task.symbols.front_end == "characters" and task.longest > 10

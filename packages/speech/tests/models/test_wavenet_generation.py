@@ -63,6 +63,18 @@ def test_cached_steps_equal_the_parallel_form(name, native):
 
 
 @pytest.mark.parametrize("native", ENGINES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions_are_drawn_in_float32(dtype, native):
+    config = CONFIGS["gaussians_qrnn"]
+    mels, who, _ = inputs(config)
+    model = config.build().eval().to(dtype)
+    drawn = generate(model, mels.to(dtype), who.to(dtype), seeds=[0, 1, 2], native=native)
+    same = generate(model.float(), mels.to(dtype).float(), who.to(dtype).float(), seeds=[0, 1, 2],
+                    native=native)  # fmt: skip
+    torch.testing.assert_close(drawn, same, rtol=0, atol=1e-4 if dtype == torch.float64 else 0.1)
+
+
+@pytest.mark.parametrize("native", ENGINES)
 def test_a_row_depends_on_its_seed_alone_and_pieces_make_up_the_whole(native):
     config = CONFIGS["logistic"]
     mels, _, _ = inputs(config, frames=200)

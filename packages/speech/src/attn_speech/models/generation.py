@@ -123,7 +123,8 @@ class Generation:
             raise ValueError(f"there are {batch} seeds for {len(given)} rows")
         config = model.config
         self.config, self.batch, self.time = config, batch, 0
-        self.cond = model.conditions(mels, steps)
+        cond = model.conditions(mels, steps)
+        self.cond = None if cond is None else cond.float()
         self.weights = Weights(model, model.speaker_vector(speaker))
         wide = self.weights.wide_residual
         lengths = [(config.kernel - 1) * d + 1 for d in config.dilations]
@@ -217,7 +218,7 @@ class Generation:
 
 
 class Weights:
-    """The network's weights as single steps read them: rows padded to whole blocks.
+    """The network's weights as single steps read them: in float32, rows padded to whole blocks.
 
     Args:
         model: whose they are.
@@ -316,7 +317,7 @@ def _wide(count: int) -> int:
 
 
 def _padded(x: Tensor, wide: int) -> Tensor:
-    return F.pad(x, (0, wide - x.shape[-1])).contiguous()
+    return F.pad(x.float(), (0, wide - x.shape[-1])).contiguous()
 
 
 def _blocked(weight: Float[Tensor, "*kinds in out"]) -> Float[Tensor, "*kinds blocks in block"]:

@@ -38,6 +38,7 @@ class Judge:
         self.rates_noise = listen and can_judge_noise()
         self.rows: list[dict[str, float]] = []
 
+    @torch.autocast("cpu", enabled=False)  # sounds and distances are of full precision
     def add(
         self,
         *,

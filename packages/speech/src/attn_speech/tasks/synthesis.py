@@ -153,7 +153,7 @@ class SpeechSynthesis(SizedByData):
         """Logs the loss and how far heads run along the text."""
         with record(self.model, "pattern", layers="decoder.blocks.*.cross") as seen:
             parts = self.losses(batch)
-            pattern = torch.stack([x.detach() for x in seen.values()], 1)
+            pattern = torch.stack([x.detach().float() for x in seen.values()], 1)
         count = len(batch.text)
         for name, value in parts.items():
             self.log(f"val/{name}", value, prog_bar=name == "loss", batch_size=count,
@@ -161,7 +161,7 @@ class SpeechSynthesis(SizedByData):
         steps = (batch.mel_lengths // self.config.reduction).tolist()
         tokens = (batch.text_lengths + 1).tolist()
         rows = [x[:, :, :t, :n] for x, t, n in zip(pattern, steps, tokens, strict=True)]
-        self._diagonals += [diagonality(row.float()) for row in rows]
+        self._diagonals += [diagonality(row) for row in rows]
         self._longest = rows[-1]
 
     def on_validation_epoch_start(self) -> None:
@@ -214,9 +214,9 @@ class SpeechSynthesis(SizedByData):
         for row, (done, text) in enumerate(zip(free, texts, strict=True)):
             length = int(batch.mel_lengths[row])
             judge.add(
-                true=batch.mels[row, :length].cpu(),
-                shown=self.features.restored(shown.after[row, :length]).cpu(),
-                said=self.features.restored(done.mel).cpu(),
+                true=batch.mels[row, :length].float().cpu(),
+                shown=self.features.restored(shown.after[row, :length].float()).cpu(),
+                said=self.features.restored(done.mel.float()).cpu(),
                 decoded=done,
                 text=text,
             )
