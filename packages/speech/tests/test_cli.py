@@ -9,6 +9,7 @@ import soundfile
 import yaml
 
 from attn_speech.cli import main
+from attn_speech.voice import load
 from core_attn.training import opened
 from core_attn.training.recipes import recipe_files
 
@@ -76,6 +77,18 @@ def recipe(recordings, **data):
     source = {"class_path": "ClipFolder", "init_args": {"root": str(recordings)}}
     config["data"]["init_args"] |= {"source": source, **data}
     return yaml.safe_dump(config)
+
+
+def test_a_voice_keeps_the_dictionary_of_its_training(run, tmp_path, shared_recordings):
+    words = tmp_path / "words.txt"
+    words.write_text("attn\tə t ˈɛ n\nnox\tn ˈɑ k s\n", "utf-8")
+    given = {"front_end": "english", "dictionary": str(words)}
+    (tmp_path / "tiny.yaml").write_text(recipe(shared_recordings, **given))
+    assert run("fit", "--config", "tiny.yaml")[0] == 0
+    words.unlink()
+    ckpt = tmp_path / "runs" / "tiny" / "version_0" / "best.ckpt"
+    voice = load(ckpt, dictionary={"nox": "n ˈɔ k s"})  # of two pronunciations the new one
+    assert voice.front_end.pronounce(["attn", "nox"]) == ["ə t ˈɛ n".split(), "n ˈɔ k s".split()]
 
 
 def test_from_recordings_to_sound_and_a_report(run, trained, tmp_path):

@@ -233,7 +233,7 @@ def load(
     Args:
         ckpt: of Transformer TTS.
         vocoder: a checkpoint of WaveNet, trained on the same features; Griffin-Lim without.
-        dictionary: pronunciations that come first.
+        dictionary: pronunciations that come first, before those of the training.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -248,8 +248,12 @@ def load(
         raise ValueError(
             f"checkpoint {ckpt} is not that of a synthesizer, but {type(task).__name__}"
         )
+    speaks = front_end(task.symbols.front_end, dictionary)
+    if task.pronunciations:
+        given = task.pronunciations | {word: " ".join(x) for word, x in speaks.known.items()}
+        speaks = front_end(task.symbols.front_end, given)
     return Voice(
-        task.model, task.features, front_end(task.symbols.front_end, dictionary), task.symbols,
+        task.model, task.features, speaks, task.symbols,
         speakers=task.speakers, alignment_head=task.alignment_head, longest=task.longest,
         vocoder=None if vocoder is None else load_vocoder(vocoder),
     )  # fmt: skip

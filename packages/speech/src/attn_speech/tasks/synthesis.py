@@ -79,6 +79,7 @@ class SpeechSynthesis(SizedByData):
         self.listen = listen
         self.listener: Listener = listener
         self.speakers: list[str] = []
+        self.pronunciations: dict[str, str] = {}
         self.alignment_head, self.longest = (0, 0), 150
         self._judge: Judge | None = None
 
@@ -93,6 +94,8 @@ class SpeechSynthesis(SizedByData):
         if not isinstance(data, SpeechData):
             raise ValueError(f"SpeechSynthesis needs SpeechData, got {type(data).__name__}")
         self._build(data.features, data.symbols, data.speakers)
+        given = data.front_end.known
+        self.pronunciations = {word: " ".join(sounds) for word, sounds in given.items()}
         self.longest = data.longest
 
     def _build(self, features: MelFeatures, symbols: Symbols, speakers: list[str]) -> None:
@@ -110,6 +113,7 @@ class SpeechSynthesis(SizedByData):
             "front_end": self.symbols.front_end,
             "symbols": list(self.symbols.names),
             "speakers": self.speakers,
+            "pronunciations": self.pronunciations,
             "alignment_head": list(self.alignment_head),
             "longest": self.longest,
         }
@@ -131,6 +135,7 @@ class SpeechSynthesis(SizedByData):
             self.features = features
         else:
             self._build(features, symbols, kept["speakers"])
+            self.pronunciations = kept.get("pronunciations", {})
         self.alignment_head, self.longest = tuple(kept["alignment_head"]), kept["longest"]
 
     def adapted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

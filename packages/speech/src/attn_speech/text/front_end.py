@@ -21,8 +21,8 @@ class FrontEnd(Protocol):
         ...
 
     @property
-    def known(self) -> Mapping[str, object]:
-        """Words whose pronunciation a user has given."""
+    def known(self) -> Mapping[str, list[str]]:
+        """Words whose pronunciation a user has given, and its symbols."""
         ...
 
 
@@ -49,8 +49,8 @@ class English:
         self._given = _dictionary(dictionary, self.symbols)
 
     @property
-    def known(self) -> Mapping[str, object]:
-        """Words of the user's dictionary."""
+    def known(self) -> Mapping[str, list[str]]:
+        """Words of the user's dictionary and their symbols."""
         return self._given
 
     def pronounce(self, words: Sequence[str]) -> list[list[str]]:
@@ -95,7 +95,7 @@ class Characters:
     """
 
     symbols = CHARACTERS
-    known: Mapping[str, object] = {}
+    known: Mapping[str, list[str]] = {}
 
     def pronounce(self, words: Sequence[str]) -> list[list[str]]:
         """The letters of each word."""
@@ -112,7 +112,7 @@ class Espeak:
     symbols = table("espeak", [
         *"abdefhijklmnopstuvwxzæðŋɐɑɒɔəɚɛɜɡɪɹɾʃʊʌʒʔθᵻ", "ˈ", "ˌ", "ː", "̩", "ɫ", "ɬ", "r",
     ])  # fmt: skip
-    known: Mapping[str, object] = {}
+    known: Mapping[str, list[str]] = {}
 
     def __init__(self):
         for module in ("phonemizer", "espeakng_loader"):
