@@ -220,6 +220,7 @@ class TransformerTTS(nn.Module):
         if tuple(lengths.shape) != mels.shape[:1]:
             raise ValueError(f"mel_lengths must have {len(mels)} entries, got {len(lengths)}")
         if torch.compiler.is_compiling():
+            torch._check(mels.shape[1] >= r)  # without which inductor cannot compare strides
             return
         if int(lengths.max()) > mels.shape[1]:
             raise ValueError(f"mel_lengths {lengths.tolist()} exceed the {mels.shape[1]} frames")
