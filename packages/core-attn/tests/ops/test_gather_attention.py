@@ -280,6 +280,10 @@ class TestSelection:
         count = torch.tensor([1, 3, 1, 2, 2, 1])[:, None]
         torch.testing.assert_close(scatter_mean(outputs, members, 6), expected / count)
         assert scatter_mean(outputs, members, 6, eps=0.5)[:, 5].eq(0).all()
+        exact = expected / (count.double() + 1e-3)
+        torch.testing.assert_close(
+            scatter_mean(outputs, members, 6, eps=1e-3)[:, :5], exact[:, :5], rtol=1e-12, atol=0
+        )
 
 
 Q = torch.randn(2, 3, 7, 5)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .._along_tokens import native
 from .._checks import check_values, is_readable
+from .._normal import wide
 
 
 def top_positions(
@@ -120,5 +121,6 @@ def scatter_mean(
         tensor([1., 1., 0., 1.])
     """
     total = scatter_sum(outputs, members, tokens)
-    count = scatter_sum(torch.ones_like(members, dtype=torch.float32)[..., None], members, tokens)
+    ones = torch.ones_like(members, dtype=wide(outputs))[..., None]
+    count = scatter_sum(ones, members, tokens)
     return total / torch.where(count > 0, count + eps, 1.0).to(total.dtype)

@@ -81,7 +81,7 @@ def short_attention_block(
     ):  # fmt: skip
         if value not in get_args(kind):
             raise ValueError(f"{name} must be one of {get_args(kind)}, got {value!r}")
-    if x.dim() < 3 or weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
+    if x.dim() < 2 or weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
         raise ValueError(
             "x must be (*batch, tokens, in_width) and weight (parts * width, in_width), got "
             f"{tuple(x.shape)} and {tuple(weight.shape)}"
