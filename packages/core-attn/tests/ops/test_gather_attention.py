@@ -284,6 +284,8 @@ class TestSelection:
         torch.testing.assert_close(
             scatter_mean(outputs, members, 6, eps=1e-3)[:, :5], exact[:, :5], rtol=1e-12, atol=0
         )
+        many = torch.func.vmap(lambda members: scatter_sum(outputs[0], members, 6))(members)
+        torch.testing.assert_close(many[1], scatter_sum(outputs[0], members[1], 6))
 
 
 Q = torch.randn(2, 3, 7, 5)
