@@ -283,6 +283,7 @@ def test_the_kernels_compile_into_a_graph():
     [
         (lambda k, v, w, u: wkv(k, v[:, :3], log_decay=w, bonus=u), "alike"),
         (lambda k, v, w, u: wkv(k, v, log_decay=-w, bonus=u), "log_decay must be at most 0"),
+        (lambda k, v, w, u: wkv(k, v, log_decay=w * math.nan, bonus=u), "at most 0, got nan"),
         (lambda k, v, w, u: wkv(k, v, log_decay=w[:2], bonus=u), r"log_decay must be \(6,\)"),
         (lambda k, v, w, u: wkv(k, v, log_decay=w, bonus=u, state=k[:, :2]), "state must be"),
         (

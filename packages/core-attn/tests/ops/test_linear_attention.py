@@ -136,6 +136,13 @@ def test_what_does_not_fit_is_named(change, message):
 
 
 @pytest.mark.refuses
+def test_batches_that_do_not_broadcast_are_named():
+    q, k = torch.zeros(2, 2, 5, 4), torch.zeros(3, 2, 5, 4)
+    with pytest.raises(ValueError, match=r"q \(2, 2\), k \(3, 2\) and v \(3, 2\) do not broadcast"):
+        bidirectional_linear_attention(q, k, k)
+
+
+@pytest.mark.refuses
 def test_integers_are_refused():
     with pytest.raises(TypeError, match="q must be float"):
         linear_attention(**inputs() | {"q": torch.zeros(2, 2, 67, 5, dtype=torch.int64)})

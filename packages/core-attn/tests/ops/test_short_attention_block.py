@@ -141,6 +141,8 @@ def test_half_floats_keep_a_small_epsilon():
         ({"bias": torch.zeros(5)}, {}, r"bias must have shape \(48,\), got \(5,\)"),
         ({"weight": torch.zeros(48, 9)}, {}, r"got \(2, 5, 8\) and \(48, 9\)"),
         ({}, {"dropout": 1.0}, "dropout must be"),
+        ({}, {"heads": 2.0}, "divisible by heads 2.0"),
+        ({}, {"eps": -1.0}, "eps must be a finite number"),
     ],
 )
 def test_bad_arguments_are_refused(change, options, message):

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._along_tokens import native
-from .._checks import check_values, is_readable
+from .._checks import check_float, check_values, is_integer, is_readable
 from .._normal import wide
 
 
@@ -25,15 +25,18 @@ def top_positions(
         ascending: sort the result by position; else by falling score.
 
     Raises:
-        ValueError: there are fewer positions than `count`, or it is negative.
+        TypeError: `scores` is not a floating tensor.
+        ValueError: there are fewer positions than `count`, or it is no number of them.
 
     Example:
         >>> import torch
         >>> top_positions(torch.tensor([1.0, 3.0, 1.0, 3.0, 1.0]), 3)
         tensor([1, 3, 0])
     """
-    if not 0 <= count <= scores.shape[-1]:
-        raise ValueError(f"count must be in [0, {scores.shape[-1]}], got {count}")
+    check_float(scores=scores)
+    positions = scores.shape[-1] if scores.dim() else 0
+    if not scores.dim() or not is_integer(count) or not 0 <= count <= positions:
+        raise ValueError(f"count must be in [0, {positions}], got {count!r}")
     scores = scores.detach()
     if torch.onnx.is_in_onnx_export():  # ONNX has no stable sort; its TopK orders equal scores so
         chosen = (scores + 0.0).topk(count).indices
