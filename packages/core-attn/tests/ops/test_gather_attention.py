@@ -300,6 +300,7 @@ def test_nothing_to_look_at_gives_zeros():
     assert cluster_attention(q, q, q, M[..., :0]).shape == (2, 3, 4, 0, 5)
     assert (cluster_attention(q, q, q[..., :0], M).shape) == (*M.shape, 0)
     assert (gather_attention(q, q, q, M[:, :, :1, :0].expand(2, 3, 7, 0)) == 0).all()
+    assert scatter_sum(torch.zeros(*M.shape, 0), M, 7).shape == (2, 3, 7, 0)
 
 
 BAD = {

@@ -94,7 +94,7 @@ def scatter_sum(
     first = tokens * torch.arange(rows_of, device=members.device)
     rows = members.flatten(-2).long() + first.view(*lead, 1)
     total = outputs.new_zeros(rows_of * tokens, dim)
-    total = total.index_add(0, rows.flatten(), outputs.reshape(-1, dim))
+    total = total.index_add(0, rows.flatten(), outputs.flatten(0, -2))
     return total.view(*lead, tokens, dim)
 
 
