@@ -1,6 +1,7 @@
 """wkv, lif and pluecker_mean: their definitions, their backends, their laws."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -104,6 +105,36 @@ def test_gradients_go_through_the_state(backend):
     with use_backend(backend):
         _, grads = with_gradients(halves, (k, v, w, u), cotangent)
     torch.testing.assert_close(grads, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", [CPU, "chunked", "reference"])
+def test_the_scale_of_the_state_carries_no_gradient(backend):
+    k, v, w, u = keys_of(3, 4)
+    state = wkv(k, v, log_decay=w, bonus=u)[1].requires_grad_()
+    with use_backend(backend):
+        out, _ = wkv(k, v, log_decay=w, bonus=u, state=state)
+    (grad,) = torch.autograd.grad(out.sum(), state)
+    assert (grad[:, :2] != 0).all() and (grad[:, 2] == 0).all()
+
+
+def test_what_decides_nothing_is_no_trouble_to_second_derivatives():
+    k, v, w, u = (x.requires_grad_() for x in keys_of(1, 4))  # nothing decays
+    z = torch.randn(1, 3, 4, requires_grad=True)  # nothing is paired
+    for out, leaves in (
+        (wkv(k, v, log_decay=w, bonus=u)[0], (k, v, w, u)),
+        (pluecker_mean(z, [5, -7]), (z,)),
+    ):
+        first = torch.autograd.grad(out.sum(), leaves, create_graph=True, allow_unused=True)
+        assert all(x is None or x.isfinite().all() for x in first)
+
+
+@pytest.mark.parametrize("backend", ["reference", None])
+def test_without_tokens_there_are_gradients(backend):
+    x = torch.randn(2, 0, 4, requires_grad=True)
+    w = -torch.rand(4)
+    with use_backend(backend) if backend else nullcontext():
+        for out in (lif(x)[0], wkv(x, x, log_decay=w, bonus=w)[0], pluecker_mean(x, [1])):
+            assert torch.autograd.grad(out.sum(), x)[0].shape == x.shape
 
 
 def test_lif_gradient_by_hand():
@@ -252,6 +283,7 @@ def test_the_kernels_compile_into_a_graph():
     [
         (lambda k, v, w, u: wkv(k, v[:, :3], log_decay=w, bonus=u), "alike"),
         (lambda k, v, w, u: wkv(k, v, log_decay=-w, bonus=u), "log_decay must be at most 0"),
+        (lambda k, v, w, u: wkv(k, v, log_decay=w * math.nan, bonus=u), "at most 0, got nan"),
         (lambda k, v, w, u: wkv(k, v, log_decay=w[:2], bonus=u), r"log_decay must be \(6,\)"),
         (lambda k, v, w, u: wkv(k, v, log_decay=w, bonus=u, state=k[:, :2]), "state must be"),
         (

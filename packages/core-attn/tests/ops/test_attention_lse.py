@@ -46,6 +46,12 @@ def test_a_query_that_sees_nothing_has_the_logarithm_of_nothing():
     assert lse[1].isfinite().all()
     grads = torch.autograd.grad(out.sum() + lse[1].sum(), (q, k, v))
     assert all(x.isfinite().all() for x in grads)
+    bias = torch.zeros(5, 1).index_fill(0, torch.tensor(2), -torch.inf)
+    _, lse = attention_lse(q, k, v, bias=bias)
+    (grad,) = torch.autograd.grad(lse.masked_fill(lse == -torch.inf, 0).sum(), q)
+    assert grad.isfinite().all() and (grad[:, :, 2] == 0).all()
+    _, (_, tangent) = torch.func.jvp(lambda q: attention_lse(q, k, v, bias=bias), (q,), (q,))
+    assert tangent.isfinite().all()
 
 
 def test_gradients():

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from core_attn import attention, attention_mean, attention_row, attention_weights
+from core_attn import (
+    attention,
+    attention_lse,
+    attention_mean,
+    attention_row,
+    attention_weights,
+)
 
 
 def make():
@@ -55,3 +61,19 @@ def test_the_mean_over_no_queries_is_zero():
     assert attention_mean(q, k, "queries").equal(torch.zeros(1, 2, 3))
     assert attention_mean(q, k, "heads").shape == (1, 0, 3)
     assert attention_mean(k, q, "queries").shape == (1, 2, 0)
+
+
+@pytest.mark.refuses
+def test_what_would_be_ignored_is_refused():
+    q, k, v = make()
+    gate = torch.ones(2, 4, dtype=torch.float64)
+    for call in (
+        lambda: attention_weights(q, k, dropout=0.1),
+        lambda: attention_row(q, k, 0, head_gate=gate),
+        lambda: attention_mean(q, k, "heads", v_head_map=[0, 0, 1, 1]),
+        lambda: attention_lse(q, k, v, dropout=0.1),
+    ):
+        with pytest.raises(
+            TypeError, match=r"attention_\w+\(\) got an unexpected keyword argument"
+        ):
+            call()

@@ -187,6 +187,9 @@ BAD = {
     "direction": ({"direction": torch.zeros(6, 2)}, r"direction must have shape \(6, 3\)"),
     "q": ({"q": torch.zeros(2, 3, 16)}, r"q must have shape \(6, 3, 16\)"),
     "slots": ({"slots": 4}, "slots 4 of 2 atoms are not 6 edges"),
+    "uneven slots": ({"slots": 3}, "slots is 3, but an atom has 4 edges"),
+    "pairs": ({"pair_bias": torch.zeros(2, 3, 2, 2)}, r"pair_bias must be .* = \(2, 3, 4, 4\)"),
+    "first_only": ({"first_only": None}, "first_only must be True or False"),
     "dropout": ({"dropout": 1.5}, "dropout"),
 }
 

@@ -280,10 +280,29 @@ class TestSelection:
         count = torch.tensor([1, 3, 1, 2, 2, 1])[:, None]
         torch.testing.assert_close(scatter_mean(outputs, members, 6), expected / count)
         assert scatter_mean(outputs, members, 6, eps=0.5)[:, 5].eq(0).all()
+        exact = expected / (count.double() + 1e-3)
+        torch.testing.assert_close(
+            scatter_mean(outputs, members, 6, eps=1e-3)[:, :5], exact[:, :5], rtol=1e-12, atol=0
+        )
+        many = torch.func.vmap(lambda members: scatter_sum(outputs[0], members, 6))(members)
+        torch.testing.assert_close(many[1], scatter_sum(outputs[0], members[1], 6))
 
 
 Q = torch.randn(2, 3, 7, 5)
 M = torch.zeros(2, 3, 4, 2, dtype=torch.long)
+
+
+def test_nothing_to_look_at_gives_zeros():
+    q = Q.clone().requires_grad_()
+    out = cluster_attention(q, q, q, M, key_members=M[..., :0])
+    assert out.shape == (*M.shape, 5) and (out == 0).all()
+    assert (torch.autograd.grad(out.sum(), q)[0] == 0).all()
+    assert cluster_attention(q, q, q, M[..., :0]).shape == (2, 3, 4, 0, 5)
+    assert (cluster_attention(q, q, q[..., :0], M).shape) == (*M.shape, 0)
+    assert (gather_attention(q, q, q, M[:, :, :1, :0].expand(2, 3, 7, 0)) == 0).all()
+    assert scatter_sum(torch.zeros(*M.shape, 0), M, 7).shape == (2, 3, 7, 0)
+
+
 BAD = {
     "index dtype": (lambda: gather_attention(Q, Q, Q, M.float()), TypeError, "int32 or int64"),
     "index shape": (lambda: gather_attention(Q, Q, Q, M), ValueError, "index must be"),
@@ -314,6 +333,24 @@ BAD = {
         TypeError,
         "key_mask must be boolean",
     ),
+    "mask list": (
+        lambda: cluster_attention(Q, Q, Q, M, key_mask=[1]),
+        TypeError,
+        "key_mask must be",
+    ),
+    "causal": (
+        lambda: cluster_attention(Q, Q, Q, M, causal="no"),
+        TypeError,
+        "causal must be True",
+    ),
+    "self": (
+        lambda: cluster_attention(Q, Q, Q, M, self_bias=math.nan),
+        ValueError,
+        "self_bias must",
+    ),
+    "integers": (lambda: top_positions(M, 1), TypeError, "scores must be float64"),
+    "count tensor": (lambda: top_positions(Q, torch.tensor(2)), ValueError, "count must be in"),
+    "no axis": (lambda: top_positions(Q[0, 0, 0, 0], 0), ValueError, "count must be in"),
     "count": (lambda: top_positions(Q, 8), ValueError, r"count must be in \[0, 5\], got 8"),
     "scatter": (lambda: scatter_sum(Q, M, 7), ValueError, "must be members"),
     "scattered": (

@@ -2,7 +2,13 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from core_attn.ops import bidirectional_linear_attention, linear_attention, use_backend, why
+from core_attn.ops import (
+    bidirectional_linear_attention,
+    delta_rule,
+    linear_attention,
+    use_backend,
+    why,
+)
 from core_attn.ops._linear_attention import chunked
 
 
@@ -84,6 +90,8 @@ def test_no_tokens_leave_the_state_alone():
     out, state = linear_attention(**x)
     assert out.shape == (2, 2, 0, 3)
     assert state.equal(x["state"])
+    with pytest.raises(ValueError, match="there are no tokens"), use_backend("chunked"):
+        linear_attention(**x)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -128,6 +136,13 @@ def test_what_does_not_fit_is_named(change, message):
 
 
 @pytest.mark.refuses
+def test_batches_that_do_not_broadcast_are_named():
+    q, k = torch.zeros(2, 2, 5, 4), torch.zeros(3, 2, 5, 4)
+    with pytest.raises(ValueError, match=r"q \(2, 2\), k \(3, 2\) and v \(3, 2\) do not broadcast"):
+        bidirectional_linear_attention(q, k, k)
+
+
+@pytest.mark.refuses
 def test_integers_are_refused():
     with pytest.raises(TypeError, match="q must be float"):
         linear_attention(**inputs() | {"q": torch.zeros(2, 2, 67, 5, dtype=torch.int64)})
@@ -151,6 +166,24 @@ def test_a_gate_may_close_almost_or_altogether(small, backend):
         assert ours.isfinite().all()
         bound = 1e-3 * max(1.0, expected.abs().max())
         assert (ours - expected).abs().max() <= bound
+
+
+@pytest.mark.parametrize("call", [linear_attention, delta_rule])
+@pytest.mark.parametrize("small", [1e-8, 0.0])
+def test_the_gradient_of_a_small_decay_has_a_gradient(small, call):
+    x = inputs(tokens=9, dtype=torch.float32)
+    x["k"] /= 4
+    x["decay"][..., [4, 6]] = small
+
+    def second(dtype, name):
+        leaves = [t.to(dtype).requires_grad_() for t in x.values()]
+        with use_backend(name):
+            out, state = call(**dict(zip(x, leaves, strict=True)))
+            first = torch.autograd.grad(out.sum() + state.sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(g.sin().sum() for g in first), leaves)
+
+    exact = [t.float() for t in second(torch.float64, "reference")]
+    torch.testing.assert_close(list(second(torch.float32, "chunked")), exact, rtol=1e-3, atol=1e-3)
 
 
 def test_the_logarithm_of_the_decay_does_as_well():

@@ -288,6 +288,11 @@ BAD = {
         lambda: neighborhood_attention(X, X, X, (4, 6), halo=1, slot_bias=torch.zeros(9)),
         r"slot_bias must be \(3, 3\) or \(3, 3, 3\), got \(9,\)",
     ),
+    "no halo": (lambda: neighborhood_attention(X, X, X, (4, 6)), "needs halo"),
+    "padding": (
+        lambda: neighborhood_attention(X, X, X, (4, 6), halo=1, mask_padding=None),
+        "mask_padding must be True or False",
+    ),
     "globals": (
         lambda: neighborhood_attention(X, X, X, (4, 6), halo=1, global_k=X),
         "must be given together",
@@ -303,5 +308,5 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_misuse_is_explained(case):
     call, message = BAD[case]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call()

@@ -53,6 +53,14 @@ def test_packed_problems_equal_the_same_problems_alone(dtype, per_problem):
         assert_close(out[start:end].transpose(0, 1), alone)
 
 
+@pytest.mark.parametrize("sizes", [[0, 0, 1], [0, 1, 1]])
+def test_a_gate_per_problem_is_none_per_token_where_there_is_one_token(sizes):
+    q, k, v = qkv(1, 3, 8)
+    gate = normal(2, 3)
+    out = short_attention(q, k, v, offsets=torch.tensor(sizes), head_gate=gate)
+    assert_close(out, v * gate[sizes.index(1) - 1, :, None])
+
+
 @pytest.mark.parametrize("backend", ["reference", "attention", None])
 @pytest.mark.parametrize("gate_shape", [(5, 3), (20, 3)])
 def test_packed_heads_may_come_first(backend, gate_shape):

@@ -34,6 +34,7 @@ CASES = {
     "narrow heads": (((5,), 39, 16, 16, 4), {"residual": "linear", "scale": 1.0}),
     "input of no whole vectors": (((6,), 12, 10, 32, 4), {"residual": "linear_relu"}),
     "factored from no whole vectors": (((6,), 12, 5, 64, 4), {"residual": "linear"}),
+    "one problem": (((), 9, 16, 32, 4), {"residual": "linear"}),
     "factored": (((6,), 9, 16, 64, 3), {}),
     "factored, three heads": (((5,), 39, 16, 96, 4), {"residual": "linear", "heads": 3}),
     "wide strips": (((4,), 10, 80, 144, 3), {"activation": "relu", "heads": 3}),
@@ -140,6 +141,8 @@ def test_half_floats_keep_a_small_epsilon():
         ({"bias": torch.zeros(5)}, {}, r"bias must have shape \(48,\), got \(5,\)"),
         ({"weight": torch.zeros(48, 9)}, {}, r"got \(2, 5, 8\) and \(48, 9\)"),
         ({}, {"dropout": 1.0}, "dropout must be"),
+        ({}, {"heads": 2.0}, "divisible by heads 2.0"),
+        ({}, {"eps": -1.0}, "eps must be a finite number"),
     ],
 )
 def test_bad_arguments_are_refused(change, options, message):

@@ -1,6 +1,8 @@
 """What a continued run keeps; what a failed one leaves."""
 
 import errno
+import resource
+import signal
 
 import pytest
 import torch
@@ -64,3 +66,21 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_no_part(tiny, started, m
     assert len(err) == 1 and err[0].endswith("ckpt: no space left on device")
     assert (started / "last.ckpt").read_bytes() == before
     assert not list(started.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "words", [("predict", "--ckpt_path"), ("export", "--format=torch", "--ckpt")]
+)
+def test_a_full_disk_is_said_in_one_line(tiny, started, words):
+    files = sorted(started.iterdir())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, before[1]))
+    try:
+        code, _, err = tiny(*words, str(started / "last.ckpt"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (code, len(err)) == (2, 1), err
+    assert err[0].endswith(": file too large")
+    assert sorted(started.iterdir()) == files

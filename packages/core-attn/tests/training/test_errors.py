@@ -19,6 +19,10 @@ FIT = ("fit", "--config", "points-tiny", "--trainer.enable_progress_bar", "false
         ((*FIT, "--trainer.max_epochs", "three"), "trainer.max_epochs: expected int, got three"),
         ((*FIT, "--model.wdth", "3"), "option 'wdth' is not accepted; nearest: width"),
         ((*FIT, "--model.heads", "3"), "heads = 3 does not divide width = 8"),
+        ((*FIT, "--model.lr", "-1"), "Invalid learning rate: -1.0"),
+        ((*FIT, "--model.dropout", "2"), "probability has to be between 0 and 1, but got 2.0"),
+        ((*FIT, "--data.num_workers", "-1"), "num_workers option should be non-negative"),
+        ((*FIT, "--checkpoint_every_n_steps", "-2"), "checkpoint_every_n_steps"),
         ((*FIT, "--model", "Clasifier"), "no class 'Clasifier'; nearest: Classifier"),
         ((*FIT, "--data.root", "nowhere"), "data folder nowhere does not exist"),
         ((*FIT, "--data.root", "empty"), "data folder empty holds nothing that matches '*'"),
@@ -57,10 +61,11 @@ def test_what_the_user_got_wrong_is_said_in_one_line(tiny, tmp_path, words, said
             "model:\n  class_path: Classifier\n  init_args: {depht: 3}\n",
             "option 'depht' is not accepted; there are width, heads, ",
         ),
+        (b"model: \x80", "bad.yaml: not valid YAML: 'utf-8' codec can't decode"),
     ],
 )
 def test_a_bad_recipe_is_said_in_one_line(tiny, tmp_path, text, said):
-    (tmp_path / "bad.yaml").write_text(text)
+    (tmp_path / "bad.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     code, _, err = tiny("fit", "--config", "bad.yaml")
     assert (code, len(err)) == (2, 1), err
     assert said in err[0]
@@ -68,11 +73,21 @@ def test_a_bad_recipe_is_said_in_one_line(tiny, tmp_path, text, said):
 
 def test_a_file_that_is_no_checkpoint_is_said_in_one_line(tiny, tmp_path):
     (tmp_path / "text.ckpt").write_text("not a checkpoint")
-    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
-    for name, said in (("text", "cannot be read"), ("foreign", "not written by this program")):
-        code, _, err = tiny("test", "--ckpt", f"{name}.ckpt")
-        assert (code, len(err)) == (2, 1), err
-        assert said in err[0]
+    foreign = {"state_dict": {}}
+    torch.save(foreign, tmp_path / "foreign.ckpt")
+    torch.save(foreign | {"config": {}, "recipe": "x"}, tmp_path / "other.ckpt")
+    torch.save(foreign | {"config": torch.nn.Linear(1, 1)}, tmp_path / "code.ckpt")
+    for name, said in (
+        ("text", "cannot be read"),
+        ("foreign", "not written by this program"),
+        ("other", "not written by this program"),
+        ("code", "cannot be read: it is damaged, or holds code"),
+    ):
+        for command in ("test", "fit", "report"):
+            flag = "--ckpt" if command == "report" else "--ckpt_path"
+            code, _, err = tiny(command, flag, f"{name}.ckpt")
+            assert (code, len(err)) == (2, 1), err
+            assert said in err[0]
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):

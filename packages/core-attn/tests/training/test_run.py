@@ -134,7 +134,7 @@ def test_a_report_is_one_file_with_pictures_inside(tiny, trained):
 
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 def test_an_export_agrees_with_the_model_at_any_batch_size(tiny, trained, tmp_path, format):
-    target = tmp_path / "model"
+    target = tmp_path / "new" / "model"
     words = ("export", "--ckpt", str(trained / "best.ckpt"), "--out", str(target))
     code, out, _ = tiny(*words, "--format", format)
     assert code == 0, out

@@ -11,6 +11,8 @@ RAISED_AT_BOUNDARIES = (
 )  # fmt: skip
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TRAINER = ("pytorch_lightning", "lightning_fabric", "jsonargparse")
+# Constructors that get the numbers of flags as they are: rates, probabilities, workers.
+GIVEN_NUMBERS = ("torch.optim", "torch.utils.data", "torch.nn.modules.dropout")
 # No flag reaches these directly: what they refuse, a program has asked of them.
 INNER = ("core_attn.ops", "core_attn.layers", "core_attn.taps", "core_attn.native")
 
@@ -19,8 +21,9 @@ def is_user_error(error: BaseException, package: str) -> bool:
     """Whether the message of `error` is enough: what was given is at fault, not the code.
 
     That is so for files, for flags, and for a ValueError or TypeError raised on purpose by the
-    domain's package, by the trainer, or at a boundary of core_attn that flags reach. One that comes
-    out of an operation gone wrong, or that an operator raises about its arguments, is a bug.
+    domain's package, by the trainer, or at a boundary of core_attn or torch that flags reach. One
+    that comes out of an operation gone wrong, or that an operator raises about its arguments, is a
+    bug.
     """
     if isinstance(error, ArgumentError) or type(error).__name__ == "MisconfigurationException":
         return True
@@ -75,8 +78,10 @@ _SHORTER = (
 def _raised_by(traceback: TracebackType | None, package: str) -> bool:
     """Whether it was a `raise` statement in core_attn or in `package`."""
     module, on_purpose = _raised_in(traceback)
-    inner = module.startswith(INNER)
-    return on_purpose and not inner and _top(module) in ("core_attn", package, *TRAINER)
+    if not on_purpose or module.startswith(INNER):
+        return False
+    known = _top(module) in ("core_attn", package, *TRAINER)
+    return known or module.startswith(GIVEN_NUMBERS)
 
 
 def _raised_in(traceback: TracebackType | None) -> tuple[str, bool]:

@@ -249,11 +249,18 @@ def check_scale(scale: float | None, dim: int) -> float:
     Raises:
         ValueError: `scale` is not a finite number.
     """
-    if scale is None:
-        return max(dim, 1) ** -0.5
-    if not isinstance(scale, (int, float)) or not math.isfinite(scale):
-        raise ValueError(f"scale must be a finite number or None, got {scale!r}")
-    return float(scale)
+    return max(dim, 1) ** -0.5 if scale is None else check_number("scale", scale)
+
+
+def check_number(name: str, x: Any) -> float:
+    """Returns `x`.
+
+    Raises:
+        ValueError: it is not a finite number.
+    """
+    if not isinstance(x, (int, float)) or not math.isfinite(x):
+        raise ValueError(f"{name} must be a finite number, got {x!r}")
+    return float(x)
 
 
 def check_dropout(dropout: float) -> float:
@@ -279,7 +286,7 @@ def check_window(window: Any) -> tuple[int, int] | None:
     sides = tuple(window) if isinstance(window, (tuple, list)) else (window, window)
     if len(sides) != 2:
         raise ValueError(f"window must be one or two distances >= 0, got {window!r}")
-    if not all(_is_integer(side) for side in sides):
+    if not all(is_integer(side) for side in sides):
         raise TypeError(f"window must be one or two integers >= 0, got {window!r}")
     if min(sides) < 0:
         raise ValueError(f"window must be one or two distances >= 0, got {window!r}")
@@ -307,7 +314,7 @@ def check_head_map(
             )
         return grouped(heads, stored)
     given: Any = head_map.tolist() if isinstance(head_map, Tensor) else head_map
-    if not isinstance(given, Iterable) or not all(map(_is_integer, mapped := tuple(given))):
+    if not isinstance(given, Iterable) or not all(map(is_integer, mapped := tuple(given))):
         raise TypeError(f"{name}_head_map must be a sequence of integers, got {head_map!r}")
     if len(mapped) != heads:
         raise ValueError(f"{name}_head_map has {len(mapped)} entries, q has {heads} heads")
@@ -322,5 +329,6 @@ def grouped(heads: int, stored: int) -> tuple[int, ...]:
     return tuple(head // (heads // stored) for head in range(heads))
 
 
-def _is_integer(x: Any) -> bool:
+def is_integer(x: Any) -> bool:
+    """Whether `x` is a whole number of any type, but no flag and no tensor."""
     return hasattr(x, "__index__") and not isinstance(x, (bool, Tensor))

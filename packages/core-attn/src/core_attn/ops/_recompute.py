@@ -23,7 +23,7 @@ def twice_differentiable(
         call: the operator's call tuple.
         floats: the fields of `call` that have a gradient.
     """
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not out.requires_grad:
+    if not _may_be_derived(out):
         return out
     tensors = [getattr(call, name) for name in floats]
     rest = call._replace(**dict.fromkeys(floats))
@@ -35,6 +35,15 @@ def twice_differentiable(
     return _Recomputed.apply(out, again, *tensors)  # type: ignore[no-any-return]
 
 
+def recomputed(out: Tensor, again: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+    """`out` with the gradient it has, which itself is differentiated through `again(*tensors)`."""
+    return _Recomputed.apply(out, again, *tensors) if _may_be_derived(out) else out  # type: ignore[no-any-return]
+
+
+def _may_be_derived(out: Tensor) -> bool:
+    return not torch.compiler.is_compiling() and torch.is_grad_enabled() and out.requires_grad
+
+
 def gradients(
     again: Callable[..., Tensor], tensors: Sequence[Tensor | None], grad: Tensor
 ) -> list[Tensor | None]:
@@ -43,7 +52,11 @@ def gradients(
         # One tensor may stand in several places: each gets an alias, and a gradient, of its own.
         aliases = [None if x is None else x.view_as(x) for x in tensors]
         wanted = [x for x in aliases if x is not None and x.requires_grad]
-        found = iter(torch.autograd.grad(again(*aliases), wanted, grad, create_graph=True))
+        # One token's decay, say, reaches no output.
+        all_found = torch.autograd.grad(
+            again(*aliases), wanted, grad, create_graph=True, allow_unused=True
+        )
+        found = iter(all_found)
     return [next(found) if x is not None and x.requires_grad else None for x in tensors]
 
 

@@ -1,5 +1,6 @@
 """`export`: a trained network as a torch.export program or an ONNX file, compared with eager."""
 
+import io
 from contextlib import nullcontext
 from importlib.util import find_spec
 from inspect import signature
@@ -56,6 +57,7 @@ def export(
     model, examples = task.exported().eval(), task.example_inputs(**(inputs or {}))
     axes = [{0: "batch", **names} for names in task.open_sizes() or [{}] * len(examples)]
     path = Path(out or Path(ckpt).with_suffix({"onnx": ".onnx", "torch": ".pt2"}[format]))
+    path.parent.mkdir(parents=True, exist_ok=True)  # the ONNX exporter does not
     with torch.no_grad():
         model(*examples)  # what it refuses is told before the exporter wraps it
         if format == "onnx":
@@ -75,12 +77,15 @@ def _to_torch(model: "nn.Module", inputs: tuple["Tensor", ...], axes: Axes, path
     import torch
 
     from ..ops import use_backend
+    from .files import write_whole
 
     only_batch = all(set(names) == {0} for names in axes)
     # a backend is chosen by sizes, and a program for any size must not hold the choice
     with nullcontext() if only_batch else use_backend("reference"):
         program = torch.export.export(model, inputs, dynamic_shapes=_open(axes))
-    torch.export.save(program, path)
+    buffer = io.BytesIO()  # of a full disk torch makes the end of the process
+    torch.export.save(program, buffer)
+    write_whole(path, lambda file: file.write(buffer.getbuffer()))
     return torch.export.load(path).module()
 
 

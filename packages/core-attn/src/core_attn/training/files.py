@@ -1,9 +1,11 @@
 """Checkpoint files: self-describing, written atomically; read without the trainer."""
 
 import os
+import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -23,17 +25,31 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except OSError:
         raise
+    except pickle.UnpicklingError as error:  # torch would advise to run what it holds
+        why = "it is damaged, or holds code"
+        raise ValueError(f"checkpoint {path} cannot be read: {why}") from error
     except Exception as error:  # damaged bytes raise whatever the unpickler stumbles over
         raise ValueError(f"checkpoint {path} cannot be read: {error}".splitlines()[0]) from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "config"} <= checkpoint.keys():
+    known = isinstance(checkpoint, dict) and {"state_dict", "recipe"} <= checkpoint.keys()
+    config = checkpoint.get("config") if known else None  # others may keep their own there
+    if not isinstance(config, dict) or not {"model", "data"} <= config.keys():
         raise ValueError(f"checkpoint {path} was not written by this program: it has no config")
     return checkpoint
 
 
-def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
+def write_checkpoint(checkpoint: Any, path: str | Path) -> None:
+    """Writes as `write_whole` does what torch can save."""
+    write_whole(path, lambda file: torch.save(checkpoint, file))
+
+
+def write_whole(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Writes beside the target, then renames: a file is either the old or the new one, whole.
 
     What could not be written, as on a full disk, leaves the old file and no part of the new one.
+
+    Args:
+        path: the file.
+        write: puts its content into what it is given.
 
     Raises:
         OSError: what the system says, with the file's name.
@@ -43,7 +59,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("wb") as file:
-            torch.save(checkpoint, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

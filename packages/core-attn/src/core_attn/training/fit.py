@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import torch
 import yaml
+from jsonargparse.typing import NonNegativeInt
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
@@ -30,6 +31,7 @@ from ..cli.hints import with_hint
 from .callbacks import Compile, LastCheckpoint, Progress, Throughput
 from .checkpoint import AtomicCheckpointIO, check_fits, read_checkpoint
 from .continuing import with_stored_config
+from .files import write_checkpoint
 from .runs import find_checkpoint, loggers, new_run
 from .task import Task
 
@@ -75,9 +77,8 @@ class DomainCLI(LightningCLI):
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
             )
-        except BaseException:
+        finally:
             self._leave_nothing_of_a_start()
-            raise
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The one that runs: the flags of all four take a third of a second to describe."""
@@ -90,7 +91,7 @@ class DomainCLI(LightningCLI):
         )
         parser.add_argument(
             "--checkpoint_every_n_steps",
-            type=int,
+            type=NonNegativeInt,
             default=0,
             help="Write last.ckpt also within an epoch, after so many steps; 0 for never.",
         )
@@ -226,7 +227,7 @@ class DomainCLI(LightningCLI):
                 predictions = together
         path = self._beside_checkpoint(f"predictions{rank}.pt")
         if rank or self.trainer.is_global_zero:
-            torch.save(predictions, path)
+            write_checkpoint(predictions, path)
         self._say(f"predictions: {path}")
 
     def _keep_metrics(self, name: str) -> None:

@@ -68,5 +68,5 @@ def _check_syntax(path: Path) -> None:
     try:
         with path.open(encoding="utf-8") as file:
             yaml.safe_load(file)
-    except yaml.YAMLError as error:
-        raise ValueError(f"not valid YAML: {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from None

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._checks import check_options
 from .._dispatch import Backend, Operator, offer_of
 from .._normal import restored
 from .._recompute import twice_differentiable
@@ -82,5 +83,6 @@ def attention_lse(
         >>> (out * lse.softmax(0)[..., None]).sum(0).allclose(whole, atol=1e-5)
         True
     """
+    check_options("attention_lse", options, LseOptions)
     out, lse = LSE(check(q, k, v, **options))
     return restored(out, q.shape[:-3]), restored(lse, q.shape[:-3])

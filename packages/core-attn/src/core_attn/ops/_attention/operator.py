@@ -15,10 +15,12 @@ from .._checks import (
     check_head_map,
     check_index,
     check_mask,
+    check_options,
     check_qkv,
     check_scale,
     check_values,
     check_window,
+    is_integer,
 )
 from .._dispatch import Backend, Operator, offer_of
 from .._normal import gate, narrowed, one_batch, plane, restored, watch, wide
@@ -86,7 +88,7 @@ def attention_weights(
         >>> attention_weights(q, q).sum(-1).allclose(torch.ones(1, 2, 3))
         True
     """
-    return restored(WEIGHTS(_check_weights(q, k, options)), q.shape[:-3])
+    return restored(WEIGHTS(_check_weights("attention_weights", q, k, options)), q.shape[:-3])
 
 
 def attention_row(
@@ -105,9 +107,9 @@ def attention_row(
         >>> attention_row(q, q, 0).equal(attention_weights(q, q)[..., 0, :])
         True
     """
-    call, queries = _check_weights(q, k, options), q.shape[-2]
-    if not isinstance(row, int) or not -queries <= row < queries:
-        raise ValueError(f"row must be in [{-queries}, {queries}), got {row}")
+    call, queries = _check_weights("attention_row", q, k, options), q.shape[-2]
+    if not is_integer(row) or not -queries <= row < queries:
+        raise ValueError(f"row must be in [{-queries}, {queries}), got {row!r}")
     rows = slice(row % queries, row % queries + 1)
     return restored(WEIGHTS(call._replace(rows=rows)).squeeze(-2), q.shape[:-3])
 
@@ -142,7 +144,7 @@ def attention_mean(
         >>> attention_mean(q, q, "queries", keys=slice(1, None)).shape
         torch.Size([1, 2, 299])
     """
-    call, queries = _check_weights(q, k, options), q.shape[-2]
+    call, queries = _check_weights("attention_mean", q, k, options), q.shape[-2]
     if over not in ("heads", "queries"):
         raise ValueError(f"over must be 'heads' or 'queries', got {over!r}")
 
@@ -176,7 +178,8 @@ WEIGHTS = Operator(
 )
 
 
-def _check_weights(q: Tensor, k: Tensor, options: WeightsOptions) -> RowsCall:
+def _check_weights(name: str, q: Tensor, k: Tensor, options: WeightsOptions) -> RowsCall:
+    check_options(name, options, WeightsOptions)
     call = check(q, k, k, v_head_map=options.get("k_head_map"), **options)
     return RowsCall(call.q, call)
 

@@ -39,7 +39,10 @@ def weights(call: AttentionCall, rows: slice | None = None) -> Tensor:
 
 def lse(call: AttentionCall) -> Tensor:
     """The logarithm of what the weights of every query were divided by."""
-    return scores(call).logsumexp(-1)
+    found = scores(call)
+    blind = (found == -torch.inf).all(-1)  # whose tangent would be NaN
+    seen = found.masked_fill(blind[..., None], 0.0)
+    return seen.logsumexp(-1).masked_fill(blind, -torch.inf)
 
 
 def run(call: AttentionCall) -> Tensor:

@@ -39,10 +39,3 @@ def run(call: RecurrenceCall) -> tuple[Tensor, Tensor]:
     scores = c.masked(c.q @ c.k.transpose(-1, -2))
     out = c.from_start(c.q) @ states + scores @ (fresh - against @ states)
     return merge(out, call), state
-
-
-def reluctant(call: RecurrenceCall) -> str | None:
-    """It leaves single tokens to the step itself."""
-    if call.q.shape[-2] < 2:
-        return "fewer than two tokens: the step itself is shorter"
-    return None

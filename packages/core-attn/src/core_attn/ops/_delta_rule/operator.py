@@ -8,11 +8,12 @@ from torch import Tensor
 from .._dispatch import Backend, Operator, offer_of
 from .._normal import restored
 from .._recurrence.call import RecurrenceOptions, check
+from .._recurrence.chunks import refuses, reluctant
 from . import chunked, reference
 
 DELTA_RULE = Operator(
     "delta_rule",
-    Backend("chunked", offer_of(chunked.run, reluctant=chunked.reluctant), plain=True),
+    Backend("chunked", offer_of(chunked.run, refuses, reluctant), plain=True),
     Backend("reference", offer_of(reference.run), plain=True),
 )
 

@@ -9,9 +9,11 @@ from torch import Tensor
 from .._checks import (
     cast_by_autocast,
     check_dropout,
+    check_flag,
     check_float,
     check_scale,
     check_tensor,
+    is_integer,
     is_readable,
 )
 from .._dispatch import Backend, Operator, offer_of
@@ -114,8 +116,9 @@ def edge_attention(
     for name, (x, wanted) in shapes.items():
         if tuple(x.shape) != wanted:
             raise ValueError(f"{name} must have shape {wanted} beside k, got {tuple(x.shape)}")
-    if slots is not None and edges != slots * (offsets.shape[0] - 1):
-        raise ValueError(f"slots {slots} of {offsets.shape[0] - 1} atoms are not {edges} edges")
+    atoms, longest = offsets.shape[0] - 1, slots
+    if slots is not None and (not is_integer(slots) or edges != slots * atoms):
+        raise ValueError(f"slots {slots!r} of {atoms} atoms are not {edges} edges")
     degrees = (dim,) if degrees is None else tuple(int(count) for count in degrees)
     if sum(degrees) != dim or min(degrees) < 0:
         raise ValueError(f"degrees {degrees} must sum to the head dim {dim}")
@@ -125,8 +128,23 @@ def edge_attention(
             raise ValueError(
                 f"offsets must rise from 0 to the {edges} edges, got {ends[0]} to {ends[1]}"
             )
+        if slots is not None or pair_bias is not None:
+            longest = int(offsets.diff().max())
+        if slots is not None and longest != slots:  # more than their mean, then
+            raise ValueError(f"slots is {slots}, but an atom has {longest} edges")
+    if pair_bias is not None:
+        wanted = (atoms, heads, longest, longest)
+        fits = pair_bias.dim() == 4 and all(
+            size is None or have in (1, size)
+            for have, size in zip(pair_bias.shape, wanted, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"pair_bias must be (atoms, heads, longest, longest) = {wanted}, "
+                f"got {tuple(pair_bias.shape)}"
+            )
     call = EdgeCall(
         q, k, v, direction, offsets.long(), bias, pair_bias, degrees, check_scale(scale, dim),
-        check_dropout(dropout), first_only, slots, pattern,
+        check_dropout(dropout), check_flag("first_only", first_only), slots, pattern,
     )  # fmt: skip
     return EDGE_ATTENTION(call)

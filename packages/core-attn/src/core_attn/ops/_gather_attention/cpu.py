@@ -76,11 +76,15 @@ def refuses(call: GatherCall) -> str | None:
     for name in ("bias", "memory_k", "relative_k", "relative_v"):
         if getattr(call, name) is not None:
             return f"the kernel has no {name}"
-    return misfit(call.q, call.dropout)
+    if 0 in (x.shape[-1] for x in (call.queries, call.keys) if x is not None):
+        return "the lists are empty"
+    return misfit(call.q, call.v, call.dropout)
 
 
-def misfit(q: Tensor, dropout: float) -> str | None:
-    """Why the kernel cannot take queries like these."""
+def misfit(q: Tensor, v: Tensor, dropout: float) -> str | None:
+    """Why the kernel cannot take queries and values like these."""
+    if 0 in (q.shape[-1], v.shape[-1]):
+        return "the head dim is 0"
     if q.device.type != "cpu":
         return f"the tensors are on {q.device.type}"
     if q.dtype == torch.float64:

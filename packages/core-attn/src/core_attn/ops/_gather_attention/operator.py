@@ -10,7 +10,9 @@ from .._checks import (
     cast_by_autocast,
     check_broadcasts,
     check_dropout,
+    check_flag,
     check_float,
+    check_number,
     check_options,
     check_qkv,
     check_scale,
@@ -249,6 +251,7 @@ def _check_clusters(
                 )
     key_mask, bias = scores.get("key_mask"), scores.get("bias")
     if key_mask is not None:
+        check_tensor("key_mask", key_mask, like=k)
         if key_mask.dtype != torch.bool:
             raise TypeError(f"key_mask must be boolean (True = may be seen), got {key_mask.dtype}")
         expected = (*k.shape[:-3], k.shape[-2])
@@ -262,7 +265,8 @@ def _check_clusters(
         q, k, v, members, keys, key_mask, bias, memory_k, memory_v,
         _relative("relative_k", relative_k, clusters[0], dims[0]),
         _relative("relative_v", relative_v, clusters[0], dims[1]),
-        scores.get("causal", False), float(scores.get("self_bias", 0.0)),
+        check_flag("causal", scores.get("causal", False)),
+        check_number("self_bias", scores.get("self_bias", 0.0)),
         check_scale(scores.get("scale"), dims[0]), check_dropout(dropout),
     )  # fmt: skip
 

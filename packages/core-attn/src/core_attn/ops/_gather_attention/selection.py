@@ -7,7 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._along_tokens import native
-from .._checks import check_values, is_readable
+from .._checks import check_float, check_values, is_integer, is_readable
+from .._normal import wide
 
 
 def top_positions(
@@ -24,15 +25,18 @@ def top_positions(
         ascending: sort the result by position; else by falling score.
 
     Raises:
-        ValueError: there are fewer positions than `count`, or it is negative.
+        TypeError: `scores` is not a floating tensor.
+        ValueError: there are fewer positions than `count`, or it is no number of them.
 
     Example:
         >>> import torch
         >>> top_positions(torch.tensor([1.0, 3.0, 1.0, 3.0, 1.0]), 3)
         tensor([1, 3, 0])
     """
-    if not 0 <= count <= scores.shape[-1]:
-        raise ValueError(f"count must be in [0, {scores.shape[-1]}], got {count}")
+    check_float(scores=scores)
+    positions = scores.shape[-1] if scores.dim() else 0
+    if not scores.dim() or not is_integer(count) or not 0 <= count <= positions:
+        raise ValueError(f"count must be in [0, {positions}], got {count!r}")
     scores = scores.detach()
     if torch.onnx.is_in_onnx_export():  # ONNX has no stable sort; its TopK orders equal scores so
         chosen = (scores + 0.0).topk(count).indices
@@ -90,7 +94,7 @@ def scatter_sum(
     first = tokens * torch.arange(rows_of, device=members.device)
     rows = members.flatten(-2).long() + first.view(*lead, 1)
     total = outputs.new_zeros(rows_of * tokens, dim)
-    total = total.index_add_(0, rows.flatten(), outputs.reshape(-1, dim))
+    total = total.index_add(0, rows.flatten(), outputs.flatten(0, -2))
     return total.view(*lead, tokens, dim)
 
 
@@ -120,5 +124,6 @@ def scatter_mean(
         tensor([1., 1., 0., 1.])
     """
     total = scatter_sum(outputs, members, tokens)
-    count = scatter_sum(torch.ones_like(members, dtype=torch.float32)[..., None], members, tokens)
+    ones = torch.ones_like(members, dtype=wide(outputs))[..., None]
+    count = scatter_sum(ones, members, tokens)
     return total / torch.where(count > 0, count + eps, 1.0).to(total.dtype)

@@ -16,7 +16,7 @@ def run(call: LifCall) -> tuple[Tensor, Tensor]:
         s = fire(h - call.threshold)
         membrane = (1 - s) * h
         spikes.append(s)
-    stacked = torch.stack(spikes, 1) if spikes else torch.zeros_like(call.x)
+    stacked = torch.stack(spikes, 1) if spikes else call.x.clone()
     return stacked.to(call.x.dtype), membrane
 
 

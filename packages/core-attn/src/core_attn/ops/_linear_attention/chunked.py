@@ -32,10 +32,3 @@ def _states(c: Chunks, written: Tensor, state: Tensor) -> Tensor:
     for i in range(written.shape[2]):
         before.append(c.carry(before[-1], i) + written[:, :, i])
     return torch.stack(before, 2)
-
-
-def reluctant(call: RecurrenceCall) -> str | None:
-    """It leaves single tokens to the step itself."""
-    if call.q.shape[-2] < 2:
-        return "fewer than two tokens: the step itself is shorter"
-    return None

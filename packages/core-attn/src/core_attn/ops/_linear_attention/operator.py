@@ -2,6 +2,7 @@
 
 from typing import Unpack
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,12 +17,13 @@ from .._checks import (
 from .._dispatch import Backend, Operator, offer_of
 from .._normal import restored
 from .._recurrence.call import RecurrenceOptions, check
+from .._recurrence.chunks import refuses, reluctant
 from . import chunked, reference
 from .reference import BidirectionalCall
 
 LINEAR_ATTENTION = Operator(
     "linear_attention",
-    Backend("chunked", offer_of(chunked.run, reluctant=chunked.reluctant), plain=True),
+    Backend("chunked", offer_of(chunked.run, refuses, reluctant), plain=True),
     Backend("reference", offer_of(reference.run), plain=True),
 )
 
@@ -112,6 +114,13 @@ def bidirectional_linear_attention(
             raise ValueError(f"{name} must be (..., tokens, dim), got shape {tuple(x.shape)}")
     check_float(q=q, k=k, v=v)
     check_keys(q, k, v)
+    try:
+        torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
+    except RuntimeError:
+        raise ValueError(
+            f"batch and heads of q {tuple(q.shape[:-2])}, k {tuple(k.shape[:-2])} and "
+            f"v {tuple(v.shape[:-2])} do not broadcast"
+        ) from None
     factor = check_scale(scale, q.shape[-1])
     if beta is not None:
         check_bias("beta", beta, k.shape[:-1], "(*batch, heads, keys)", q)

@@ -36,7 +36,7 @@ def refuses(call: NeighborhoodCall) -> str | None:
     for name in ("global_k", "added"):
         if getattr(call, name) is not None:
             return f"the kernel has no {name}"
-    return misfit(call.q, call.dropout)
+    return misfit(call.q, call.v, call.dropout)
 
 
 def _places(axes: tuple[Axis, ...]) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from .._checks import (
     cast_by_autocast,
     check_broadcasts,
     check_dropout,
+    check_flag,
     check_float,
     check_options,
     check_scale,
@@ -132,6 +133,8 @@ def _check(
 ) -> NeighborhoodCall:  # fmt: skip
     """Checks every argument and returns the call in its normal form."""
     check_options("neighborhood_attention", scores, NeighborhoodScores)
+    if scores.get("halo") is None:
+        raise TypeError("neighborhood_attention() needs halo, the reach of a window")
     global_k, global_bias = scores.get("global_k"), scores.get("global_bias")
     q, k, v, global_k, global_v, added = cast_by_autocast(q, k, v, global_k, global_v, added)
     for name, x in (("q", q), ("k", k), ("v", v)):
@@ -195,7 +198,7 @@ def _check(
         slot_bias = slot_bias.reshape(-1, math.prod(window))
     return NeighborhoodCall(
         q, k, v, axes, _tables(scores.get("relative"), axes, heads, dim), slot_bias, global_k,
-        global_v, global_bias, added, scores.get("mask_padding", False),
+        global_v, global_bias, added, check_flag("mask_padding", scores.get("mask_padding", False)),
         check_scale(scores.get("scale"), dim), check_dropout(dropout),
     )  # fmt: skip
 

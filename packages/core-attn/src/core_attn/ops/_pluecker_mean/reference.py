@@ -12,9 +12,8 @@ def run(call: PlueckerCall) -> Tensor:
     (i, j), total = call.pairs, z.new_zeros(*z.shape[:2], call.pairs.shape[1])
     tokens = z.shape[1]
     for offset in call.offsets:
-        first, last = max(offset, 0), tokens + min(offset, 0)
-        if first >= last:
-            continue
+        first = min(max(offset, 0), tokens)
+        last = max(tokens + min(offset, 0), first)  # no pairs keep the sum on the graph, too
         u, v = z[:, first:last], z[:, first - offset : last - offset]
         p = u[..., i] * v[..., j] - u[..., j] * v[..., i]
         # Below eps the norm is a constant, so that parallel vectors have finite gradients.

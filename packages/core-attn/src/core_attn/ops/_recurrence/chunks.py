@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .call import RecurrenceCall
-from .decay import log_spans, spans
+from .decay import log_spans, products, spans
 
 CHUNK = 64
 
@@ -49,6 +49,18 @@ class Chunks(NamedTuple):
         return None if self.start is None else self.start[..., -1]
 
 
+def refuses(call: RecurrenceCall) -> str | None:
+    """A chunk has tokens."""
+    return "there are no tokens" if call.q.shape[-2] == 0 else None
+
+
+def reluctant(call: RecurrenceCall) -> str | None:
+    """It leaves single tokens to the step itself."""
+    if call.q.shape[-2] < 2:
+        return "fewer than two tokens: the step itself is shorter"
+    return None
+
+
 def split(call: RecurrenceCall, size: int = CHUNK) -> Chunks:
     """Lays the call out in chunks, in the dtype of the state; the scale goes into the queries."""
     tokens = call.q.shape[-2]
@@ -63,7 +75,7 @@ def split(call: RecurrenceCall, size: int = CHUNK) -> Chunks:
 
     within = start = None
     if (decay := gate(call.decay, 1.0)) is not None:
-        within, start = spans(decay), decay.cumprod(-1)
+        within, start = spans(decay), products(decay)
     if (log_decay := gate(call.log_decay, 0.0)) is not None:
         within, start = log_spans(log_decay), log_decay.cumsum(-1).exp()
     return Chunks(

@@ -8,6 +8,9 @@ and a factor of zero has no logarithm.
 import torch
 from torch import Tensor
 
+from .._dispatch import under_transform
+from .._recompute import recomputed
+
 
 def spans(factors: Tensor) -> Tensor:
     """Products over spans: entry (i, j) of (..., n, n) is that of factors j + 1 to i, 0 for j > i.
@@ -18,7 +21,26 @@ def spans(factors: Tensor) -> Tensor:
                 [0.5000, 1.0000, 0.0000],
                 [0.0000, 0.0000, 1.0000]])
     """
-    return _each_span(factors, 1.0).cumprod(-1).transpose(-1, -2).tril()
+    return products(_each_span(factors, 1.0)).transpose(-1, -2).tril()
+
+
+def products(x: Tensor) -> Tensor:
+    """Cumulative products along the last axis, whose derivatives may be derived.
+
+    That of torch's divides by the factors, and its own derivative by their squares, so that factors
+    of 1e-8 would leave it no digits.
+    """
+    if not torch.compiler.is_compiling() and under_transform():
+        return _doubled(x)
+    return recomputed(x.cumprod(-1), _doubled, x)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    step = 1
+    while step < x.shape[-1]:
+        x = torch.cat([x[..., :step], x[..., step:] * x[..., :-step]], -1)
+        step *= 2
+    return x
 
 
 def log_spans(log_factors: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def as_attention(call: ShortCall) -> AttentionCall:
         position = torch.arange(longest, device=q.device)
         token = (start[:, None] + position).clamp(max=q.shape[2] - 1)
         q, k, v = (x[0].transpose(0, 1)[token].transpose(1, 2) for x in (q, k, v))
-        if gate is not None and gate.shape[2] == call.q.shape[2]:
+        if gate is not None and (gate.shape[0], gate.shape[2]) == (1, call.q.shape[2]):
             gate = gate[0].transpose(0, 1)[token].transpose(1, 2)
     return AttentionCall(
         q, k, v, call.scale, bias=call.bias, mask=call.mask, lengths=lengths, dropout=call.dropout,

@@ -1,11 +1,20 @@
 """A layer around short_attention: projection, residual, ReLU and layer norm with it."""
 
+import math
 from typing import get_args
 
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import cast_by_autocast, check_dropout, check_float, check_scale, check_tensor
+from .._checks import (
+    cast_by_autocast,
+    check_dropout,
+    check_flag,
+    check_float,
+    check_scale,
+    check_tensor,
+    is_integer,
+)
 from .._dispatch import Backend, Operator, offer_of
 from .._short_attention.operator import SHORT_ATTENTION
 from . import composed, cpu
@@ -59,7 +68,7 @@ def short_attention_block(
             default.
 
     Raises:
-        TypeError: an argument is not a floating tensor.
+        TypeError: an argument is of the wrong kind.
         ValueError: shapes, dtypes, devices or options that do not fit.
 
     Source: Song et al., 2019, "AutoInt: Automatic Feature Interaction Learning via Self-Attentive
@@ -81,17 +90,17 @@ def short_attention_block(
     ):  # fmt: skip
         if value not in get_args(kind):
             raise ValueError(f"{name} must be one of {get_args(kind)}, got {value!r}")
-    if x.dim() < 3 or weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
+    if x.dim() < 2 or weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
         raise ValueError(
             "x must be (*batch, tokens, in_width) and weight (parts * width, in_width), got "
             f"{tuple(x.shape)} and {tuple(weight.shape)}"
         )
     parts = 4 if residual.startswith("linear") else 3
     width, left = divmod(weight.shape[0], parts)
-    if left or heads < 1 or width % heads:
+    if left or not is_integer(heads) or heads < 1 or width % heads:
         raise ValueError(
             f"weight of {weight.shape[0]} rows must hold {parts} maps (residual {residual!r}) of a "
-            f"width divisible by heads {heads}"
+            f"width divisible by heads {heads!r}"
         )
     if residual == "identity" and width != x.shape[-1]:
         raise ValueError(f"residual 'identity' needs width {width} = in_width {x.shape[-1]}")
@@ -102,8 +111,11 @@ def short_attention_block(
     ):  # fmt: skip
         if vector is not None and vector.shape != (size,):
             raise ValueError(f"{name} must have shape ({size},), got {tuple(vector.shape)}")
+    if not isinstance(eps, (int, float)) or not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be a finite number of at least 0, got {eps!r}")
     call = BlockCall(
-        x, weight, bias, gain, shift, heads, activation, residual, norm_first, eps,
+        x, weight, bias, gain, shift, heads, activation, residual,
+        check_flag("norm_first", norm_first), eps,
         check_scale(scale, width // heads), check_dropout(dropout), attend,
     )  # fmt: skip
     return SHORT_ATTENTION_BLOCK(call)

@@ -40,7 +40,7 @@ def check(k, v, log_decay, bonus, state) -> WkvCall:
         if x.device != k.device:
             raise ValueError(f"{name} is on {x.device}, k is on {k.device}; they must agree")
     if is_readable(log_decay):
-        if channels and log_decay.detach().max() > 0:
+        if channels and not log_decay.detach().max() <= 0:  # NaN is not
             raise ValueError(f"log_decay must be at most 0, got {float(log_decay.detach().max())}")
     wide = torch.promote_types(torch.promote_types(k.dtype, log_decay.dtype), torch.float32)
     given = state is not None

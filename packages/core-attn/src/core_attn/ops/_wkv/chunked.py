@@ -25,7 +25,7 @@ def _sums(k: Tensor, v: Tensor, w: Tensor, state: Tensor) -> tuple[Tensor, Tenso
     """Numerator, denominator and scale before the first token and after each."""
     above = torch.cat((state[:, :1], v), 1)
     below = torch.cat((state[:, 1:2], torch.ones_like(v)), 1)
-    top = torch.cat((state[:, 2:], k), 1)
+    top = torch.cat((state[:, 2:].detach(), k), 1)
     constant = top.detach()
     # Entry i stands for what it adds, e^(top_i); gradients of k enter through this factor.
     grow = (top - constant).exp()

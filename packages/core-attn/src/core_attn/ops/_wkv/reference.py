@@ -19,5 +19,5 @@ def run(call: WkvCall) -> tuple[Tensor, Tensor]:
         highest = torch.maximum(top + w, k_t).detach()
         past, present = (top + w - highest).exp(), (k_t - highest).exp()
         above, below, top = past * above + present * v_t, past * below + present, highest
-    stacked = torch.stack(out, 1) if out else torch.zeros_like(v)
+    stacked = torch.stack(out, 1) if out else k * v
     return stacked, torch.stack((above, below, top), 1)
