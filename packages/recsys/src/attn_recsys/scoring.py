@@ -204,12 +204,28 @@ class Scorer:
             absent = [name for name in columns if not any(name in row for row in rows)]
             if absent:
                 raise ValueError(f"column {', '.join(absent)} missing; fields may be empty: None")
+            if mixed := [name for name, cells in columns.items() if _is_mixed(cells)]:
+                return self._score_apart(rows, mixed, batch_size)
             frame = pl.DataFrame(columns, strict=False)
         missing = [name for name in self.prepared.schema.names if name not in frame.columns]
         if missing:
             there = ", ".join(frame.columns)
             raise ValueError(f"column {', '.join(missing)} missing; there are {there}")
         return self.probabilities(self.batch(self.coded(frame)), batch_size).numpy()
+
+    def _score_apart(
+        self, rows: Sequence[Mapping[str, Any]], mixed: Sequence[str], batch_size: int
+    ) -> np.ndarray:
+        """Scores rows whose cells are of kinds that one column cannot hold, each kind apart."""
+        names = self.prepared.schema.names
+        kinds: dict[tuple[type, ...], list[int]] = {}
+        for at, row in enumerate(rows):
+            kinds.setdefault(tuple(type(row.get(name)) for name in mixed), []).append(at)
+        p = np.empty(len(rows), np.float32)
+        for places in kinds.values():
+            alike = [{name: rows[at].get(name) for name in names} for at in places]
+            p[places] = self.score(alike, batch_size)
+        return p
 
     @cached_property
     def few(self) -> few_rows.FewRows | None:
@@ -250,6 +266,11 @@ class Scorer:
                 for i in range(0, len(batch["label"]), size)
             ]
         return torch.cat(parts) if parts else torch.empty(0)
+
+
+def _is_mixed(cells: Sequence[Any]) -> bool:
+    kinds = set(map(type, cells)) - {type(None)}
+    return len(kinds) > 1 and not kinds <= {str, int, float, bool}
 
 
 def _vocabulary(tables: dict[str, pl.DataFrame], prepared: PreparedSchema) -> Vocabulary:

@@ -84,7 +84,9 @@ def read_blocks(
             file cannot be read.
     """
     separator = "\t" if separator == r"\t" else separator
-    if separator is not None and (len(separator) != 1 or not separator.isascii()):
+    if separator is not None and not (
+        isinstance(separator, str) and len(separator) == 1 and separator.isascii()
+    ):
         raise ValueError(f"separator must be one ASCII character, got {separator!r}")
     for path in find_files(files):
         try:
@@ -93,9 +95,9 @@ def read_blocks(
             else:
                 between = separator or SEPARATORS.get(_ending(path), ",")
                 yield from _read_text(path, columns, names, between, null_values, block_bytes)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             said = " ".join(str(error).split())
-            hint = "; save it as UTF-8" if "UTF8" in said else ""
+            hint = "; save it as UTF-8" if "UTF8" in said or "utf-8" in said else ""
             raise ValueError(f"{path}: {said}{hint}") from error
 
 
@@ -154,7 +156,7 @@ def header(path: Path, separator: str) -> list[str]:
     with path.open("rb") as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise ValueError(f"{path} is UTF-16 text; save it as UTF-8")
-    parse = csv.ParseOptions(delimiter=separator)
+    parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
     with csv.open_csv(path, read_options=csv.ReadOptions(block_size=1 << 20), parse_options=parse,
                       convert_options=csv.ConvertOptions(check_utf8=False)) as reader:  # fmt: skip
         return [name.removeprefix("\ufeff") for name in reader.schema.names]
@@ -171,14 +173,11 @@ def _read_text(
     found = header(path, separator)
     if names is not None and len(found) != len(names):
         raise ValueError(f"{path}: {len(found)} columns, but the schema names {len(names)}")
-    found = list(names or found)
-    _require(path, columns, found)
+    _require(path, columns, list(names or found))
     reader = csv.open_csv(
         path,
-        read_options=csv.ReadOptions(
-            block_size=size, column_names=found, skip_rows=0 if names is not None else 1
-        ),
-        parse_options=csv.ParseOptions(delimiter=separator),
+        read_options=csv.ReadOptions(block_size=size, column_names=names),
+        parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
         convert_options=csv.ConvertOptions(
             include_columns=list(columns),
             column_types=dict.fromkeys(columns, pa.string()),
