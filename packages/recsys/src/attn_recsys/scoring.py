@@ -20,6 +20,7 @@ from core_attn.training.files import read_checkpoint
 from . import few_rows
 from .calibration import Probability, calibrator_from
 from .data.batches import Batch, to_batch
+from .data.blocks import as_frame
 from .data.encode import encoded
 from .data.numbering import Vocabulary
 from .data.numbers import as_numbers
@@ -189,7 +190,9 @@ class Scorer:
         """
         if isinstance(rows, pl.DataFrame):
             frame = rows
-        elif hasattr(rows, "__arrow_c_stream__"):  # Arrow, pandas and others
+        elif isinstance(rows, pa.Table | pa.RecordBatch):
+            frame = as_frame(rows)
+        elif hasattr(rows, "__arrow_c_stream__"):  # pandas and others
             frame = pl.DataFrame(rows)
         elif not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
             raise TypeError(

@@ -2,11 +2,14 @@
 
 import datetime
 import gzip
+import uuid
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -186,6 +189,27 @@ def test_lists_are_lists_of_any_type(cells):
         found = data(shop(tags=column), FIELDS + "  tags: multi\n")
         assert found.prepared.layout.sizes[-1] == 3
     assert scorer(found).score(shop(tags=["a|b"] * ROWS)).shape == (ROWS,)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (pa.array([Decimal(f"{i}.50") for i in range(ROWS)], pa.decimal256(50, 2)),
+         [f"{i}.5" for i in range(ROWS)]),
+        (pa.array([uuid.UUID(int=i).bytes for i in range(ROWS)], pa.uuid()),
+         [str(uuid.UUID(int=i)) for i in range(ROWS)]),
+        (pa.array([i % 2 for i in range(ROWS)], pa.int8()).cast(pa.bool8()), [0, 1] * (ROWS // 2)),
+    ],
+)  # fmt: skip
+def test_types_that_polars_has_not_are_read(before, after):
+    table = shop().to_arrow().drop_columns("user").append_column("user", before)
+    pq.write_table(table, "t.parquet")
+    model = scorer(data(None))
+    expected = model.score(table)
+    assert len(set(model.score(table.set_column(0, "price", [[0.0] * ROWS])))) > 1
+    assert np.array_equal(model.score(shop(user=after)), expected)
+    with pytest.raises(ValueError, match="column user is there twice"):
+        model.score(table.append_column("user", before))
 
 
 def test_a_folder_names_a_column_of_its_files():

@@ -111,8 +111,30 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
     _require(path, columns, [*found, *beside])
     inside = [name for name in columns if name not in beside]
     for batch in file.iter_batches(batch_size=1 << 17, columns=inside):
-        frame = pl.DataFrame(pl.from_arrow(batch.select(inside)))
+        frame = as_frame(batch.select(inside))
         yield frame.with_columns(**{k: pl.lit(x) for k, x in beside.items()}).select(columns)
+
+
+def as_frame(table: pa.Table | pa.RecordBatch) -> pl.DataFrame:
+    """An Arrow table, with types that polars has not as one that it has: UUIDs as text.
+
+    Raises:
+        ValueError: a name is there twice, or a decimal has more than 38 digits.
+    """
+    names = table.schema.names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"column {', '.join(twice)} is there twice")
+    return pl.DataFrame({name: pl.from_arrow(_held(table.column(name))) for name in names})
+
+
+def _held(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    kind = column.type
+    if pa.types.is_decimal256(kind):
+        return column.cast(pa.decimal128(38, kind.scale))
+    if isinstance(kind, pa.UuidType):
+        return pa.array([None if x is None else str(x) for x in column.to_pylist()], pa.string())
+    return column.cast(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else column
 
 
 def common_types(
@@ -133,8 +155,7 @@ def common_types(
         if _ending(path) in PARQUET:
             stored = parquet.read_schema(path)
             names = [name for name in columns if name in stored.names]
-            found = pl.DataFrame(pl.from_arrow(stored.empty_table().select(names)))
-            text = text.with_columns(found)
+            text = text.with_columns(as_frame(stored.empty_table().select(names)))
         parts.append(text)
     try:
         return dict(pl.concat(parts, how="vertical_relaxed").schema)
