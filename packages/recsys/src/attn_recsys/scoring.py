@@ -186,7 +186,7 @@ class Scorer:
 
         Raises:
             TypeError: it is neither a table nor rows.
-            ValueError: a column is missing, or a cell does not fit its field.
+            ValueError: a column is missing, a cell does not fit its field, or no batch_size.
         """
         if isinstance(rows, pl.DataFrame):
             frame = rows
@@ -263,6 +263,8 @@ class Scorer:
         return p
 
     def _each(self, batch: Batch, size: int, last: Any) -> Tensor:
+        if size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {size}")
         with torch.inference_mode():
             parts = [
                 last(self.model(batch["index"][i : i + size], batch["value"][i : i + size])).float()

@@ -162,6 +162,8 @@ def evaluate(
     Raises:
         ValueError: a cell or label that does not fit, or no rows.
     """
+    if any(k < 1 for k in cutoffs):
+        raise ValueError(f"at: a group's first rows are 1 or more, got {list(cutoffs)}")
     scorer = _opened(ckpt, separator, null_values, decimal_comma)
     group = group or scorer.prepared.schema.group
     schema = scorer.prepared.schema

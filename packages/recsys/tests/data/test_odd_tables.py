@@ -377,6 +377,18 @@ def test_parts_may_hold_the_columns_of_groups_and_slices_in_other_types(monkeypa
     assert twice.found["grouped_auc"] == pytest.approx(once.found["grouped_auc"])
 
 
+def test_counts_below_1_are_refused(monkeypatch):
+    from attn_recsys import serving
+
+    model = scorer(data(shop()))
+    monkeypatch.setattr(Scorer, "load", lambda path: model)
+    for at in (0, -3):
+        with pytest.raises(ValueError, match=f"at: a group's first rows are 1 or more, got .{at}"):
+            serving.evaluate("x", "t.parquet", group="user", cutoffs=[at])
+        with pytest.raises(ValueError, match=f"batch_size must be 1 or more, got {at}"):
+            serving.predict_files("x", "t.parquet", "o.csv", batch_size=at)
+
+
 def test_what_is_read_is_not_written_over(monkeypatch):
     from attn_recsys import serving
 
