@@ -208,7 +208,7 @@ class TableData(ClickData):
         ]
         base = {} if self.extends is None else {"extends": Scorer.load(self.extends).prepared.hash}
         return base | {
-            "schema": self.table.to_dict(), "files": stats, "split": self.shares, "version": 3,
+            "schema": self.table.to_dict(), "files": stats, "split": self.shares, "version": 4,
             "seed": self.seed, "separator": self.between, "by": [self.dealt_by, self.when],
         }  # fmt: skip
 
