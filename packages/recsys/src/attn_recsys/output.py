@@ -12,6 +12,13 @@ from .data.blocks import PARQUET
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
+def written(column: pl.Series) -> pl.Series:
+    """A column as text files can hold it: spans of time in seconds."""
+    if isinstance(column.dtype, pl.Duration):
+        return column.dt.total_seconds(fractional=True)
+    return column
+
+
 class Output:
     """A table written block by block; it appears under its name when it is complete.
 

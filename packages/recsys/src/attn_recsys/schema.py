@@ -74,6 +74,11 @@ class Field:
                 raise ValueError(
                     f"field {self.name}: {name} must be an integer >= {least}, got {number!r}"
                 )
+        if not isinstance(self.separator, str) or not self.separator:
+            raise ValueError(
+                f"field {self.name}: separator must be one or more characters, got "
+                f"{self.separator!r}"
+            )
         if not self.name:
             raise ValueError("schema: a field has no name; a name like null stands in quotes")
         if self.buckets >= 2**31 - 1:
@@ -146,8 +151,9 @@ class Schema:
     decimal_comma: bool = False
 
     def __post_init__(self):
-        spellings = self.null_values
-        spellings = (spellings,) if isinstance(spellings, str) else tuple(map(str, spellings))
+        spellings = [] if self.null_values is None else self.null_values
+        spellings = spellings if isinstance(spellings, list | tuple) else [spellings]
+        spellings = tuple(map(str, spellings))
         object.__setattr__(self, "null_values", spellings)
         for name in ("label", "group", "weight", "positive"):
             given = getattr(self, name)
@@ -169,8 +175,16 @@ class Schema:
                     f"field {field.name}: target {field.target!r} is no categorical field of the "
                     "schema"
                 )
-        if (self.above is None) != (self.below is None):
-            raise ValueError("schema: above and below belong together")
+        if not isinstance(self.decimal_comma, bool):
+            raise ValueError(
+                f"schema: decimal_comma must be true or false, got {self.decimal_comma!r}"
+            )
+        both = (self.above, self.below)
+        if both != (None, None) and not all(isinstance(x, int | float) and x == x for x in both):
+            raise ValueError(
+                "schema: above and below belong together and are numbers, got "
+                f"{self.above!r} and {self.below!r}"
+            )
         if self.above is not None and self.positive is not None:
             raise ValueError("schema: positive is for labels, above and below for ratings")
 
@@ -197,19 +211,23 @@ class Schema:
         fields = content.pop("fields")
         if not isinstance(fields, dict):
             raise ValueError("schema: fields must map each column's name to its kind or settings")
-        known = {field.name for field in dataclasses.fields(Field)}
+        known = {field.name for field in dataclasses.fields(Field)} - {"name"}
         parsed = []
         for name, given in fields.items():
-            settings: dict[str, Any] = (
-                {"kind": given} if isinstance(given, str) else dict(given or {})
-            )
+            given = {"kind": given} if isinstance(given, str) else given or {}
+            if not isinstance(given, dict):
+                raise ValueError(
+                    f"field {name}: its kind or a mapping of its settings is needed, got {given!r}"
+                )
+            settings: dict[str, Any] = {  # whose names `to_dict` repeats
+                key: x for key, x in given.items() if (key, x) != ("name", name)
+            }
             if not set(settings) <= known:
                 raise ValueError(
                     f"field {name}: unknown settings {sorted(set(settings) - known)}; "
-                    f"there are {sorted(known - {'name'})}"
+                    f"there are {sorted(known)}"
                 )
-            settings["name"] = "" if name is None else str(name)
-            parsed.append(Field(**settings))
+            parsed.append(Field("" if name is None else str(name), **settings))
         unknown = set(content) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ValueError(f"schema: unknown keys {sorted(unknown)}")

@@ -20,6 +20,7 @@ from core_attn.training.files import read_checkpoint
 from . import few_rows
 from .calibration import Probability, calibrator_from
 from .data.batches import Batch, to_batch
+from .data.blocks import as_frame
 from .data.encode import encoded
 from .data.numbering import Vocabulary
 from .data.numbers import as_numbers
@@ -185,11 +186,13 @@ class Scorer:
 
         Raises:
             TypeError: it is neither a table nor rows.
-            ValueError: a column is missing, or a cell does not fit its field.
+            ValueError: a column is missing, a cell does not fit its field, or no batch_size.
         """
         if isinstance(rows, pl.DataFrame):
             frame = rows
-        elif hasattr(rows, "__arrow_c_stream__"):  # Arrow, pandas and others
+        elif isinstance(rows, pa.Table | pa.RecordBatch):
+            frame = as_frame(rows)
+        elif hasattr(rows, "__arrow_c_stream__"):  # pandas and others
             frame = pl.DataFrame(rows)
         elif not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
             raise TypeError(
@@ -204,12 +207,28 @@ class Scorer:
             absent = [name for name in columns if not any(name in row for row in rows)]
             if absent:
                 raise ValueError(f"column {', '.join(absent)} missing; fields may be empty: None")
+            if mixed := [name for name, cells in columns.items() if _is_mixed(cells)]:
+                return self._score_apart(rows, mixed, batch_size)
             frame = pl.DataFrame(columns, strict=False)
         missing = [name for name in self.prepared.schema.names if name not in frame.columns]
         if missing:
             there = ", ".join(frame.columns)
             raise ValueError(f"column {', '.join(missing)} missing; there are {there}")
         return self.probabilities(self.batch(self.coded(frame)), batch_size).numpy()
+
+    def _score_apart(
+        self, rows: Sequence[Mapping[str, Any]], mixed: Sequence[str], batch_size: int
+    ) -> np.ndarray:
+        """Scores rows whose cells are of kinds that one column cannot hold, each kind apart."""
+        names = self.prepared.schema.names
+        kinds: dict[tuple[type, ...], list[int]] = {}
+        for at, row in enumerate(rows):
+            kinds.setdefault(tuple(type(row.get(name)) for name in mixed), []).append(at)
+        p = np.empty(len(rows), np.float32)
+        for places in kinds.values():
+            alike = [{name: rows[at].get(name) for name in names} for at in places]
+            p[places] = self.score(alike, batch_size)
+        return p
 
     @cached_property
     def few(self) -> few_rows.FewRows | None:
@@ -244,12 +263,19 @@ class Scorer:
         return p
 
     def _each(self, batch: Batch, size: int, last: Any) -> Tensor:
+        if size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {size}")
         with torch.inference_mode():
             parts = [
                 last(self.model(batch["index"][i : i + size], batch["value"][i : i + size])).float()
                 for i in range(0, len(batch["label"]), size)
             ]
         return torch.cat(parts) if parts else torch.empty(0)
+
+
+def _is_mixed(cells: Sequence[Any]) -> bool:
+    kinds = set(map(type, cells)) - {type(None)}
+    return len(kinds) > 1 and not kinds <= {str, int, float, bool}
 
 
 def _vocabulary(tables: dict[str, pl.DataFrame], prepared: PreparedSchema) -> Vocabulary:

@@ -24,7 +24,7 @@ from .data.blocks import common_types, find_files, read_blocks
 from .data.text import flat, plain_text
 from .layout import Layout
 from .models import create
-from .output import Output
+from .output import Output, written
 from .scoring import Met, Scorer
 
 
@@ -79,6 +79,8 @@ def predict_files(
         ValueError: a cell that does not fit its field, or a field whose values are all unseen.
     """
     scorer, writer = _opened(ckpt, separator, null_values, decimal_comma), Output(output)
+    if any(path.resolve() == writer.path.resolve() for path in find_files(files)):
+        raise ValueError(f"output {output} is one of the files that are read")
     keep = list(dict.fromkeys(keep))
     if taken := {"row", "probability"} & set(keep):
         raise ValueError(f"keep: {', '.join(sorted(taken))} is a column that the output has itself")
@@ -100,7 +102,7 @@ def predict_files(
             p = scorer.probabilities(scorer.batch(coded), batch_size)
             rows = pl.int_range(start, start + len(frame), eager=True).alias("row")
             if writer.is_text:
-                kept = [flat(frame[name], f"keep: {name}") for name in keep]
+                kept = [written(flat(frame[name], f"keep: {name}")) for name in keep]
             else:
                 types = types or common_types(files, keep)
                 kept = [frame[name].cast(types[name]) for name in keep]
@@ -160,6 +162,8 @@ def evaluate(
     Raises:
         ValueError: a cell or label that does not fit, or no rows.
     """
+    if any(k < 1 for k in cutoffs):
+        raise ValueError(f"at: a group's first rows are 1 or more, got {list(cutoffs)}")
     scorer = _opened(ckpt, separator, null_values, decimal_comma)
     group = group or scorer.prepared.schema.group
     schema = scorer.prepared.schema
@@ -274,6 +278,8 @@ def _label_and_logits(
     prepared, met = scorer.prepared, Met(scorer)
     schema, start = prepared.schema, 0
     labels, logits, kept = [], [], []
+    beside = list(dict.fromkeys(beside))
+    types = common_types(files, beside)
     for frame in read_blocks(
         files,
         list(dict.fromkeys([*schema.names, schema.label, *beside])),
@@ -287,7 +293,7 @@ def _label_and_logits(
         mask = pl.Series(label >= 0)
         labels.append(label[label >= 0].astype(np.float32))
         logits.append(scorer.logits(scorer.batch(coded.filter(mask))))
-        kept.append(frame.filter(mask).select(list(dict.fromkeys(beside))))
+        kept.append(frame.filter(mask).select(pl.col(name).cast(types[name]) for name in beside))
     if not labels or not sum(map(len, labels)):
         raise ValueError(f"{', '.join(map(str, find_files(files)))}: no labelled rows")
     return np.concatenate(labels), torch.cat(logits), met, pl.concat(kept)

@@ -2,20 +2,26 @@
 
 import datetime
 import gzip
+import uuid
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from attn_recsys import Scorer
 from attn_recsys.calibration import Probability
 from attn_recsys.data import TableData
+from attn_recsys.data.blocks import read_blocks
 from attn_recsys.data.module import times_of
 from attn_recsys.data.numbers import as_numbers
 from attn_recsys.data.prepare import load_vocabulary
-from attn_recsys.data.text import plain_text
+from attn_recsys.data.text import as_text, plain_text
+from attn_recsys.data.vocabulary import Counter
 from attn_recsys.models import BaselineConfig
 from attn_recsys.schema import Field
 
@@ -70,11 +76,17 @@ TEXT = "user,price,bought\n" + "".join(f"{i % 9},{i},{i % 2}\n" for i in range(R
         ("\ufeff" + TEXT.replace("\n", "\r\n"), "t.csv"),
         (TEXT.replace("user", '"user"', 1), "t.csv"),
         (TEXT.replace("\n", "\n\n", 3), "t.csv"),
+        ("\r\n\n" + TEXT, "t.csv"),
+        (TEXT.replace("price", 'price,"of a\n""piece"""', 1).replace(",1\n", ',"a\nb",1\n')
+         .replace(",0\n", ",,0\n"), "t.csv"),
         (TEXT.replace(",", "\t"), "t.tsv"),
         (gzip.compress(TEXT.encode()), "t.csv.gz"),
     ],
-    ids=["byte order mark", "quoted name", "empty lines", "tabs", "gzip"],
-)
+    ids=[
+        "byte order mark", "quoted name", "empty lines", "begins empty", "lines within", "tabs",
+        "gzip",
+    ],
+)  # fmt: skip
 def test_text_files_hold_the_same_table(table, file):
     prepared = data(table, file=file).prepared
     assert sum(prepared.rows.values()) == ROWS and prepared.kinds == {"user": "integer"}
@@ -115,12 +127,37 @@ def test_the_positive_label_is_found_however_it_is_written(labels, label, ones):
          [i % 9 for i in range(ROWS)]),
         ([b"a%d" % (i % 9) for i in range(ROWS)], [f"a{i % 9}" for i in range(ROWS)]),
         (pl.Series(DAYS).dt.replace_time_zone("UTC"), [x.isoformat() for x in DAYS]),
+        ([f"{i % 9}.0" for i in range(ROWS)], [i % 9 for i in range(ROWS)]),
+        ([i % 2 for i in range(ROWS)], [i % 2 == 1 for i in range(ROWS)]),
+        (DAYS, [f"{x:%Y-%m-%dT%H:%M}Z" for x in DAYS]),
+        ([x.replace(microsecond=500) for x in DAYS], [f"{x}.0005" for x in DAYS]),
+        ([x.date() for x in DAYS], [f"{x:%Y-%m-%d}T02:00:00+02:00" for x in DAYS]),
+        (pl.Series(DAYS).dt.replace_time_zone("Asia/Tokyo"),
+         [x - datetime.timedelta(hours=9) for x in DAYS]),
     ],
 )  # fmt: skip
 def test_ids_that_changed_their_type_on_the_way_are_the_same(before, after):
     model = scorer(data(shop(user=before)))
     assert len(np.unique(model.score(shop(user=before, price=0.0)))) > 1
     assert np.array_equal(model.score(shop(user=before)), model.score(shop(user=after)))
+
+
+def test_the_next_day_knows_ids_that_changed_their_type_on_the_way(monkeypatch):
+    before = data(shop(user=[i % 2 == 0 for i in range(ROWS)]))
+    model = scorer(before)
+    monkeypatch.setattr(Scorer, "load", lambda path: model)
+    rows = [f"{i}.0" for i in range(2)] * (ROWS // 2) + ["perhaps"]
+    after = shop().vstack(shop()[:1]).with_columns(user=pl.Series(rows))
+    found = data(after, file="later.csv", rest="split: [1, 0, 0]\n", extends="x").prepared
+    assert found.kinds == before.prepared.kinds == {"user": "boolean"}
+    assert found.layout.sizes == (4, 1)
+
+
+def test_a_value_counts_in_all_its_spellings():
+    counter = Counter(threshold=3)
+    counter.update(pl.Series(["1", "1.0", "2", "1", "2", "2"]), pl.Series(range(6)))
+    counter.rename(lambda x: as_text(x, Field("user"), "integer"))
+    assert counter.passed()["value"].to_list() == ["2", "1"]
 
 
 @pytest.mark.parametrize(
@@ -152,6 +189,27 @@ def test_lists_are_lists_of_any_type(cells):
         found = data(shop(tags=column), FIELDS + "  tags: multi\n")
         assert found.prepared.layout.sizes[-1] == 3
     assert scorer(found).score(shop(tags=["a|b"] * ROWS)).shape == (ROWS,)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (pa.array([Decimal(f"{i}.50") for i in range(ROWS)], pa.decimal256(50, 2)),
+         [f"{i}.5" for i in range(ROWS)]),
+        (pa.array([uuid.UUID(int=i).bytes for i in range(ROWS)], pa.uuid()),
+         [str(uuid.UUID(int=i)) for i in range(ROWS)]),
+        (pa.array([i % 2 for i in range(ROWS)], pa.int8()).cast(pa.bool8()), [0, 1] * (ROWS // 2)),
+    ],
+)  # fmt: skip
+def test_types_that_polars_has_not_are_read(before, after):
+    table = shop().to_arrow().drop_columns("user").append_column("user", before)
+    pq.write_table(table, "t.parquet")
+    model = scorer(data(None))
+    expected = model.score(table)
+    assert len(set(model.score(table.set_column(0, "price", [[0.0] * ROWS])))) > 1
+    assert np.array_equal(model.score(shop(user=after)), expected)
+    with pytest.raises(ValueError, match="column user is there twice"):
+        model.score(table.append_column("user", before))
 
 
 def test_a_folder_names_a_column_of_its_files():
@@ -225,6 +283,16 @@ LONG = shop(tags=[["a"]] * ROWS)
         (LONG, {"rest": "group: tags\n"}, "column tags must hold one value in a cell"),
         (shop(w=0.0), {"rest": "weight: w\n"}, "all rows of part train have weight 0"),
         (shop(at=5), {"rest": "time: at\n"}, "no row is left to train on"),
+        (shop(at=["3", "x"] * (ROWS // 2)), {"rest": "time: at\n"}, "time column at has 'x'"),
+        (TEXT.replace("price", "pr\xefce", 1).encode("latin-1"), {"file": "t.csv"}, "as UTF-8"),
+        (shop(), {"rest": "separator: 1\n", "file": "t.csv"}, "one ASCII character, got 1"),
+        (shop(), {"rest": "decimal_comma: 'no'\n"}, "must be true or false, got 'no'"),
+        (shop(), {"label": "{column: bought, above: '3', below: 3}"}, "are numbers, got '3' and 3"),
+        (shop(), {"label": "{column: bought, above: .nan, below: 3}"}, "are numbers, got nan"),
+        (shop(), {"rest": "split: [.nan, 0.5, 0.5]\n"}, "split must be three shares"),
+        (shop(), {"fields": "  user: 5\n"}, "field user: its kind or a mapping"),
+        (shop(), {"fields": "  user: {name: item}\n"}, "field user: unknown settings ['name']"),
+        (shop(), {"fields": "  user: {kind: multi, separator: 5}\n"}, "characters, got 5"),
         (shop(), {"rest": "split: abc\n"}, "split must be three shares"),
         (shop(), {"fields": "  null: categorical\n"}, "a name like null stands in quotes"),
         (shop(), {"fields": "  user: {kind: categorical, min_count: true}\n"}, "min_count must be"),
@@ -279,6 +347,76 @@ def test_a_row_alone_is_scored_as_in_a_table(transform, missing):
     strange = {"user": 1003.0, "item": b"i1", "price": "3", "tags": None, "seen": []}
     strange |= {"flag": None, "words": None}
     assert model.few.batch([strange]) is None and model.score([strange]).shape == (1,)
+
+
+def test_rows_whose_cells_have_other_types_are_scored_as_each_alone():
+    model = scorer(data(shop(tags=["a|b", "b"] * (ROWS // 2)), FIELDS + "  tags: multi\n"))
+    row = {"user": 1003, "price": 3.5, "tags": "a|b"}
+    changes = [
+        {}, {"tags": ["b"]}, {"tags": None}, {"tags": ("a", "b")}, {"user": b"1004"},
+        {"user": "1004"}, {"price": datetime.date(2024, 1, 1)}, {"price": Decimal("2.5")},
+        {"price": np.float32(3)}, {"price": True}, {"user": 2**70},
+    ]  # fmt: skip
+    rows = [row | change for change in changes]
+    alone = [model.score([row])[0] for row in rows]
+    assert len(set(alone)) > 5
+    assert np.allclose(model.score(rows * 3), alone * 3)
+
+
+def test_parts_may_hold_the_columns_of_groups_and_slices_in_other_types(monkeypatch):
+    from attn_recsys import serving
+
+    model = scorer(data(shop()))
+    monkeypatch.setattr(Scorer, "load", lambda path: model)
+    city = [i % 3 for i in range(ROWS)]
+    shop(city=city).write_csv("d.csv")
+    shop(city=city).write_parquet("d.parquet")
+    once = serving.evaluate("x", "d.csv", group="city", slice_by="city")
+    twice = serving.evaluate("x", ["d.csv", "d.parquet"], group="city", slice_by="city")
+    assert twice.rows == 2 * once.rows and len(twice.slices) == 3
+    assert twice.found["grouped_auc"] == pytest.approx(once.found["grouped_auc"])
+
+
+def test_counts_below_1_are_refused(monkeypatch):
+    from attn_recsys import serving
+
+    model = scorer(data(shop()))
+    monkeypatch.setattr(Scorer, "load", lambda path: model)
+    for at in (0, -3):
+        with pytest.raises(ValueError, match=f"at: a group's first rows are 1 or more, got .{at}"):
+            serving.evaluate("x", "t.parquet", group="user", cutoffs=[at])
+        with pytest.raises(ValueError, match=f"batch_size must be 1 or more, got {at}"):
+            serving.predict_files("x", "t.parquet", "o.csv", batch_size=at)
+
+
+def test_what_is_read_is_not_written_over(monkeypatch):
+    from attn_recsys import serving
+
+    model = scorer(data(shop()))
+    monkeypatch.setattr(Scorer, "load", lambda path: model)
+    for files in ("t.parquet", "./*.parquet", "."):
+        with pytest.raises(
+            ValueError, match=r"output t\.parquet is one of the files that are read"
+        ):
+            serving.predict_files("x", files, "t.parquet")
+    assert pl.read_parquet("t.parquet").equals(shop())
+
+
+def test_a_span_of_time_is_kept_in_seconds_where_it_is_text(monkeypatch):
+    from attn_recsys import serving
+
+    model = scorer(data(shop(took=datetime.timedelta(milliseconds=2500))))
+    monkeypatch.setattr(Scorer, "load", lambda path: model)
+    serving.predict_files("x", "t.parquet", "out.csv", keep=["took"])
+    assert pl.read_csv("out.csv")["took"].to_list() == [2.5] * ROWS
+
+
+def test_cells_of_several_lines_may_lie_across_blocks():
+    rows = 3000
+    lines = "".join(f'"line one\nline {i} of ""text"", more",{i}\n' for i in range(rows))
+    Path("t.csv").write_text("note,user\n" + lines)
+    frame = pl.concat(read_blocks("t.csv", ["user"], block_bytes=4096))
+    assert frame["user"].to_list() == [str(i) for i in range(rows)]
 
 
 def test_parts_may_hold_a_kept_column_in_other_types(monkeypatch):

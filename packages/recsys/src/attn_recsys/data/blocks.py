@@ -84,7 +84,9 @@ def read_blocks(
             file cannot be read.
     """
     separator = "\t" if separator == r"\t" else separator
-    if separator is not None and (len(separator) != 1 or not separator.isascii()):
+    if separator is not None and not (
+        isinstance(separator, str) and len(separator) == 1 and separator.isascii()
+    ):
         raise ValueError(f"separator must be one ASCII character, got {separator!r}")
     for path in find_files(files):
         try:
@@ -93,9 +95,9 @@ def read_blocks(
             else:
                 between = separator or SEPARATORS.get(_ending(path), ",")
                 yield from _read_text(path, columns, names, between, null_values, block_bytes)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             said = " ".join(str(error).split())
-            hint = "; save it as UTF-8" if "UTF8" in said else ""
+            hint = "; save it as UTF-8" if "UTF8" in said or "utf-8" in said else ""
             raise ValueError(f"{path}: {said}{hint}") from error
 
 
@@ -109,8 +111,30 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
     _require(path, columns, [*found, *beside])
     inside = [name for name in columns if name not in beside]
     for batch in file.iter_batches(batch_size=1 << 17, columns=inside):
-        frame = pl.DataFrame(pl.from_arrow(batch.select(inside)))
+        frame = as_frame(batch.select(inside))
         yield frame.with_columns(**{k: pl.lit(x) for k, x in beside.items()}).select(columns)
+
+
+def as_frame(table: pa.Table | pa.RecordBatch) -> pl.DataFrame:
+    """An Arrow table, with types that polars has not as one that it has: UUIDs as text.
+
+    Raises:
+        ValueError: a name is there twice, or a decimal has more than 38 digits.
+    """
+    names = table.schema.names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"column {', '.join(twice)} is there twice")
+    return pl.DataFrame({name: pl.from_arrow(_held(table.column(name))) for name in names})
+
+
+def _held(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    kind = column.type
+    if pa.types.is_decimal256(kind):
+        return column.cast(pa.decimal128(38, kind.scale))
+    if isinstance(kind, pa.UuidType):
+        return pa.array([None if x is None else str(x) for x in column.to_pylist()], pa.string())
+    return column.cast(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else column
 
 
 def common_types(
@@ -131,8 +155,7 @@ def common_types(
         if _ending(path) in PARQUET:
             stored = parquet.read_schema(path)
             names = [name for name in columns if name in stored.names]
-            found = pl.DataFrame(pl.from_arrow(stored.empty_table().select(names)))
-            text = text.with_columns(found)
+            text = text.with_columns(as_frame(stored.empty_table().select(names)))
         parts.append(text)
     try:
         return dict(pl.concat(parts, how="vertical_relaxed").schema)
@@ -154,7 +177,7 @@ def header(path: Path, separator: str) -> list[str]:
     with path.open("rb") as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise ValueError(f"{path} is UTF-16 text; save it as UTF-8")
-    parse = csv.ParseOptions(delimiter=separator)
+    parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
     with csv.open_csv(path, read_options=csv.ReadOptions(block_size=1 << 20), parse_options=parse,
                       convert_options=csv.ConvertOptions(check_utf8=False)) as reader:  # fmt: skip
         return [name.removeprefix("\ufeff") for name in reader.schema.names]
@@ -171,14 +194,11 @@ def _read_text(
     found = header(path, separator)
     if names is not None and len(found) != len(names):
         raise ValueError(f"{path}: {len(found)} columns, but the schema names {len(names)}")
-    found = list(names or found)
-    _require(path, columns, found)
+    _require(path, columns, list(names or found))
     reader = csv.open_csv(
         path,
-        read_options=csv.ReadOptions(
-            block_size=size, column_names=found, skip_rows=0 if names is not None else 1
-        ),
-        parse_options=csv.ParseOptions(delimiter=separator),
+        read_options=csv.ReadOptions(block_size=size, column_names=names),
+        parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
         convert_options=csv.ConvertOptions(
             include_columns=list(columns),
             column_types=dict.fromkeys(columns, pa.string()),

@@ -20,9 +20,8 @@ from ..notes import note
 from ..schema import PreparedSchema, Schema, read_yaml
 from .batches import Batch, ShardDataset
 from .blocks import find_files, read_blocks
-from .numbers import moments
 from .prepare import load_prepared, prepare
-from .text import plain_text
+from .text import moments, plain_text
 from .vocabulary import check_rate, check_shares, split_of_rows, stable_hash
 
 
@@ -209,7 +208,7 @@ class TableData(ClickData):
         ]
         base = {} if self.extends is None else {"extends": Scorer.load(self.extends).prepared.hash}
         return base | {
-            "schema": self.table.to_dict(), "files": stats, "split": self.shares, "version": 3,
+            "schema": self.table.to_dict(), "files": stats, "split": self.shares, "version": 4,
             "seed": self.seed, "separator": self.between, "by": [self.dealt_by, self.when],
         }  # fmt: skip
 
@@ -223,6 +222,7 @@ class TableData(ClickData):
             scorer = Scorer.load(self.extends)
             base = {
                 "ranges": scorer.prepared.ranges,
+                "kinds": scorer.prepared.kinds,
                 "number": lambda schema, counters: extended(
                     schema, counters, scorer.vocabulary, scorer.prepared
                 ),
@@ -321,8 +321,8 @@ def times_of(frame: pl.DataFrame, column: str) -> np.ndarray:
     else:
         text = plain_text(cells)
         numbers = text.cast(pl.Float64, strict=False)
-        if numbers.null_count():
-            numbers = moments(text)
+        if numbers.null_count() > (found := moments(text)).null_count():
+            numbers = found
     if numbers.null_count():
         at = numbers.is_null().arg_max() or 0
         raise ValueError(

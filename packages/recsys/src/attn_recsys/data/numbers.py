@@ -7,7 +7,7 @@ import polars as pl
 
 from ..notes import note
 from ..schema import Field, Schema
-from .text import flat, plain_text
+from .text import flat, moments, plain_text
 
 LARGEST = 1e18
 SAMPLE = 1 << 17
@@ -84,28 +84,6 @@ def not_too_large(numbers: pl.Series, field: Field, rows: pl.Series) -> pl.Serie
 def with_points(text: pl.Series, schema: Schema) -> pl.Series:
     """Numbers as text, with a point where the schema says that there is a comma."""
     return text.str.replace(",", ".", literal=True) if schema.decimal_comma else text
-
-
-def moments(text: pl.Series) -> pl.Series:
-    """Dates and times, written as ISO 8601 has them, in microseconds; null where it is none.
-
-    Those with a zone are brought to UTC, the others are taken as UTC.
-
-    Example:
-        >>> moments(pl.Series(["1970-01-01T00:00:01Z", "1970-01-02", "x"])).to_list()
-        [1000000.0, 86400000000.0, None]
-        >>> moments(pl.Series(["1970-01-01 02:00:01+02:00"])).to_list()
-        [1000000.0]
-    """
-    text = text.str.replace("T", " ", literal=True).str.strip_suffix("Z")
-    zone = text.str.extract(r":\d\d(?:\.\d+)?([+-]\d\d(?::?\d\d)?)$").str.replace(":", "")
-    signed = zone.str.pad_end(5, "0").cast(pl.Int64).fill_null(0)  # +0530
-    minutes = signed.sign() * (signed.abs() // 100 * 60 + signed.abs() % 100)
-    text = text.str.replace(r"(:\d\d(?:\.\d+)?)[+-]\d\d(?::?\d\d)?$", "$1")
-    patterns = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-    whole = [text.str.to_datetime(x, time_unit="us", strict=False) for x in patterns]
-    found = pl.select(pl.coalesce(whole)).to_series().dt.epoch("us").cast(pl.Float64)
-    return found - minutes * 6e7
 
 
 def transformed(numbers: pl.Series, field: Field, span: list[float] | None) -> pl.Series:

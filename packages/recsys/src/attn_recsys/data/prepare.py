@@ -5,9 +5,10 @@ import functools
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote
 
 import numpy as np
@@ -53,6 +54,7 @@ def prepare(
     negative_rate: float = 1.0,
     separator: str | None = None,
     ranges: dict[str, list[float]] | None = None,
+    kinds: Mapping[str, str] = MappingProxyType({}),
     log: Callable[[str], None] = lambda line: None,
 ) -> PreparedSchema:
     """Writes `folder` with `schema.json`, a vocabulary per field and shards per split.
@@ -72,6 +74,7 @@ def prepare(
             they were not there. Which are kept depends on the seed and the row's number only.
         separator: between the cells of the text files, to be kept.
         ranges: what the transforms need, where it is known already.
+        kinds: what fields of categories hold, where it is known already.
         log: told of the progress.
 
     Returns:
@@ -90,7 +93,7 @@ def prepare(
     try:
         counted = {SPLITS.index(name) for name in count_splits}
         kept = functools.partial(_kept, blocks, schema, seed, check_rate(negative_rate))
-        counters, found, kinds = _count(kept, schema, counted, count_empty, log)
+        counters, found, kinds = _count(kept, schema, counted, count_empty, kinds, log)
         ranges = found if ranges is None else ranges
         vocabulary = number(schema, counters)
         del counters
@@ -124,6 +127,7 @@ def _count(
     schema: Schema,
     counted: set[int],
     count_empty: bool,
+    known: Mapping[str, str],
     log: Callable[[str], None],
 ) -> tuple[dict[str, Counter], dict[str, list[float]], dict[str, str]]:
     """First pass: the values of categories and their kinds, the ranges of numbers."""
@@ -186,8 +190,9 @@ def _count(
             f"field {', '.join(empty)}: empty in every counted row; leave it out of the schema"
         )
     found = {name: next((k for k in KINDS if k in kinds[name]), "text") for name in kinds}
+    found |= known
     for field in schema.fields:
-        if field.name in counters and found[field.name] in ("boolean", "datetime"):
+        if field.name in counters and found[field.name] != "text":
             kind = found[field.name]
             counters[field.name].rename(lambda x, f=field, k=kind: as_text(x, f, k))
     for name, sample in samples.items():

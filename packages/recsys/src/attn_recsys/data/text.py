@@ -33,7 +33,7 @@ def plain_text(column: pl.Series) -> pl.Series:
     """
     column = flat(column, f"column {column.name}")
     if isinstance(column.dtype, pl.Datetime):
-        column = column.dt.replace_time_zone(None).cast(pl.Datetime("us"))
+        column = column.cast(pl.Datetime("us"))  # of a zone, in UTC
     if isinstance(column.dtype, pl.Duration):
         column = column.dt.total_microseconds()
     decimal = column.dtype.is_decimal()
@@ -43,9 +43,11 @@ def plain_text(column: pl.Series) -> pl.Series:
     return text.set(text == "", None)
 
 
-INTEGER, BOOLEAN = r"^[+-]?\d+$", r"^(?i)(true|false)$"
+INTEGER, BOOLEAN = r"^[+-]?\d+(\.0*)?$", r"^(?i)(true|false)$"
 WHOLE = r"^([+-]?\d+)\.0*$"
-MIDNIGHT = r" 00:00(:00)?$"
+DATETIME = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?$"
+TO_BOOLEAN = {"1": "true", "0": "false", "1.0": "true", "0.0": "false"}
+TO_INTEGER = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
 
 
 def kind_of(text: pl.Series) -> set[str]:
@@ -56,8 +58,7 @@ def kind_of(text: pl.Series) -> set[str]:
         {'integer'}
     """
     values = text.drop_nulls()
-    day = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?$"
-    tests = {"integer": INTEGER, "boolean": BOOLEAN, "datetime": day}
+    tests = {"integer": INTEGER, "boolean": BOOLEAN, "datetime": DATETIME}
     return {name for name, pattern in tests.items() if values.str.contains(pattern).all()}
 
 
@@ -87,14 +88,37 @@ def as_text(column: pl.Series, field: Field, kind: str | None = None) -> pl.Seri
         column = column.cast(pl.Int64)
     text = plain_text(column)
     if kind == "integer":
-        return text.str.replace(WHOLE, "$1").str.strip_prefix("+")
+        text = text.str.replace(WHOLE, "$1").str.strip_prefix("+")
+        return text.replace(TO_INTEGER)
     if kind == "boolean":
-        text = text.str.to_lowercase()
-        return text.replace({"1": "true", "0": "false", "1.0": "true", "0.0": "false"})
+        return text.str.to_lowercase().replace(TO_BOOLEAN)
     if kind == "datetime":
-        text = text.str.replace("T", " ", literal=True).str.replace(r"\.0+$", "")
-        return text.str.replace(MIDNIGHT, "")
+        plain = moments(text).cast(pl.Int64).cast(pl.Datetime("us")).cast(pl.String)
+        plain = plain.str.replace(r"\.0+$", "").str.strip_suffix(" 00:00:00")
+        return pl.select(pl.coalesce(plain, text)).to_series()
     return text
+
+
+def moments(text: pl.Series) -> pl.Series:
+    """Dates and times, written as ISO 8601 has them, in microseconds; null where it is none.
+
+    Those with a zone are brought to UTC, the others are taken as UTC.
+
+    Example:
+        >>> moments(pl.Series(["1970-01-01T00:00:01Z", "1970-01-02", "x"])).to_list()
+        [1000000.0, 86400000000.0, None]
+        >>> moments(pl.Series(["1970-01-01 02:00:01+02:00"])).to_list()
+        [1000000.0]
+    """
+    text = text.str.replace("T", " ", literal=True).str.strip_suffix("Z")
+    zone = text.str.extract(r":\d\d(?:\.\d+)?([+-]\d\d(?::?\d\d)?)$").str.replace(":", "")
+    signed = zone.str.pad_end(5, "0").cast(pl.Int64).fill_null(0)  # +0530
+    minutes = signed.sign() * (signed.abs() // 100 * 60 + signed.abs() % 100)
+    text = text.str.replace(r"(:\d\d(?:\.\d+)?)[+-]\d\d(?::?\d\d)?$", "$1")
+    patterns = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+    whole = [text.str.to_datetime(x, time_unit="us", strict=False) for x in patterns]
+    found = pl.select(pl.coalesce(whole)).to_series().dt.epoch("us").cast(pl.Float64)
+    return found - minutes * 6e7
 
 
 def as_lists(column: pl.Series, field: Field, kind: str | None = None) -> pl.Series:

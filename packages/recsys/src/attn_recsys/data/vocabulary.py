@@ -48,8 +48,13 @@ class Counter:
 
     def rename(self, plain: Callable[[pl.Series], pl.Series]) -> None:
         """Brings the values to a plain form in which different spellings become one."""
-        renamed = self.seen.with_columns(plain(self.seen["value"]).alias("value"))
+        if (found := plain(self.seen["value"])).equals(self.seen["value"]):
+            return
+        renamed = self.seen.with_columns(found.alias("value"))
         self.seen = renamed.group_by("value").agg(pl.col("count").sum(), pl.col("passed").min())
+        together = pl.col("passed").is_null() & (pl.col("count") >= self.threshold)
+        last = pl.when(together).then(2**62).otherwise("passed")  # where is not known
+        self.seen = self.seen.with_columns(last.cast(pl.Int64).alias("passed"))
 
     def passed(self) -> pl.DataFrame:
         """The values that reached the threshold, in the order in which they did."""
@@ -134,7 +139,7 @@ def check_shares(shares: Sequence[float]) -> tuple[float, float, float]:
     """
     numbers = isinstance(shares, list | tuple) and all(isinstance(x, int | float) for x in shares)
     if not numbers or (
-        len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or not shares[0]
+        len(shares) != 3 or min(shares) < 0 or not abs(sum(shares) - 1) <= 1e-6 or not shares[0]
     ):
         raise ValueError(
             f"split must be three shares that add up to 1, with rows to train on, got {shares}"
