@@ -1,5 +1,6 @@
 """The energy as a program that runs without this package."""
 
+import io
 from pathlib import Path
 from typing import Literal
 
@@ -103,6 +104,8 @@ def export(
         ValueError: the potential is of the first release, or its neighbors are hard or ranked
             among all.
     """
+    from core_attn.training.files import write_whole
+
     if not Path(out).parent.is_dir():
         raise FileNotFoundError(f"--out {out}: there is no folder {Path(out).parent}")
     potential = load_potential(model).eval().requires_grad_(False)
@@ -115,7 +118,10 @@ def export(
     inputs = program_inputs(samples[0], program.knn)
     with use_backend("reference"):  # torch's own operators, which run without this package
         exported = torch.export.export(program, inputs, dynamic_shapes=shapes, strict=False)
-    torch.export.save(exported, out, extra_files={"reach": str(program.knn.reach)})
+    reach = {"reach": str(program.knn.reach)}
+    buffer = io.BytesIO()  # torch's own writer ends the process where the disk is full
+    torch.export.save(exported, buffer, extra_files=reach)
+    write_whole(out, lambda file: file.write(buffer.getbuffer()))
     loaded = torch.export.load(out).module()
     worst = 0.0
     for sample in samples:
